@@ -1,0 +1,217 @@
+"""Fixed data: batches of any supported kind, merged where that is possible and cut again.
+
+A batch is a pair `(inputs, targets)` of tensors, a mapping of tensors that holds the targets under
+one of `TARGET_KEYS`, or a graph batch (anything with `num_graphs` and `y`, as PyTorch Geometric
+makes them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+class BatchError(ValueError):
+    """Data that cannot be used as batches."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples: what the network takes, what the loss compares with, and how many they are.
+
+    `inputs` is a tensor (count, ...), a dictionary of such tensors, or a graph batch.
+    """
+
+    inputs: Any
+    targets: Tensor
+    count: int
+
+    @property
+    def sliceable(self) -> bool:
+        """Whether single samples can be cut out (graph batches stay whole)."""
+        return isinstance(self.inputs, Tensor | dict)
+
+    def __getitem__(self, part: slice) -> Batch:
+        inputs = (
+            {key: value[part] for key, value in self.inputs.items()}
+            if isinstance(self.inputs, dict)
+            else self.inputs[part]
+        )
+        targets = self.targets[part]
+        return Batch(inputs, targets, targets.shape[0])
+
+    def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Batch:
+        """Move to a device; floating tensors also to `dtype`, images to the memory format."""
+
+        def move(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+            if channels_last and tensor.ndim == 4:
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
+            return tensor
+
+        if isinstance(self.inputs, Tensor):
+            inputs: Any = move(self.inputs)
+        elif isinstance(self.inputs, dict):
+            inputs = {key: move(value) for key, value in self.inputs.items()}
+        else:
+            inputs = self.inputs.clone().apply(move)
+        return Batch(inputs, move(self.targets), self.count)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by a sorted name: what the digest of the data is made of."""
+        if isinstance(self.inputs, Tensor):
+            parts = {"inputs": self.inputs}
+        elif isinstance(self.inputs, dict):
+            parts = dict(self.inputs)
+        else:
+            parts = {k: v for k, v in self.inputs.to_dict().items() if isinstance(v, Tensor)}
+        return {**{key: parts[key] for key in sorted(parts)}, "targets": self.targets}
+
+    def call(self, model: nn.Module) -> Any:
+        """Apply the network: `model(x)`, `model(**inputs)`, or by names for a graph batch.
+
+        For a graph batch the names of the parameters of `forward` are looked up in the batch
+        (`x`, `edge_index`, `batch`, ..); a first parameter named `data` gets the batch itself.
+        An output with an attribute `logits` is replaced by it.
+        """
+        if isinstance(self.inputs, Tensor):
+            outputs = model(self.inputs)
+        elif isinstance(self.inputs, dict):
+            outputs = model(**self.inputs)
+        else:
+            outputs = model(*graph_arguments(model, self.inputs))
+        return getattr(outputs, "logits", outputs)
+
+
+def graph_arguments(model: nn.Module, graphs: Any) -> list[Any]:
+    """Return the arguments of `model.forward` that a graph batch supplies, in order.
+
+    Raises:
+        BatchError: If a parameter without a default is missing in the batch.
+    """
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    if parameters and parameters[0].name == "data":
+        return [graphs]
+    arguments = []
+    for parameter in parameters:
+        value = getattr(graphs, parameter.name, None)
+        if value is None:
+            if parameter.default is inspect.Parameter.empty:
+                raise BatchError(
+                    f"{type(model).__name__}.forward takes {parameter.name!r}: expected it in the "
+                    f"graph batch, which holds {', '.join(graphs.keys())}\n"
+                    "name the parameters after the batch's fields, or take one parameter `data`"
+                )
+            break
+        arguments.append(value)
+    return arguments
+
+
+def as_batch(item: Any) -> Batch:
+    """Recognise one batch of any supported kind.
+
+    Raises:
+        BatchError: If the item is of no supported kind, or inputs and targets differ in length.
+    """
+    if isinstance(item, Batch):
+        return item
+    if isinstance(item, Mapping):
+        key = next((key for key in TARGET_KEYS if key in item), None)
+        if key is None:
+            raise BatchError(
+                f"expected a dict batch with its targets under one of {', '.join(TARGET_KEYS)}\n"
+                f"got the keys {', '.join(map(str, item))}"
+            )
+        inputs: Any = {name: value for name, value in item.items() if name != key}
+        targets = item[key]
+        lengths = {len(value) for value in inputs.values()}
+    elif hasattr(item, "num_graphs") and hasattr(item, "y"):
+        targets = item.y
+        if targets.shape[0] != item.num_graphs:
+            raise BatchError(
+                f"expected one target a graph, got {targets.shape[0]} for {item.num_graphs} graphs"
+            )
+        return Batch(item, targets, item.num_graphs)
+    elif isinstance(item, tuple | list) and len(item) == 2 and all(map(torch.is_tensor, item)):
+        inputs, targets = item
+        lengths = {len(inputs)}
+    else:
+        raise BatchError(
+            "expected batches as (inputs, targets) tensors, dicts of tensors or graph batches, "
+            f"got {_describe(item)}"
+        )
+    if lengths != {len(targets)}:
+        raise BatchError(
+            f"expected as many inputs as targets in a batch, got {sorted(lengths)} inputs "
+            f"and {len(targets)} targets"
+        )
+    return Batch(inputs, targets, len(targets))
+
+
+class FixedData:
+    """The samples a loss is averaged over, held once and cut as the plan says.
+
+    Batches whose tensors agree in everything but length are merged, so that how the caller had
+    cut the data makes no difference; graph batches and batches of unequal shapes stay apart.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = _merge([batch for batch in batches if batch.count])
+        if not self.batches:
+            raise BatchError("expected at least one sample, got none: is the data empty?")
+        self.count = sum(batch.count for batch in self.batches)
+
+    def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> FixedData:
+        """Return the data on a device (see `Batch.to`)."""
+        return FixedData(batch.to(device, dtype, channels_last) for batch in self.batches)
+
+    def cut(self, size: int) -> Iterator[Batch]:
+        """Yield the samples in order, in batches of at most `size` (graph batches whole)."""
+        for batch in self.batches:
+            if not batch.sliceable or batch.count <= size:
+                yield batch
+                continue
+            for start in range(0, batch.count, size):
+                yield batch[start : start + size]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all tensors: dtypes, shapes and bytes, in order."""
+        digest = hashlib.sha256()
+        for batch in self.batches:
+            for name, tensor in batch.tensors().items():
+                digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _merge(batches: list[Batch]) -> list[Batch]:
+    kinds = {_kind(batch) for batch in batches}
+    if len(batches) < 2 or len(kinds) > 1 or not batches[0].sliceable:
+        return batches
+    first = batches[0].inputs
+    inputs: Any = (
+        {key: torch.cat([batch.inputs[key] for batch in batches]) for key in first}
+        if isinstance(first, dict)
+        else torch.cat([batch.inputs for batch in batches])
+    )
+    targets = torch.cat([batch.targets for batch in batches])
+    return [Batch(inputs, targets, len(targets))]
+
+
+def _kind(batch: Batch) -> tuple[Any, ...]:
+    return tuple((name, t.dtype, t.shape[1:], t.device) for name, t in batch.tensors().items())
+
+
+def _describe(item: Any) -> str:
+    if isinstance(item, tuple | list):
+        return f"{type(item).__name__} of ({', '.join(type(part).__name__ for part in item)})"
+    return type(item).__name__

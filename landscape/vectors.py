@@ -1,0 +1,57 @@
+"""Parameter-shaped vectors: between one flat vector and tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Concatenate the tensors, row-major, in the mapping's order.
+
+    Args:
+        tensors: Tensors of one dtype and device, by name.
+
+    Returns:
+        A new vector of shape (n,), n the number of entries of all tensors together.
+    """
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors.values()])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cut a flat vector into views that have the names and shapes of `like`.
+
+    Args:
+        vector: Shape (n,).
+        like: Tensors that give names, order and shapes; n entries in all.
+
+    Returns:
+        Views into `vector`, by name.
+
+    Raises:
+        ValueError: If the vector's length is not the number of entries of `like`.
+    """
+    size = sum(tensor.numel() for tensor in like.values())
+    if vector.shape != (size,):
+        raise ValueError(
+            f"expected a vector of shape ({size},) for {len(like)} tensors, "
+            f"got shape {tuple(vector.shape)}"
+        )
+    parts: dict[str, Tensor] = {}
+    start = 0
+    for name, tensor in like.items():
+        parts[name] = vector[start : start + tensor.numel()].view(tensor.shape)
+        start += tensor.numel()
+    return parts
+
+
+def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """Return the inner product <a, b> over all entries, accumulated in float64."""
+    return sum(float(torch.sum(a[name].double() * b[name].double())) for name in a)
+
+
+def norm(a: Mapping[str, Tensor]) -> float:
+    """Return the Euclidean norm of all entries together, accumulated in float64."""
+    return inner(a, a) ** 0.5
