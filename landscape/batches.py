@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
@@ -75,7 +75,7 @@ class Batch:
             parts = {k: v for k, v in self.inputs.to_dict().items() if isinstance(v, Tensor)}
         return {**{key: parts[key] for key in sorted(parts)}, "targets": self.targets}
 
-    def call(self, model: nn.Module) -> Any:
+    def call(self, model: Callable[..., Any]) -> Any:
         """Apply the network: `model(x)`, `model(**inputs)`, or by names for a graph batch.
 
         For a graph batch the names of the parameters of `forward` are looked up in the batch
@@ -87,17 +87,17 @@ class Batch:
         elif isinstance(self.inputs, dict):
             outputs = model(**self.inputs)
         else:
-            outputs = model(*graph_arguments(model, self.inputs))
+            outputs = model(*graph_arguments(model.forward, self.inputs))
         return getattr(outputs, "logits", outputs)
 
 
-def graph_arguments(model: nn.Module, graphs: Any) -> list[Any]:
-    """Return the arguments of `model.forward` that a graph batch supplies, in order.
+def graph_arguments(forward: Callable[..., Any], graphs: Any) -> list[Any]:
+    """Return the arguments of a `forward` that a graph batch supplies, in order.
 
     Raises:
         BatchError: If a parameter without a default is missing in the batch.
     """
-    parameters = list(inspect.signature(model.forward).parameters.values())
+    parameters = list(inspect.signature(forward).parameters.values())
     if parameters and parameters[0].name == "data":
         return [graphs]
     arguments = []
@@ -106,7 +106,7 @@ def graph_arguments(model: nn.Module, graphs: Any) -> list[Any]:
         if value is None:
             if parameter.default is inspect.Parameter.empty:
                 raise BatchError(
-                    f"{type(model).__name__}.forward takes {parameter.name!r}: expected it in the "
+                    f"the network's forward takes {parameter.name!r}: expected it in the "
                     f"graph batch, which holds {', '.join(graphs.keys())}\n"
                     "name the parameters after the batch's fields, or take one parameter `data`"
                 )

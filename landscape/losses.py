@@ -43,7 +43,7 @@ def per_sample_loss(
         loss = copy.deepcopy(loss).to(device, dtype)
         if hasattr(loss, "reduction"):
             loss.reduction = "none"
-    name = getattr(loss, "__name__", type(loss).__name__)
+    name = str(getattr(loss, "__name__", type(loss).__name__))
 
     def values(outputs: Any, targets: Tensor) -> Tensor:
         result = loss(outputs, targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -50,6 +51,16 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Return the inner product <a, b> over all entries, accumulated in float64."""
     return sum(float(torch.sum(a[name].double() * b[name].double())) for name in a)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and entries, in the mapping's order."""
+    sha256 = hashlib.sha256()
+    for name, tensor in tensors.items():
+        sha256.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        sha256.update(flat.view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def norm(a: Mapping[str, Tensor]) -> float:

@@ -1,0 +1,90 @@
+"""An append-only, checksummed journal of finished points.
+
+HDF5 files do not survive a crash while they are written. Finished points therefore go here first:
+a header line with the digest of what is computed, then records of fixed length, each an index, its
+values and a checksum. A record cut short by a crash, and all that follow, are dropped on reading.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from landscape.files import FileError
+
+
+class Journal:
+    """Finished points of one computation, appended one by one.
+
+    Args:
+        path: The journal file.
+        header: JSON-able description of the computation; a journal with another is not read.
+        width: Number of values of a point.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], width: int) -> None:
+        self.path = path
+        self._header = (json.dumps(header, sort_keys=True) + "\n").encode()
+        self._record = struct.Struct(f"<Q{width}d")
+        self._checksum = struct.Struct("<I")
+        self._file: Any = None
+
+    def read(self) -> dict[int, tuple[float, ...]]:
+        """Return the values of each recorded point by index; empty where there is no journal.
+
+        Raises:
+            FileError: If the journal belongs to another computation.
+        """
+        if not self.path.exists():
+            return {}
+        content = self.path.read_bytes()
+        if not content.startswith(self._header):
+            if b"\n" not in content:  # cut short within its first line: nothing was recorded
+                return {}
+            raise FileError(
+                f"expected the journal of this computation, got another one's: {self.path}\n"
+                "finish that computation first, or delete the journal to give its points up"
+            )
+        records: dict[int, tuple[float, ...]] = {}
+        step = self._record.size + self._checksum.size
+        for start in range(len(self._header), len(content) - step + 1, step):
+            body = content[start : start + self._record.size]
+            (checksum,) = self._checksum.unpack_from(content, start + self._record.size)
+            if zlib.crc32(body) != checksum:
+                break
+            index, *values = self._record.unpack(body)
+            records[index] = tuple(values)
+        return records
+
+    def start(self, records: dict[int, tuple[float, ...]]) -> None:
+        """Begin a journal that holds `records`, replacing a damaged one, and keep it open."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = self._header + b"".join(self._encode(i, v) for i, v in records.items())
+        temporary = self.path.with_name(self.path.name + ".new")
+        temporary.write_bytes(content)
+        os.replace(temporary, self.path)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+
+    def append(self, index: int, values: tuple[float, ...]) -> None:
+        """Record a finished point; it survives the end of this process at once."""
+        self._file.write(self._encode(index, values))
+
+    def close(self) -> None:
+        """Close the journal and leave it on disk."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """Close the journal and delete it: its points are in the finished file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _encode(self, index: int, values: tuple[float, ...]) -> bytes:
+        body = self._record.pack(index, *values)
+        return body + self._checksum.pack(zlib.crc32(body))

@@ -1,0 +1,292 @@
+"""The HDF5 file of a surface: written while points come in, resumed, read by everything that draws.
+
+Layout (arrays are indexed `[iy, ix]`, shape (ny, nx), or (nx,) for a curve; pending values NaN):
+`xcoordinates`, `ycoordinates`, `train_loss`, `train_acc` (percent), `test_loss`, `test_acc`,
+`train_loss_se` (where the samples are a part of the split), `done`, `origin/<column>` (theta0),
+`xdirection/<i>` and `ydirection/<i>` (tensors in the order of the parameters), `dir_file` (this
+file's own name). The names are those of the loss-landscape code of Li et al. 2018, whose files
+are read too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from landscape.files import FileError, open_hdf5, read_settings, write_atomically, write_settings
+from landscape.grid import Grid
+from landscape.journal import Journal
+
+if TYPE_CHECKING:
+    from landscape.directions import Direction
+
+# Larger directions are stored as their recipe and digest: they can be drawn again.
+LARGEST_STORED_DIRECTION = 64 * 2**20
+WRITE_INTERVAL = 5.0  # seconds between rewrites of the .h5 while points come in
+# What may differ between the parts of one computation without changing its numbers.
+FREE_SETTINGS = ("command", "git")
+PENDING_IN_FOREIGN_FILES = -1.0
+
+
+class SettingsDifferError(FileError):
+    """A file that holds another computation than the one it is asked to continue."""
+
+
+@dataclass(frozen=True)
+class SurfaceData:
+    """A surface or curve as arrays.
+
+    Attributes:
+        x: Coordinates along the first direction, (nx,).
+        y: Coordinates along the second direction, (ny,); None for a curve.
+        values: By column (`train_loss`, `train_acc` in percent, ..), each (ny, nx) or (nx,).
+        done: Which points are finished, same shape.
+        origin: The columns' values at theta0.
+        settings: How it was made; empty for files of another program.
+        cosine: Cosine of the angle between the two directions; None for a curve.
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None
+    values: dict[str, np.ndarray]
+    done: np.ndarray
+    origin: dict[str, float]
+    settings: dict[str, Any]
+    cosine: float | None = None
+
+
+def read_surface(path: Path | str) -> SurfaceData:
+    """Read a surface file, ours or one of the loss-landscape code.
+
+    Files of the latter declare their arrays (nx, ny) but fill them in (ny, nx) order and mark
+    pending points by -1; both are put right.
+
+    Raises:
+        FileError: If the file is missing, truncated, or holds no surface.
+    """
+    with open_hdf5(Path(path)) as file:
+        if "xcoordinates" not in file or file.attrs.get("isoloss", "surface") != "surface":
+            raise FileError(
+                f"expected a surface file with `xcoordinates`, got {path} with "
+                f"{', '.join(file) or 'nothing in it'}"
+            )
+        x = file["xcoordinates"][:]
+        y = file["ycoordinates"][:] if "ycoordinates" in file else None
+        shape = x.shape if y is None else (len(y), len(x))
+        names = [
+            name
+            for name, item in file.items()
+            if isinstance(item, h5py.Dataset)
+            and item.dtype.kind == "f"
+            and item.size == np.prod(shape)
+            and not name.endswith("coordinates")
+        ]
+        values = {name: file[name][:].ravel().reshape(shape) for name in names}
+        if not values:
+            raise FileError(f"expected values of shape {shape} in {path}, got none")
+        if "isoloss" in file.attrs:
+            done = file["done"][:]
+        else:
+            pending = [array == PENDING_IN_FOREIGN_FILES for array in values.values()]
+            values = {
+                name: np.where(mask, np.nan, array.astype(np.float64))
+                for (name, array), mask in zip(values.items(), pending, strict=True)
+            }
+            done = ~np.any(pending, axis=0)
+        origin = {name: float(item[()]) for name, item in file.get("origin", {}).items()}
+        cosine = file.attrs.get("cosine")
+        return SurfaceData(
+            x,
+            y,
+            values,
+            done,
+            origin,
+            read_settings(file),
+            None if cosine is None else float(cosine),
+        )
+
+
+class SurfaceStore:
+    """Finished points of one surface on disk: a journal beside an .h5 that is rewritten whole.
+
+    Points are numbered row-major over the grid; the number `grid.size` is theta0 itself.
+
+    Args:
+        path: The .h5 file; points are kept in memory only where None.
+        grid: The coordinates.
+        columns: Names of a point's values.
+        settings: Everything that identifies the computation.
+        directions: One for each axis.
+        cosine: Cosine between the directions, for a pair.
+    """
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        grid: Grid,
+        columns: Sequence[str],
+        settings: dict[str, Any],
+        directions: Sequence[Direction],
+        cosine: float | None,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.grid, self.columns = grid, list(columns)
+        self.settings, self.directions, self.cosine = settings, directions, cosine
+        self.records: dict[int, tuple[float, ...]] = {}
+        self._journal: Journal | None = None
+        self._next_write = 0.0
+        if self.path is not None:
+            header = {key: value for key, value in settings.items() if key not in FREE_SETTINGS}
+            self._journal = Journal(journal_path(self.path), header, len(self.columns))
+
+    def load(self) -> dict[int, tuple[float, ...]]:
+        """Return the points that are finished already, from the .h5 and the journal.
+
+        Raises:
+            SettingsDifferError: If the file holds another computation; the message says which
+                settings differ.
+            FileError: If the file is no surface.
+        """
+        if self.path is not None and self.path.exists():
+            self.records = self._read_file(self.path)
+        if self._journal is not None:
+            self.records.update(self._journal.read())
+        return self.records
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point of the grid and theta0 are finished."""
+        return len(self.records) == self.grid.size + 1
+
+    def start(self) -> None:
+        """Open the journal for new points."""
+        if self._journal is not None:
+            self._journal.start(self.records)
+        self._next_write = time.monotonic() + WRITE_INTERVAL
+
+    def append(self, index: int, values: tuple[float, ...]) -> None:
+        """Keep a finished point; every few seconds the .h5 is brought up to date."""
+        self.records[index] = values
+        if self._journal is None:
+            return
+        self._journal.append(index, values)
+        now = time.monotonic()
+        if now >= self._next_write:
+            self.write()
+            # A large file on a slow disk must not take more than a small share of the time.
+            duration = time.monotonic() - now
+            self._next_write = now + max(WRITE_INTERVAL, 20 * duration)
+
+    def finish(self) -> None:
+        """Write the .h5 a last time; the journal goes once all points are in the file."""
+        if self._journal is None:
+            return
+        self.write()
+        if self.complete:
+            self._journal.remove()
+        else:
+            self._journal.close()
+
+    def data(self) -> SurfaceData:
+        """Return the points so far as arrays."""
+        values = {name: np.full(self.grid.size, np.nan) for name in self.columns}
+        done = np.zeros(self.grid.size, dtype=bool)
+        origin: dict[str, float] = {}
+        for index, record in self.records.items():
+            if index == self.grid.size:
+                origin = dict(zip(self.columns, record, strict=True))
+                continue
+            done[index] = True
+            for name, value in zip(self.columns, record, strict=True):
+                values[name][index] = value
+        shape = self.grid.shape
+        return SurfaceData(
+            self.grid.x.points,
+            None if self.grid.y is None else self.grid.y.points,
+            {name: array.reshape(shape) for name, array in values.items()},
+            done.reshape(shape),
+            origin,
+            self.settings,
+            self.cosine,
+        )
+
+    def write(self) -> None:
+        """Replace the .h5 by one that holds all points so far."""
+        if self.path is not None:
+            write_atomically(self.path, self._write_file)
+
+    def _write_file(self, path: Path) -> None:
+        data = self.data()
+        with h5py.File(path, "w") as file:
+            write_settings(file, "surface", self.settings)
+            if data.cosine is not None:
+                file.attrs["cosine"] = data.cosine
+            file["dir_file"] = self.path.name if self.path is not None else ""
+            file["xcoordinates"] = data.x
+            if data.y is not None:
+                file["ycoordinates"] = data.y
+            for name, array in data.values.items():
+                file[name] = array
+            file["done"] = data.done
+            for name, value in data.origin.items():
+                file[f"origin/{name}"] = value
+            for name, direction in zip("xy", self.directions, strict=False):
+                _write_direction(file.create_group(f"{name}direction"), direction)
+
+    def _read_file(self, path: Path) -> dict[int, tuple[float, ...]]:
+        with open_hdf5(path, "surface") as file:
+            differences = differing(read_settings(file), self.settings)
+        if differences:
+            raise SettingsDifferError(
+                f"expected {path} to hold this computation, but it differs in "
+                f"{'; '.join(differences[:4])}{' ..' if len(differences) > 4 else ''}\n"
+                "write elsewhere with --out FILE, or start over with --force"
+            )
+        data = read_surface(path)
+        columns = [data.values[name].ravel() for name in self.columns]
+        records = {
+            int(index): tuple(float(column[index]) for column in columns)
+            for index in np.flatnonzero(data.done)
+        }
+        if data.origin:
+            records[self.grid.size] = tuple(data.origin[name] for name in self.columns)
+        return records
+
+
+def journal_path(path: Path | str) -> Path:
+    """Return where the journal of a surface file lies."""
+    path = Path(path)
+    return path.with_name(path.name + ".journal")
+
+
+def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name the settings in which two computations differ, as `key (stored .., now ..)`."""
+    found: list[str] = []
+    for key in sorted({*stored, *wanted} - set(FREE_SETTINGS)):
+        old, new = stored.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differing(old, new, f"{prefix}{key}.")
+        elif json.dumps(old) != json.dumps(new):
+            found.append(f"{prefix}{key} (stored {_short(old)}, now {_short(new)})")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:20]}.."
+
+
+def _write_direction(group: h5py.Group, direction: Direction) -> None:
+    group.attrs["recipe"] = json.dumps(direction.recipe(), sort_keys=True)
+    tensors = list(direction.tensors.values())
+    if sum(t.numel() * t.element_size() for t in tensors) > LARGEST_STORED_DIRECTION:
+        return
+    for index, tensor in enumerate(tensors):
+        group[str(index)] = tensor.cpu().numpy()

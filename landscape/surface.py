@@ -1,0 +1,173 @@
+"""Surfaces: problems evaluated on a grid of directions, point by point, kept as they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from landscape.directions import Direction, cosine
+from landscape.grid import Grid
+from landscape.problem import Evaluation, Problem
+from landscape.store import SurfaceData, SurfaceStore
+from landscape.vectors import digest
+
+Progress = Callable[[int, int], None]
+
+
+class SurfaceError(ValueError):
+    """Problems, grid and directions that do not fit together."""
+
+
+class Surface:
+    r"""L(theta0 + x d_x + y d_y) for each split, over a grid.
+
+    Each point is formed from theta0 anew, so that no rounding builds up and the order of the
+    points does not matter.
+
+    Args:
+        problems: One problem, or several by split (`{"train": .., "test": ..}`) that share one
+            network. A single problem counts as `train`.
+        grid: One axis or two.
+        directions: As many as the grid has axes.
+        population: Samples of the whole split, by split; where a problem has fewer, the standard
+            error of its mean loss is kept as `<split>_loss_se`.
+        settings: What else identifies the computation (checkpoint, data set, loss, ..); stored
+            with the surface and compared when it is resumed.
+
+    Raises:
+        SurfaceError: If the numbers of axes and directions differ, or shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        problems: Problem | Mapping[str, Problem],
+        grid: Grid,
+        directions: Sequence[Direction],
+        *,
+        population: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
+        self.grid, self.directions = grid, list(directions)
+        if len(self.directions) != len(grid.shape):
+            raise SurfaceError(
+                f"expected a direction for each of the {len(grid.shape)} axes, "
+                f"got {len(self.directions)}"
+            )
+        self.origin = next(iter(self.problems.values())).parameters
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.origin.items()}
+        for direction in self.directions:
+            if {name: tuple(t.shape) for name, t in direction.tensors.items()} != shapes:
+                raise SurfaceError(
+                    "expected directions with the names and shapes of the network's parameters, "
+                    f"got a {direction.kind} direction made for other ones"
+                )
+        self._sampled = {
+            split: (population or {}).get(split, problem.count)
+            for split, problem in self.problems.items()
+            if problem.count < (population or {}).get(split, problem.count)
+        }
+        self.cosine = cosine(*self.directions) if len(self.directions) == 2 else None
+        self.settings = {**(settings or {}), **self._own_settings()}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of a point's values, in order."""
+        names = []
+        for split in self.problems:
+            names += [f"{split}_loss", f"{split}_acc"]
+            if split in self._sampled:
+                names.append(f"{split}_loss_se")
+        return names
+
+    def parameters_at(self, *coordinates: float) -> dict[str, Tensor]:
+        """Return theta0 + sum_k c_k d_k."""
+        point = dict(self.origin)
+        for c, direction in zip(coordinates, self.directions, strict=True):
+            point = {name: t.add(direction.tensors[name], alpha=c) for name, t in point.items()}
+        return point
+
+    def evaluate_at(self, *coordinates: float) -> tuple[float, ...]:
+        """Return the values of `columns` at a point; accuracies in percent."""
+        point = self.parameters_at(*coordinates)
+        values: list[float] = []
+        for split, problem in self.problems.items():
+            evaluation = problem.evaluate(point)
+            values += [evaluation.loss, 100.0 * evaluation.accuracy]
+            if split in self._sampled:
+                values.append(sampling_error(evaluation, self._sampled[split]))
+        return tuple(values)
+
+    def store(self, path: Path | str | None) -> SurfaceStore:
+        """Return the store of this surface at a path; `load` it to see what is done already."""
+        return SurfaceStore(
+            path, self.grid, self.columns, self.settings, self.directions, self.cosine
+        )
+
+    def run(self, path: Path | str | None = None, progress: Progress | None = None) -> SurfaceData:
+        """Evaluate every point that is not finished yet.
+
+        Args:
+            path: An .h5 file to stream to and to resume from; kept in memory only where None.
+            progress: Called as `progress(done, total)` after each point.
+
+        Returns:
+            The surface. What was finished when an exception (Ctrl-C too) ended the work is on
+            disk, and the same call goes on from there.
+
+        Raises:
+            SettingsDifferError: If the file holds another computation.
+        """
+        store = self.store(path)
+        store.load()
+        if store.complete:
+            return store.data()
+        origin = self.grid.size
+        zero = (0.0,) * len(self.directions)
+        # theta0 first: it is stored also where the grid misses 0.
+        pending = [i for i in (origin, *range(origin)) if i not in store.records]
+        store.start()
+        try:
+            for index in pending:
+                at = zero if index == origin else self.grid.coordinates(index)
+                store.append(index, self.evaluate_at(*at))
+                if progress is not None:
+                    progress(len(store.records), origin + 1)
+        finally:
+            store.finish()
+        return store.data()
+
+    def _own_settings(self) -> dict[str, Any]:
+        first = next(iter(self.problems.values()))
+        return {
+            "grid": {
+                "x": self.grid.x.text,
+                "y": None if self.grid.y is None else self.grid.y.text,
+            },
+            "directions": [direction.recipe() for direction in self.directions],
+            "weights_sha256": digest(self.origin),
+            "samples": {split: problem.count for split, problem in self.problems.items()},
+            "digest": {split: problem.digest for split, problem in self.problems.items()},
+            "bn": first.bn,
+            "bn_batch": first.bn_batch if first.bn != "eval" else None,
+            "dtype": str(first.compute_dtype).removeprefix("torch."),
+            "device": first.device.type,
+            "plan": first.plan.to_json(),
+        }
+
+
+def sampling_error(evaluation: Evaluation, population: int) -> float:
+    r"""Standard error of a mean loss over n of N samples, drawn without replacement.
+
+    s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6). For a
+    class-balanced sample of balanced classes it errs on the large side.
+    """
+    n = evaluation.count
+    if n < 2:
+        return math.nan
+    deviation = evaluation.loss_standard_deviation * math.sqrt(n / (n - 1))
+    return deviation / math.sqrt(n) * math.sqrt(1 - n / population)
