@@ -75,7 +75,7 @@ class Batch:
             parts = {k: v for k, v in self.inputs.to_dict().items() if isinstance(v, Tensor)}
         return {**{key: parts[key] for key in sorted(parts)}, "targets": self.targets}
 
-    def call(self, model: Callable[..., Any]) -> Any:
+    def call(self, model: Any) -> Any:
         """Apply the network: `model(x)`, `model(**inputs)`, or by names for a graph batch.
 
         For a graph batch the names of the parameters of `forward` are looked up in the batch

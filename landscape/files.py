@@ -71,7 +71,7 @@ def open_hdf5(path: Path, kind: str | None = None) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         raise FileError(
-            f"expected an HDF5 file, got {path} ({path.stat().st_size} bytes), which does not open\n"
+            f"expected an HDF5 file, got {path} of {path.stat().st_size} bytes that does not open\n"
             f"{error}\nit is truncated or of another format: delete it and run the command again"
         ) from error
     found = file.attrs.get("isoloss")

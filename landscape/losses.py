@@ -42,7 +42,7 @@ def per_sample_loss(
     if isinstance(loss, nn.Module):
         loss = copy.deepcopy(loss).to(device, dtype)
         if hasattr(loss, "reduction"):
-            loss.reduction = "none"
+            loss.reduction = "none"  # type: ignore[assignment]
     name = str(getattr(loss, "__name__", type(loss).__name__))
 
     def values(outputs: Any, targets: Tensor) -> Tensor:

@@ -273,7 +273,7 @@ def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str 
         old, new = stored.get(key), wanted.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differing(old, new, f"{prefix}{key}.")
-        elif json.dumps(old) != json.dumps(new):
+        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
             found.append(f"{prefix}{key} (stored {_short(old)}, now {_short(new)})")
     return found
 

@@ -148,7 +148,10 @@ class Surface:
                 "x": self.grid.x.text,
                 "y": None if self.grid.y is None else self.grid.y.text,
             },
-            "directions": [direction.recipe() for direction in self.directions],
+            "directions": {
+                axis: direction.recipe()
+                for axis, direction in zip("xy", self.directions, strict=False)
+            },
             "weights_sha256": digest(self.origin),
             "samples": {split: problem.count for split, problem in self.problems.items()},
             "digest": {split: problem.digest for split, problem in self.problems.items()},
