@@ -1,0 +1,1 @@
+"""Training: optimizers, losses, the loop, and what a run leaves behind."""

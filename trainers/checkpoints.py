@@ -1,0 +1,172 @@
+"""Weights and training states on disk, loaded without running anything they hold."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.files import write_atomically
+
+# Where other programs keep the weights in a checkpoint dictionary, most telling name first.
+WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net")
+# Put before every name by DataParallel and DistributedDataParallel, and by torch.compile.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+EXAMPLES = 3
+
+
+class CheckpointError(RuntimeError):
+    """A file that holds no weights, or weights of another network."""
+
+
+def save_weights(path: Path, weights: Mapping[str, Any]) -> None:
+    """Write a state dict atomically, its tensors contiguous and on the CPU.
+
+    The same weights give the same bytes.
+
+    Args:
+        path: The file.
+        weights: A `state_dict()`.
+    """
+    save_state(path, {name: _detached(value) for name, value in weights.items()})
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values (numbers, text, lists, dictionaries) atomically."""
+
+    def write(temporary: Path) -> None:
+        # Through a handle: given a path, torch writes its (random) name into the file.
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+
+    write_atomically(Path(path), write)
+
+
+def load_weights(path: Path) -> dict[str, Any]:
+    """Read weights from a checkpoint of any usual form.
+
+    That is a state dict, or a dictionary that holds one under one of `WEIGHT_KEYS`. Prefixes that
+    wrappers put before every name are taken off.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, needs unpickling of foreign objects,
+            or holds no weights.
+    """
+    content = load_state(path)
+    for key in WEIGHT_KEYS:
+        if isinstance(content.get(key), Mapping) and _is_state_dict(content[key]):
+            return strip_prefixes(content[key])
+    if _is_state_dict(content):
+        return strip_prefixes(content)
+    found = ", ".join(map(str, list(content)[:8])) or "nothing"
+    raise CheckpointError(
+        f"{path}: expected a state dict, or a dictionary with one under {', '.join(WEIGHT_KEYS)}\n"
+        f"got a dictionary with {found}"
+    )
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a dictionary of tensors and plain values, tensors to the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, needs unpickling of foreign objects,
+            or holds no dictionary.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"expected a checkpoint, got no file at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        foreign = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
+        if foreign:
+            name = (foreign[1] or foreign[2]).rstrip(".,")
+            raise CheckpointError(
+                f"{path} holds objects beside tensors and plain values ({name}): unpickling those "
+                "runs code from the file, so it is refused\n"
+                "in the program that made it, save the weights alone: "
+                "torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise CheckpointError(
+            f"expected a checkpoint written by torch.save, got {path} "
+            f"({path.stat().st_size} bytes), which is truncated or of another format"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path}: expected a dictionary of tensors, got {type(content).__name__}"
+        )
+    return dict(content)
+
+
+def strip_prefixes(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the wrapper prefixes off that every name has."""
+    names = dict(weights)
+    while prefix := next((p for p in WRAPPER_PREFIXES if all(n.startswith(p) for n in names)), ""):
+        names = {name.removeprefix(prefix): value for name, value in names.items()}
+    return names
+
+
+def load_into(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Load weights into a network, all of them or none.
+
+    Args:
+        model: The network. Left as it is when the weights do not fit.
+        weights: From `load_weights`, or any state dict.
+        source: What to call the weights in an error, such as the file.
+
+    Raises:
+        CheckpointError: If names or shapes differ.
+    """
+    own = model.state_dict()
+    # Both sides without wrapper prefixes: the network may be wrapped, too.
+    originals = dict(zip(strip_prefixes(own), own, strict=True)) if own else {}
+    given = strip_prefixes(weights) if weights else {}
+    shapes, missing = [], []
+    for name, original in originals.items():
+        if name not in given:
+            # Older than torch 1.0; torch fills it in.
+            if not name.endswith("num_batches_tracked"):
+                missing.append(f"{name}: missing")
+        elif _shape(given[name]) != _shape(own[original]):
+            expected, got = _shape(own[original]), _shape(given[name])
+            shapes.append(f"{name}: expected {expected}, got {got}")
+    unexpected = [f"{name}: not in the network" for name in given if name not in originals]
+    problems = shapes + missing + unexpected
+    if problems:
+        more = f"; and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
+        raise CheckpointError(
+            f"{source} does not fit {type(model).__name__}: {len(shapes)} other shapes, "
+            f"{len(missing)} missing, {len(unexpected)} unexpected\n"
+            f"{'; '.join(problems[:EXAMPLES])}{more}\n"
+            "build the network the weights were trained with: same model, same arguments"
+        )
+    model.load_state_dict({originals[name]: value for name, value in given.items()})
+
+
+def _is_state_dict(content: Mapping[Any, Any]) -> bool:
+    return bool(content) and all(
+        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
+        for name, value in content.items()
+    )
+
+
+def _detached(value: Any) -> Any:
+    # A copy, as a view would be written with all of the storage it looks at.
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return value
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None

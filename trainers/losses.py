@@ -1,0 +1,124 @@
+"""Losses by name or from a file, each giving one value a sample."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from landscape.losses import PerSampleLoss, per_sample_loss
+from registry import Registry, call_with_arguments, load_factory
+
+LOSSES: Registry = Registry("loss")
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class LossError(ValueError):
+    """Arguments, outputs or targets that a loss cannot take."""
+
+
+@LOSSES.register("cross-entropy", description="-log p(target), in nats")
+def cross_entropy(label_smoothing: float = 0.0) -> PerSampleLoss:
+    """Cross-entropy of logits (batch, K, ...) with classes (batch, ...) or probabilities.
+
+    Args:
+        label_smoothing: s in [0, 1]: the target mass is 1 - s + s/K on the class and s/K on each
+            other one.
+
+    Returns:
+        The loss, averaged over the positions of a sample where there are several.
+
+    Raises:
+        LossError: If the smoothing is out of range.
+    """
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise LossError(f"expected label_smoothing in [0, 1], got {label_smoothing}")
+    return per_sample_loss(nn.CrossEntropyLoss(label_smoothing=label_smoothing))
+
+
+@LOSSES.register("mse", description="mean squared error; classes are compared as one-hot vectors")
+def mse() -> PerSampleLoss:
+    """Squared error averaged over the outputs of a sample.
+
+    Integer targets (batch,) stand for one-hot vectors, which the raw outputs (batch, K) are
+    compared with (no softmax; Hui & Belkin 2021).
+
+    Returns:
+        The loss.
+    """
+
+    def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+        if not targets.is_floating_point():
+            targets = F.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
+        if outputs.shape != targets.shape:
+            raise LossError(
+                f"mse: expected outputs and targets of one shape, got {tuple(outputs.shape)} "
+                f"and {tuple(targets.shape)}"
+            )
+        return (outputs - targets).square()
+
+    return per_sample_loss(squared_error)
+
+
+def build_loss(
+    spec: str,
+    arguments: dict[str, Any],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PerSampleLoss:
+    """Return a loss by name, or one of the user's own.
+
+    Args:
+        spec: A name in `LOSSES`, or `path/file.py:object`, where the object is a function
+            `loss(outputs, targets, **arguments) -> (batch,)`, a torch loss module, or a class or
+            function that makes either from the arguments.
+        arguments: Settings of the loss, such as `label_smoothing`.
+        device: Where the outputs will be (matters to losses that hold tensors).
+        dtype: Floating type of the outputs.
+
+    Returns:
+        `loss(outputs, targets) -> (batch,)`.
+
+    Raises:
+        UnknownNameError: For a name that is not registered.
+        PluginError: For a file or an object that cannot be loaded.
+        LossError: For an object that is no loss, or does not take the arguments.
+        ArgumentError: For arguments that a registered loss does not take.
+    """
+    factory = load_factory(spec, LOSSES)
+    if factory.plugin is None or not _is_loss(factory.function):
+        loss = call_with_arguments(factory, arguments, {}, f"loss {spec!r}")
+    else:
+        loss = _bind(factory.function, arguments, spec)
+    if not callable(loss):
+        raise LossError(
+            f"{spec}: expected loss(outputs, targets) or a torch loss module, "
+            f"got {type(loss).__name__}"
+        )
+    return per_sample_loss(loss, device, dtype)
+
+
+def _is_loss(function: Any) -> bool:
+    """Whether a user's object is a loss, rather than something that makes one."""
+    if isinstance(function, nn.Module):
+        return True
+    if inspect.isclass(function):
+        return False
+    parameters = inspect.signature(function).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind in _BY_POSITION]
+    return len(required) >= 2
+
+
+def _bind(loss: Any, arguments: dict[str, Any], spec: str) -> Any:
+    if not arguments:
+        return loss
+    try:
+        inspect.signature(loss).bind(None, None, **arguments)
+    except TypeError as error:
+        raise LossError(f"loss {spec!r} does not take these arguments: {error}") from error
+    return functools.partial(loss, **arguments)

@@ -1,0 +1,278 @@
+"""Run folders: where a training leaves what later commands need. Free of torch.
+
+    results/runs/<name>/
+        config.json         all settings, resolved; written first
+        history.json, .csv  one record an epoch
+        evaluation.json     scores of the final weights
+        checkpoints/        last.pt, best.pt (lowest validation loss), state.pt (to resume)
+        plugins/            copies of the user's files that took part
+        run.json            manifest with the status; written last
+
+Numbers that are not finite are null in JSON and empty in CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landscape.files import write_text
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+STATUSES = ("training", "finished", "diverged", "interrupted")
+CHECKPOINTS = ("last", "best")
+
+
+class RunError(RuntimeError):
+    """A run that is missing, damaged, already there, or wrongly named."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is that of its folder."""
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """What figures and tables call the run: `label` of the configuration, else the name."""
+        return str(self.config().get("label") or self.name)
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`. A training that was killed still says "training"."""
+        return str(self.manifest().get("status"))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, which: str = "last") -> Path:
+        """Return the path of a checkpoint.
+
+        Args:
+            which: `"last"` or `"best"`.
+
+        Raises:
+            RunError: If there is none.
+        """
+        if which not in CHECKPOINTS:
+            raise RunError(f"expected a checkpoint among {', '.join(CHECKPOINTS)}, got {which!r}")
+        path = self.checkpoints / f"{which}.pt"
+        if not path.is_file():
+            raise RunError(
+                f"run {self.name} has no checkpoint {path.name} (status: {self.status})\n"
+                f"train it again: train --run {self.name} --force"
+            )
+        return path
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved settings of the training."""
+        return self._read("config.json", dict)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest: `status`, `created`, and the facts given to `finish`."""
+        return self._read("run.json", dict)
+
+    def evaluation(self) -> dict[str, Any]:
+        """Return the scores of the final weights."""
+        return self._read("evaluation.json", dict)
+
+    def history(self) -> dict[str, np.ndarray]:
+        """Return the history as columns, each (epochs,) float64; absent values are NaN."""
+        records = self._read("history.json", list)
+        names = list(dict.fromkeys(name for record in records for name in record))
+        return {name: np.array([_number(record.get(name)) for record in records]) for name in names}
+
+    def write_history(self, records: Iterable[Any]) -> None:
+        """Write the history, `history.json` and `history.csv`, whole.
+
+        Args:
+            records: One an epoch: dictionaries or dataclasses of numbers, all with the same names.
+        """
+        rows = [to_json(record) for record in records]
+        write_json(self.path / "history.json", rows)
+        text = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        write_text(self.path / "history.csv", text.getvalue())
+
+    def write_evaluation(self, scores: Any) -> None:
+        """Write the scores of the final weights."""
+        write_json(self.path / "evaluation.json", scores)
+
+    def write_manifest(self, status: str, **facts: Any) -> None:
+        """Write the manifest. At the end of a training this is the last file written.
+
+        Args:
+            status: One of `STATUSES`.
+            **facts: Further entries, such as wall time and versions.
+        """
+        if status not in STATUSES:
+            raise RunError(f"expected a status among {', '.join(STATUSES)}, got {status!r}")
+        path = self.path / "run.json"
+        created = self.manifest()["created"] if path.is_file() else _now()
+        write_json(path, {"status": status, "created": created, "updated": _now(), **facts})
+
+    def copy_plugin(self, file: Path, role: str) -> Path:
+        """Keep a copy of a user's file.
+
+        Args:
+            file: The file.
+            role: What it served as, such as "model"; goes before the name, so that two files of
+                one name do not collide.
+
+        Returns:
+            Path of the copy.
+        """
+        copy = self.path / "plugins" / f"{role}-{file.name}"
+        write_text(copy, file.read_text(encoding="utf-8"))
+        return copy
+
+    def _read(self, file: str, kind: type) -> Any:
+        path = self.path / file
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(
+                f"run {self.name} has no {file}: expected {path}\n"
+                f"train it again: train --run {self.name} --force"
+            ) from error
+        except ValueError as error:
+            raise RunError(f"{path} is damaged, expected JSON: {error}") from error
+        if not isinstance(content, kind):
+            raise RunError(
+                f"{path} is damaged, expected a JSON {'object' if kind is dict else 'list'}, "
+                f"got {type(content).__name__}"
+            )
+        return content
+
+
+def check_name(name: str) -> str:
+    """Return the name of a run if it is one.
+
+    Raises:
+        RunError: If it holds other characters than letters, digits, `.`, `_`, `-`, or starts
+            with a dot.
+    """
+    if not NAME.fullmatch(name):
+        raise RunError(
+            f"expected a run name of letters, digits, '.', '_' and '-' that does not start with "
+            f"'.', got {name!r}\nanything for display goes in --label"
+        )
+    return name
+
+
+def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bool = False) -> Run:
+    """Make a run folder with its configuration and the status "training".
+
+    Args:
+        results: Folder of all results.
+        name: Name of the run.
+        config: All settings, JSON-able.
+        force: Whether to replace a run of that name, with all that was computed from it.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: If the name is none, or taken.
+    """
+    run = Run(Path(results) / "runs" / check_name(name))
+    if run.path.exists():
+        if not force:
+            raise RunError(
+                f"run {name} exists: {run.path}\n"
+                "choose another --run, continue it with --resume, or replace it with --force"
+            )
+        if not (run.path / "config.json").is_file():
+            raise RunError(
+                f"expected a run at {run.path} to replace, got a folder without config.json"
+            )
+        shutil.rmtree(run.path)
+    run.checkpoints.mkdir(parents=True)
+    write_json(run.path / "config.json", dict(config))
+    run.write_manifest("training")
+    return run
+
+
+def list_runs(results: Path) -> list[Run]:
+    """Return all runs by name; nothing is read but the folder."""
+    return [Run(path.parent) for path in sorted((Path(results) / "runs").glob("*/config.json"))]
+
+
+def newest_run(results: Path) -> Run | None:
+    """Return the run that was trained last among those with weights, None where there is none."""
+    trained = [run for run in list_runs(results) if (run.checkpoints / "last.pt").is_file()]
+    if not trained:
+        return None
+    return max(trained, key=lambda run: (run.checkpoints / "last.pt").stat().st_mtime_ns)
+
+
+def find_run(results: Path, name: str) -> Run:
+    """Return the run of a name.
+
+    Raises:
+        RunError: If there is none; lists near matches and says how to make one.
+    """
+    run = Run(Path(results) / "runs" / check_name(name))
+    if (run.path / "config.json").is_file():
+        return run
+    names = [run.name for run in list_runs(results)]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    known = f"did you mean {', '.join(near)}?" if near else f"{len(names)} runs there"
+    raise RunError(
+        f"no run {name} in {Path(results) / 'runs'}: {known}\nmake it with: train --run {name}"
+    )
+
+
+def to_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: dataclasses and arrays unfolded, NaN and inf as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, indented for people."""
+    write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,210 @@
+"""Sharpness-aware minimisation: descend with the gradient taken at the worst nearby point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from trainers.batch_norm import frozen_batch_norm_statistics
+
+ASAM_ETA = 0.01  # of Kwon et al. 2021, section 5
+
+
+class SAMError(RuntimeError):
+    """Steps taken out of order, or parameters that do not fit together."""
+
+
+def identity_scale(name: str, weight: Tensor) -> Tensor | None:
+    """T_w = I: a Euclidean ball (Foret et al. 2021)."""
+    return None
+
+
+def weight_scale(name: str, weight: Tensor) -> Tensor | None:
+    """T_w = |w| + eta for weights, 1 for all else: the ball of the ASAM authors' own code.
+
+    As there, a weight is a parameter with "weight" in its name, batch-norm scales included.
+    """
+    return weight.abs().add_(ASAM_ETA) if "weight" in name else None
+
+
+@dataclass(frozen=True)
+class PerturbationRule:
+    r"""The ball a perturbation is sought in: { e : ||T_w^-1 e||_2 <= rho }, T_w diagonal.
+
+    Attributes:
+        scale: `scale(name, weight)` gives the diagonal of T_w for one parameter, in its shape, or
+            None where it is 1.
+        description: One line on the rule and its source.
+    """
+
+    scale: Callable[[str, Tensor], Tensor | None]
+    description: str
+
+
+RULES = {
+    "sam": PerturbationRule(identity_scale, "e = rho g / ||g||; Foret et al. 2021, eq. 2"),
+    "asam": PerturbationRule(
+        weight_scale,
+        "e = rho T^2 g / ||T g||, T = |w| + 0.01 on weights, 1 elsewhere; Kwon et al. 2021",
+    ),
+}
+
+
+class SAM(Optimizer):
+    r"""Sharpness-aware minimisation over any base optimizer that steps without a closure.
+
+    One step at weights w with gradient g = grad L(w) (Foret et al. 2021, Algorithm 1):
+
+        e = rho T_w^2 g / ||T_w g||_2,        w <- base step from w with grad L(w + e)
+
+    The norm runs over all parameters jointly. Weight decay belongs to the base optimizer, so it
+    enters the descent and not the ascent. Weights return from w + e as saved copies, bit for bit.
+    A zero gradient gives e = 0; a gradient that is not finite gives an e that is not finite, and
+    so a loss at w + e which shows it. Batch-norm running statistics are updated at w alone.
+
+    `state_dict`, `load_state_dict`, `zero_grad`, `param_groups` and `state` are the base's, and
+    learning-rate schedulers take either object.
+
+    Two ways to step. With a closure, which runs forward and backward at the current weights and
+    returns the loss (gradients are zeroed before each of its two calls):
+
+        optimizer.step(closure)
+
+    Without one, for loops that need the two gradients in their own hands:
+
+        loss_of(model(x)).backward()
+        with optimizer.perturbed():              # at w + e, gradients zeroed
+            loss_of(model(x)).backward()
+        optimizer.base.step()                    # from w
+
+    `ascend()` and `descend()` are the same without a block. Clipping the gradients inside the
+    closure clips the descent only: e does not depend on the length of g.
+
+    Args:
+        model: The network; its parameter names tell weights from biases.
+        base: Optimizer of parameters of `model`. Those it does not hold stay where they are.
+        rho: Radius of the ball.
+        rule: A key of `RULES`.
+
+    Raises:
+        ValueError: For an unknown rule or a negative rho.
+        SAMError: If the base optimizer holds a tensor that is no parameter of the model.
+    """
+
+    def __init__(
+        self, model: nn.Module, base: Optimizer, *, rho: float = 0.05, rule: str = "sam"
+    ) -> None:
+        if rule not in RULES:
+            raise ValueError(f"expected a rule among {', '.join(RULES)}, got {rule!r}")
+        if not rho >= 0:
+            raise ValueError(f"expected rho >= 0, got {rho}")
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        held = [parameter for group in base.param_groups for parameter in group["params"]]
+        foreign = [tuple(parameter.shape) for parameter in held if parameter not in names]
+        if foreign:
+            raise SAMError(
+                f"expected a base optimizer over parameters of {type(model).__name__}, got "
+                f"{len(foreign)} other tensors, the first of shape {foreign[0]}\n"
+                "make the base optimizer from the parameters of the model passed to SAM"
+            )
+        super().__init__(base.param_groups, base.defaults)
+        self.model, self.base, self.rho, self.rule = model, base, rho, RULES[rule]
+        self._named = [(names[parameter], parameter) for parameter in held]
+        self._saved: list[tuple[Tensor, Tensor]] = []
+        self._adopt_base()
+
+    def _adopt_base(self) -> None:
+        # The very objects, so that a learning rate set on either is set on both.
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
+        """Take one step.
+
+        Args:
+            closure: Computes the loss at the current weights, calls backward and returns the loss.
+                An exception in it leaves the weights at w.
+
+        Returns:
+            The loss at w (not at w + e), shape ().
+        """
+        with torch.enable_grad():
+            self.zero_grad()
+            loss = closure()
+            with self.perturbed():
+                closure()
+        self.base.step()
+        return loss
+
+    @contextmanager
+    def perturbed(self) -> Iterator[None]:
+        """Be at w + e inside the context, running statistics frozen, and back at w after it."""
+        self.ascend()
+        try:
+            with frozen_batch_norm_statistics(self.model):
+                yield
+        finally:
+            self.restore()
+
+    @torch.no_grad()
+    def ascend(self) -> None:
+        """Move to w + e by the gradients present and zero them.
+
+        Raises:
+            SAMError: If the weights are perturbed already or there is no gradient.
+        """
+        if self._saved:
+            raise SAMError("ascend() at perturbed weights: call descend() or restore() first")
+        graded = [(name, p, p.grad) for name, p in self._named if p.grad is not None]
+        if not graded:
+            raise SAMError("ascend() found no gradient: call loss.backward() first")
+        scales = [self.rule.scale(name, parameter) for name, parameter, _ in graded]
+        scaled = [
+            grad if scale is None else scale * grad
+            for (_, _, grad), scale in zip(graded, scales, strict=True)
+        ]
+        norm = get_total_norm(scaled)
+        # Not a branch on the value, which would wait for the device; a NaN norm stays NaN.
+        factor = torch.where(norm == 0, torch.zeros_like(norm), self.rho / norm)
+        for (_, parameter, _), scale, tensor in zip(graded, scales, scaled, strict=True):
+            self._saved.append((parameter, parameter.detach().clone()))
+            ascent = tensor if scale is None else scale * tensor
+            parameter.add_(ascent * factor.to(ascent))
+        self.zero_grad()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back the weights w that `ascend` left, bit for bit; the gradients stay."""
+        for parameter, saved in self._saved:
+            parameter.copy_(saved)
+        self._saved = []
+
+    def descend(self) -> None:
+        """Restore w and let the base optimizer step from there with the gradients present.
+
+        Raises:
+            SAMError: If the weights are not perturbed.
+        """
+        if not self._saved:
+            raise SAMError("descend() at unperturbed weights: call ascend() first")
+        self.restore()
+        self.base.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Zero the gradients of the base optimizer's parameters."""
+        self.base.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base optimizer's state."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state of the base optimizer."""
+        self.base.load_state_dict(state_dict)
+        self._adopt_base()
