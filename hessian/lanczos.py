@@ -1,0 +1,198 @@
+"""A Krylov basis with full reorthogonalisation: what eigenpairs and density share.
+
+Invariant, with V the m basis vectors, v the next one, and b the border::
+
+    A V = V H + v b^T + E,      V^T V = I,   V^T v = 0
+
+H is kept as computed, not symmetrised, so that rounding and any asymmetry of the operator stay
+visible in the residuals; E is what was dropped, its columns' norms bounded by `dropped`. For a
+basis grown from one vector H is tridiagonal up to rounding (Golub & Van Loan, Matrix Computations,
+section 10.3); after a thick restart it has an arrow (Wu & Simon 2000, SIAM J. Matrix Anal. Appl.
+22).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hessian.operators import LinearOperator, checked_product, probe_vector, unit_roundoff
+
+# A new direction shorter than this many roundings of the operator's norm is rounding itself.
+BREAKDOWN_ROUNDINGS = 100
+COLUMNS_AT_A_TIME = 2**16
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Rayleigh-Ritz approximations from a basis of m vectors.
+
+    Attributes:
+        values: (m,) float64, ascending.
+        vectors: (m, m) float64, coefficients in the basis, one column for each value.
+        residuals: (m,) float64, upper bounds of ||A u - theta u|| (up to rounding in u).
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+
+
+class LanczosBasis:
+    """A growing orthonormal basis of a Krylov space.
+
+    Args:
+        operator: The symmetric matrix A.
+        capacity: Largest number of basis vectors, cut to the operator's size.
+        seed: Seed of the random vectors.
+        index: Number of the first random vector (see `probe_vector`); later ones follow.
+
+    Attributes:
+        count: Number m of basis vectors, those whose product is known.
+        products: Products with A so far.
+        norm: Largest ||A v|| seen, a lower bound of the operator's norm.
+        broken: Whether the basis spans an invariant subspace, as far as rounding can tell.
+    """
+
+    def __init__(
+        self, operator: LinearOperator, capacity: int, *, seed: int, index: int = 0
+    ) -> None:
+        self.operator = operator
+        self.capacity = min(capacity, operator.size)
+        self.count = 0
+        self.products = 0
+        self.norm = 0.0
+        self.broken = True
+        self._seed, self._index = seed, index
+        # Rows: a new vector is one contiguous write, and memory is touched only as it fills.
+        self._rows = torch.empty(
+            self.capacity + 1, operator.size, dtype=operator.dtype, device=operator.device
+        )
+        self._projected = torch.zeros(self.capacity, self.capacity, dtype=torch.float64)
+        self._dropped = torch.zeros(self.capacity, dtype=torch.float64)
+        self._border = torch.zeros(0, dtype=torch.float64)
+
+    @property
+    def full(self) -> bool:
+        """Whether a restart is needed before the next step."""
+        return self.count == self.capacity
+
+    @property
+    def complete(self) -> bool:
+        """Whether the basis spans the whole space."""
+        return self.count == self.operator.size
+
+    @property
+    def projected(self) -> Tensor:
+        """V^T A V, symmetrised, (m, m) float64."""
+        part = self._projected[: self.count, : self.count]
+        return (part + part.T) / 2
+
+    def step(self) -> None:
+        """Add one vector with one product: the next of the Krylov space, or a random one.
+
+        Raises:
+            NonFiniteProductError: If the product is not finite.
+        """
+        assert not self.full
+        j = self.count
+        if self.broken:
+            self._rows[j] = self._random_direction()
+        product = checked_product(self.operator, self._rows[j])
+        coefficients, rest = self._orthogonalise(product, j + 1)
+        # A dropped part is known again where the new vector meets it.
+        found = (self._border == 0) & (self._dropped[:j] > 0)
+        self._projected[j, :j] = torch.where(found, coefficients[:j], self._border)
+        self._projected[: j + 1, j] = coefficients
+        beta = float(torch.linalg.vector_norm(rest))
+        self.norm = max(self.norm, float(torch.linalg.vector_norm(product)))
+        self.count, self.products = j + 1, self.products + 1
+        self._border = torch.zeros(j + 1, dtype=torch.float64)
+        limit = BREAKDOWN_ROUNDINGS * unit_roundoff(self.operator) * self.norm
+        self.broken = beta <= limit or self.complete
+        if self.broken:
+            self._dropped[j] = beta
+        else:
+            self._border[j] = beta
+            self._rows[j + 1] = rest / beta
+
+    def ritz(self) -> Ritz:
+        """Return the Ritz values and vectors of the present basis with their residuals."""
+        m = self.count
+        values, vectors = torch.linalg.eigh(self.projected)
+        inside = self._projected[:m, :m] @ vectors - vectors * values
+        outside = self._border @ vectors
+        residuals = torch.hypot(torch.linalg.vector_norm(inside, dim=0), outside.abs())
+        return Ritz(values, vectors, residuals + self._dropped[:m] @ vectors.abs())
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Return V S as rows, shape (k, n), for coefficients S of shape (m, k)."""
+        result = torch.empty(
+            coefficients.shape[1],
+            self.operator.size,
+            dtype=self.operator.dtype,
+            device=self.operator.device,
+        )
+        return self._combine_into(result, coefficients)
+
+    def restart(self, coefficients: Tensor, *, fresh: bool = False) -> None:
+        """Replace the basis by V S, so that room is left for further steps.
+
+        Args:
+            coefficients: S, shape (m, l), orthonormal columns, l < capacity: the Ritz vectors kept.
+            fresh: Whether to go on from a new random vector rather than from the residual.
+        """
+        m, kept = coefficients.shape
+        inside = self._projected[:m, :m] @ coefficients
+        projected = coefficients.T @ inside
+        lost = torch.linalg.vector_norm(inside - coefficients @ projected, dim=0)
+        dropped = lost + coefficients.abs().T @ self._dropped[:m]
+        border = self._border @ coefficients
+        if fresh:
+            dropped += border.abs()
+            border = torch.zeros_like(border)
+            self.broken = True
+        self._combine_into(self._rows, coefficients)
+        if not self.broken:
+            self._rows[kept] = self._rows[m]
+        self._projected.zero_()
+        self._projected[:kept, :kept] = projected
+        self._dropped.zero_()
+        self._dropped[:kept] = dropped
+        self._border = border
+        self.count = kept
+
+    def _orthogonalise(self, vector: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Return the coefficients in the first rows and what is orthogonal to them.
+
+        Two passes of classical Gram-Schmidt give orthogonality to rounding unless the rest is
+        itself rounding (Giraud et al. 2005, Numer. Math. 101): "twice is enough".
+        """
+        basis = self._rows[:rows]
+        first = basis @ vector
+        rest = vector - first @ basis
+        second = basis @ rest
+        rest = rest - second @ basis
+        return first.double().cpu() + second.double().cpu(), rest
+
+    def _random_direction(self) -> Tensor:
+        """Return a random unit vector orthogonal to the basis."""
+        vector = probe_vector(self.operator, self._seed, self._index)
+        self._index += 1
+        if self.count:
+            # Normalised between, because in an almost complete basis little of it is left.
+            for _ in range(2):
+                _, vector = self._orthogonalise(vector, self.count)
+                vector = vector / torch.linalg.vector_norm(vector)
+        return vector
+
+    def _combine_into(self, rows: Tensor, coefficients: Tensor) -> Tensor:
+        """Write V S into the first rows, in slices of columns: `rows` may be the basis itself."""
+        m, k = coefficients.shape
+        factors = coefficients.T.to(self.operator.dtype).to(self.operator.device)
+        for start in range(0, self.operator.size, COLUMNS_AT_A_TIME):
+            part = slice(start, start + COLUMNS_AT_A_TIME)
+            rows[:k, part] = factors @ self._rows[:m, part]
+        return rows

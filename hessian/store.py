@@ -1,0 +1,320 @@
+"""The HDF5 file of a Hessian's spectrum, and the JSON summary beside it.
+
+Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending; `smallest_eigenvalues`,
+`smallest_residuals` (s,), ascending, where asked; `eigenvectors/<parameter>` (k, *shape) and
+`smallest_eigenvectors/<parameter>`; `trace/{estimate,standard_error,samples}`;
+`density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
+(converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace` and
+`density`. A file may hold any of the three stages. The same content gives the same bytes.
+
+Nothing here needs torch: what draws a stored spectrum imports this module alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from hessian.summary import summary
+from landscape.files import (
+    FileError,
+    open_hdf5,
+    read_settings,
+    write_atomically,
+    write_settings,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from hessian.density import Density
+    from hessian.eigenpairs import Eigenpairs
+    from hessian.trace import Trace
+
+STAGES = ("eigenpairs", "trace", "density")
+
+
+@dataclass(frozen=True)
+class EigenpairsData:
+    """Stored eigenpairs (see `hessian.eigenpairs.Eigenpairs`).
+
+    Attributes:
+        eigenvalues: (k,) descending.
+        residuals: (k,).
+        eigenvectors: By parameter, (k, *shape); empty where they were not stored.
+        smallest_eigenvalues: (s,) ascending; None if not asked.
+        smallest_residuals: (s,).
+        smallest_eigenvectors: By parameter, (s, *shape).
+        account: How they were computed: converged, reason, products, settings.
+    """
+
+    eigenvalues: np.ndarray
+    residuals: np.ndarray
+    eigenvectors: dict[str, np.ndarray]
+    smallest_eigenvalues: np.ndarray | None
+    smallest_residuals: np.ndarray | None
+    smallest_eigenvectors: dict[str, np.ndarray]
+    account: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TraceData:
+    """A stored trace (see `hessian.trace.Trace`); the account also names the method."""
+
+    estimate: float
+    standard_error: float
+    samples: int
+    account: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DensityData:
+    """A stored density (see `hessian.density.Density`).
+
+    Attributes:
+        nodes: (probes, steps).
+        weights: (probes, steps), each row sums to 1.
+        grid: (points,).
+        curve: (points,), mean over probes.
+        low: (points,), minimum over probes.
+        high: (points,), maximum over probes.
+        account: bandwidth, seed, products, reason, settings.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    grid: np.ndarray
+    curve: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    account: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HessianData:
+    """A stored spectrum: the stages that are finished, the others None.
+
+    Attributes:
+        settings: What it was computed from.
+        eigenpairs: Extreme eigenpairs.
+        trace: Trace.
+        density: Spectral density.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    eigenpairs: EigenpairsData | None = None
+    trace: TraceData | None = None
+    density: DensityData | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the finished stages, in the order of `STAGES`."""
+        return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+
+def write_hessian(
+    path: Path | str,
+    settings: dict[str, Any],
+    eigenpairs: Eigenpairs | EigenpairsData | None = None,
+    trace: Trace | TraceData | None = None,
+    density: Density | DensityData | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> HessianData:
+    """Write the finished stages, and the summary for people with the suffix `.json`.
+
+    Both files are replaced whole: to add a stage to a file, pass the stages that `read_hessian`
+    returned along with the new one.
+
+    Args:
+        path: The HDF5 file.
+        settings: What the spectrum was computed from, JSON-able.
+        eigenpairs: Extreme eigenpairs, fresh or as read.
+        trace: Trace, fresh or as read.
+        density: Density, fresh or as read.
+        shapes: Shape of each parameter in the order of the operator's vectors, as
+            `HessianOperator.shapes`; fresh eigenvectors are stored by these names, and are left
+            out where it is None.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        ValueError: If the shapes do not make up the eigenvectors.
+    """
+    path = Path(path)
+    data = HessianData(settings, _eigenpairs(eigenpairs, shapes), _trace(trace), _density(density))
+
+    def write(temporary: Path) -> None:
+        with h5py.File(temporary, "w") as file:
+            write_settings(file, "hessian", settings)
+            if data.eigenpairs is not None:
+                _write_eigenpairs(file, data.eigenpairs)
+            if data.trace is not None:
+                _write_stage(file.create_group("trace"), data.trace)
+            if data.density is not None:
+                _write_stage(file.create_group("density"), data.density)
+
+    write_atomically(path, write)
+    text = json.dumps(summary(data), indent=2, allow_nan=False)
+    write_text(path.with_suffix(".json"), text + "\n")
+    return data
+
+
+def read_hessian(path: Path | str) -> HessianData:
+    """Read a Hessian file.
+
+    Raises:
+        FileError: If the file is missing, truncated, or holds no Hessian.
+    """
+    with open_hdf5(Path(path), "hessian") as file:
+        try:
+            return HessianData(
+                read_settings(file),
+                _read_eigenpairs(file) if "eigenvalues" in file else None,
+                _read_trace(file["trace"]) if "trace" in file else None,
+                _read_density(file["density"]) if "density" in file else None,
+            )
+        except (KeyError, OSError) as error:
+            raise FileError(
+                f"expected a complete Hessian file, got {path} with a damaged entry: {error}\n"
+                "delete it and run the command again"
+            ) from error
+
+
+def _eigenpairs(
+    pairs: Eigenpairs | EigenpairsData | None, shapes: Mapping[str, Sequence[int]] | None
+) -> EigenpairsData | None:
+    if pairs is None or isinstance(pairs, EigenpairsData):
+        return pairs
+    asked = pairs.smallest_eigenvalues is not None
+    return EigenpairsData(
+        eigenvalues=_array(pairs.eigenvalues),
+        residuals=_array(pairs.residuals),
+        eigenvectors=_by_parameter(pairs.eigenvectors, shapes),
+        smallest_eigenvalues=_array(pairs.smallest_eigenvalues) if asked else None,
+        smallest_residuals=_array(pairs.smallest_residuals) if asked else None,
+        smallest_eigenvectors=_by_parameter(pairs.smallest_eigenvectors, shapes) if asked else {},
+        account={
+            "converged": pairs.converged,
+            "reason": pairs.reason,
+            "products": pairs.products,
+            "settings": pairs.settings,
+        },
+    )
+
+
+def _trace(trace: Trace | TraceData | None) -> TraceData | None:
+    if trace is None or isinstance(trace, TraceData):
+        return trace
+    account = {
+        "method": trace.method,
+        "converged": trace.converged,
+        "reason": trace.reason,
+        "products": trace.products,
+        "settings": trace.settings,
+    }
+    return TraceData(trace.value, trace.standard_error, trace.samples, account)
+
+
+def _density(density: Density | DensityData | None) -> DensityData | None:
+    if density is None or isinstance(density, DensityData):
+        return density
+    arrays = {name: _array(getattr(density, name)) for name in _DENSITY_ARRAYS}
+    account = {
+        "bandwidth": density.bandwidth,
+        "seed": density.seed,
+        "products": density.products,
+        "reason": density.reason,
+        "settings": density.settings,
+    }
+    return DensityData(**arrays, account=account)
+
+
+_DENSITY_ARRAYS = ("nodes", "weights", "grid", "curve", "low", "high")
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu())
+
+
+def _by_parameter(
+    vectors: Any, shapes: Mapping[str, Sequence[int]] | None
+) -> dict[str, np.ndarray]:
+    """Cut eigenvectors (n, k) into arrays (k, *shape)."""
+    if shapes is None:
+        return {}
+    rows = _array(vectors).T
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    if sum(sizes) != rows.shape[1]:
+        raise ValueError(
+            f"expected eigenvectors of {sum(sizes)} entries for {len(shapes)} parameters, "
+            f"got {rows.shape[1]}\npass the `shapes` of the operator they were computed from"
+        )
+    pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return {
+        name: np.ascontiguousarray(piece).reshape(len(rows), *shape)
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
+
+
+def _write_eigenpairs(file: h5py.File, pairs: EigenpairsData) -> None:
+    dataset = file.create_dataset("eigenvalues", data=pairs.eigenvalues)
+    dataset.attrs["account"] = json.dumps(pairs.account, sort_keys=True)
+    file.create_dataset("residuals", data=pairs.residuals)
+    if pairs.smallest_eigenvalues is not None:
+        file.create_dataset("smallest_eigenvalues", data=pairs.smallest_eigenvalues)
+        file.create_dataset("smallest_residuals", data=pairs.smallest_residuals)
+    for group_name in ("eigenvectors", "smallest_eigenvectors"):
+        vectors = getattr(pairs, group_name)
+        if vectors:
+            # Tracked order: the parameters come back in the order of the operator's vectors.
+            group = file.create_group(group_name, track_order=True)
+            for name, array in vectors.items():
+                group.create_dataset(name, data=array)
+
+
+def _read_eigenpairs(file: h5py.File) -> EigenpairsData:
+    def optional(name: str) -> np.ndarray | None:
+        return file[name][:] if name in file else None
+
+    def vectors(name: str) -> dict[str, np.ndarray]:
+        return {key: item[:] for key, item in file[name].items()} if name in file else {}
+
+    return EigenpairsData(
+        eigenvalues=file["eigenvalues"][:],
+        residuals=file["residuals"][:],
+        eigenvectors=vectors("eigenvectors"),
+        smallest_eigenvalues=optional("smallest_eigenvalues"),
+        smallest_residuals=optional("smallest_residuals"),
+        smallest_eigenvectors=vectors("smallest_eigenvectors"),
+        account=json.loads(file["eigenvalues"].attrs["account"]),
+    )
+
+
+def _write_stage(group: h5py.Group, stage: TraceData | DensityData) -> None:
+    for name, value in vars(stage).items():
+        if name == "account":
+            group.attrs["account"] = json.dumps(value, sort_keys=True)
+        else:
+            group.create_dataset(name, data=value)
+
+
+def _read_trace(group: h5py.Group) -> TraceData:
+    return TraceData(
+        float(group["estimate"][()]),
+        float(group["standard_error"][()]),
+        int(group["samples"][()]),
+        json.loads(group.attrs["account"]),
+    )
+
+
+def _read_density(group: h5py.Group) -> DensityData:
+    arrays = {name: group[name][:] for name in _DENSITY_ARRAYS}
+    return DensityData(**arrays, account=json.loads(group.attrs["account"]))

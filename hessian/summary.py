@@ -1,0 +1,66 @@
+"""The figures of a stored spectrum, for people to read."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from hessian.store import HessianData
+
+
+def summary(data: HessianData) -> dict[str, Any]:
+    """Return the figures of a spectrum with their uncertainties, for people to read.
+
+    Eigenvalues and trace are in units of the loss per squared unit of a weight.
+    """
+    result: dict[str, Any] = {"stages": list(data.stages)}
+    pairs, trace, density = data.eigenpairs, data.trace, data.density
+    if pairs is not None:
+        result["eigenvalues"] = _with_residuals(pairs.eigenvalues, pairs.residuals)
+        if pairs.smallest_eigenvalues is not None and pairs.smallest_residuals is not None:
+            result["smallest_eigenvalues"] = _with_residuals(
+                pairs.smallest_eigenvalues, pairs.smallest_residuals
+            )
+        result["eigenpairs"] = pairs.account
+    if trace is not None:
+        result["trace"] = {
+            "estimate": trace.estimate,
+            "standard_error": trace.standard_error,
+            "samples": trace.samples,
+            **trace.account,
+        }
+    if density is not None:
+        probes, steps = density.nodes.shape
+        negative = (density.weights * (density.nodes < 0)).sum(axis=1)
+        sampled = probes > 1
+        result["density"] = {
+            "probes": probes,
+            "steps": steps,
+            "smallest_node": float(density.nodes.min()),
+            "largest_node": float(density.nodes.max()),
+            "mass_below_0": float(negative.mean()),
+            "mass_below_0_standard_error": (
+                float(negative.std(ddof=1) / math.sqrt(probes)) if sampled else None
+            ),
+            **density.account,
+        }
+    return _without_nan({**result, "settings": data.settings})
+
+
+def _with_residuals(values: np.ndarray, residuals: np.ndarray) -> list[dict[str, float]]:
+    return [
+        {"value": float(value), "residual": float(residual)}
+        for value, residual in zip(values, residuals, strict=True)
+    ]
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace what JSON cannot hold (NaN, inf) by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

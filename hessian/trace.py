@@ -1,0 +1,148 @@
+"""Stochastic trace estimation: XTrace, Hutch++ and Hutchinson's estimator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hessian.operators import LinearOperator, NonFiniteProductError, OperatorError, Progress
+from hessian.trace_samplers import METHODS, CountedOperator, RankReachedError
+
+# A standard error from 8 samples is itself known to about a quarter, 1 / sqrt(2 * 7).
+FIRST_SAMPLES = 8
+MORE_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An estimate of tr A.
+
+    Attributes:
+        value: The estimate.
+        standard_error: Of the value. What it stands for depends on the method, see `trace`; 0
+            where nothing was sampled (the reason says so).
+        samples: Number of values averaged.
+        products: Products with A that were spent.
+        converged: Whether the standard error met the requested relative error.
+        reason: Why it stopped, and what to do where it did not converge.
+        method: Name of the method.
+        settings: Arguments the result depends on.
+    """
+
+    value: float
+    standard_error: float
+    samples: int
+    products: int
+    converged: bool
+    reason: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def trace(
+    operator: LinearOperator,
+    *,
+    method: str = "xtrace",
+    relative_error: float = 0.05,
+    budget: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Trace:
+    """Estimate the trace of a symmetric matrix of size n.
+
+    Samples are added, earlier products used again, until the standard error is at most
+    `relative_error |value|` or the next samples would exceed the budget. At least 8 samples are
+    drawn first. Because it stops where the standard error happens to be small, that error is on
+    average a little too small for a run that stopped early.
+
+    - `"xtrace"` (Epperly, Tropp & Webber 2024, SIAM J. Matrix Anal. Appl. 45, section 2): each
+      test vector in turn is left out of the basis that deflates A, and estimates what the basis
+      misses; two products a sample. The standard error is that of the mean of these leave-one-out
+      values taken as independent. They share their bases, so it is an estimate of the error, not
+      an unbiased one: of the right size for spectra with outliers or without decay, 0.7 to 0.8
+      of the true error for slowly decaying ones (measured on 1/i at n = 300).
+    - `"hutch++"` (Meyer, Musco, Musco & Woodruff 2021, SOSA): one third of the products spans a
+      deflating basis, one third finishes it, one third samples the rest. Given the basis the
+      samples are independent: the standard error is the usual one.
+    - `"hutchinson"` (Hutchinson 1990): mean of z^T A z over random signs z, independent samples,
+      the usual standard error; it falls as 1 / sqrt(products) only.
+
+    Where the budget allows n products, the diagonal is summed instead, which is exact. Where the
+    basis of the first two methods reaches the rank of A, the value is exact to rounding.
+
+    Example:
+        >>> from hessian.operators import MatrixOperator
+        >>> trace(MatrixOperator(torch.diag(torch.tensor([1.0, 2.0])))).value
+        3.0
+
+    Args:
+        operator: The symmetric matrix A.
+        method: `"xtrace"`, `"hutch++"` or `"hutchinson"`.
+        relative_error: Requested standard error over |value|.
+        budget: Products to spend at most.
+        seed: Seed of the test vectors.
+        progress: Called as `progress(products, budget)`.
+
+    Returns:
+        The estimate; not converged, with the reason, where the budget did not suffice, and NaN
+        where a product was not finite.
+
+    Raises:
+        OperatorError: For an unknown method or arguments out of range.
+    """
+    if method not in METHODS:
+        raise OperatorError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
+    if not relative_error > 0:
+        raise OperatorError(f"expected relative_error > 0, got {relative_error}")
+    counted = CountedOperator(operator, budget, progress)
+    settings = {"relative_error": relative_error, "budget": budget, "seed": seed}
+
+    def result(value: float, error: float, samples: int, converged: bool, reason: str) -> Trace:
+        return Trace(value, error, samples, counted.products, converged, reason, method, settings)
+
+    sampler = METHODS[method](counted, seed)
+    largest = budget // sampler.cost
+    if largest < 2 and operator.size > budget:
+        raise OperatorError(
+            f"expected a budget of {2 * sampler.cost} products or more (two samples by {method}), "
+            f"got {budget}"
+        )
+    try:
+        if operator.size <= budget:
+            value = _exact(counted)
+            reason = f"exact: the diagonal was summed with {operator.size} unit-vector products"
+            return result(value, 0.0, operator.size, True, reason)
+        count = min(FIRST_SAMPLES, largest)
+        while True:
+            sampler.grow(count)
+            value, error = sampler.estimate()
+            if error <= relative_error * abs(value):
+                reason = f"the standard error is within {relative_error:g} |value|"
+                return result(value, error, count, True, reason)
+            if count == largest:
+                reason = (
+                    f"the budget of {budget} products was spent at a relative error of "
+                    f"{error / abs(value) if value else math.inf:.2g}\n"
+                    "raise the budget or the requested relative error (a trace near 0, from "
+                    "eigenvalues of both signs, has no small relative error)"
+                )
+                return result(value, error, count, False, reason)
+            count = min(count + MORE_SAMPLES, largest)
+    except RankReachedError as reached:
+        return result(reached.value, 0.0, reached.rank, True, f"exact to rounding: {reached}")
+    except NonFiniteProductError as failure:
+        return result(math.nan, math.nan, 0, False, str(failure))
+
+
+def _exact(counted: CountedOperator) -> float:
+    operator = counted.operator
+    unit = torch.zeros(operator.size, dtype=operator.dtype, device=operator.device)
+    diagonal = []
+    for index in range(operator.size):
+        unit[index] = 1
+        diagonal.append(float(counted.product(unit)[index]))
+        unit[index] = 0
+    return math.fsum(diagonal)

@@ -1,0 +1,214 @@
+"""What the trace estimators sample: values whose mean estimates tr A, grown a few at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hessian.operators import (
+    LinearOperator,
+    Progress,
+    checked_product,
+    probe_vector,
+    sign_vector,
+    unit_roundoff,
+)
+
+# What a product adds beyond the basis is rounding below this many roundings of its length.
+RANK_ROUNDINGS = 100
+
+
+class RankReachedError(ArithmeticError):
+    """The range of A is spanned: nothing is left to sample."""
+
+    def __init__(self, value: float, rank: int) -> None:
+        super().__init__(f"a basis of {rank} vectors spans the operator's range")
+        self.value, self.rank = value, rank
+
+
+class CountedOperator:
+    """Products that are checked, counted and reported."""
+
+    def __init__(self, operator: LinearOperator, budget: int, progress: Progress | None) -> None:
+        self.operator, self.products = operator, 0
+        self._budget, self._progress = budget, progress
+
+    def product(self, vector: Tensor) -> Tensor:
+        """Return A v."""
+        self.products += 1
+        result = checked_product(self.operator, vector)
+        if self._progress is not None:
+            self._progress(self.products, self._budget)
+        return result
+
+
+class _Range:
+    """An orthonormal basis Q of products A w, with R = Q^T A W and H = Q^T A Q.
+
+    Only Q is held: products with it are used once, for H.
+    """
+
+    def __init__(self, counted: CountedOperator) -> None:
+        self.counted = counted
+        n, dtype, device = counted.operator.size, counted.operator.dtype, counted.operator.device
+        self.rows = torch.empty(0, n, dtype=dtype, device=device)
+        self.R = torch.zeros(0, 0, dtype=torch.float64)
+        self.H = torch.zeros(0, 0, dtype=torch.float64)
+
+    def extend(self, images: list[Tensor]) -> list[Tensor]:
+        """Add products A w to the range; return A q for each new basis vector q.
+
+        Raises:
+            RankReachedError: If a product lies in the range already.
+        """
+        old, new = len(self.rows), len(images)
+        rows = self.rows.new_empty(old + new, self.rows.shape[1])
+        rows[:old] = self.rows
+        R, H = (torch.zeros(old + new, old + new, dtype=torch.float64) for _ in range(2))
+        R[:old, :old], H[:old, :old] = self.R, self.H
+        products = []
+        for j, image in enumerate(images, start=old):
+            rest, length = image, float(torch.linalg.vector_norm(image))
+            for _ in range(2):
+                part = rows[:j] @ rest
+                rest = rest - part @ rows[:j]
+                R[:j, j] += part.double().cpu()
+            R[j, j] = torch.linalg.vector_norm(rest)
+            limit = RANK_ROUNDINGS * unit_roundoff(self.counted.operator) * length
+            if float(R[j, j]) <= limit:
+                raise RankReachedError(float(H[:j, :j].trace()), j)
+            rows[j] = rest / R[j, j]
+            products.append(self.counted.product(rows[j]))
+            H[: j + 1, j] = (rows[: j + 1] @ products[-1]).double().cpu()
+            H[j, :j] = H[:j, j]
+        self.rows, self.R, self.H = rows, R, H
+        return products
+
+
+class XTrace:
+    """Leave-one-out estimates; see `trace`."""
+
+    cost = 2
+
+    def __init__(self, counted: CountedOperator, seed: int) -> None:
+        self._range, self._seed = _Range(counted), seed
+        self._n = counted.operator.size
+        self._W = torch.zeros(0, 0, dtype=torch.float64)  # Q^T Omega
+        self._forms: list[float] = []  # w_i^T A w_i
+
+    def grow(self, count: int) -> None:
+        """Use test vectors up to the given number, uniform on the sphere of radius sqrt(n)."""
+        old, counted = len(self._forms), self._range.counted
+        images = []
+        for index in range(old, count):
+            test = self._test_vector(index)
+            images.append(counted.product(test))
+            self._forms.append(_inner(test, images[-1]))
+        self._range.extend(images)
+        W = torch.zeros(count, count, dtype=torch.float64)
+        W[:old, :old] = self._W
+        for index in range(count):
+            # Drawn again rather than held: the basis is the only thing of size n times samples.
+            rows = self._range.rows[old if index < old else 0 :]
+            W[count - len(rows) :, index] = (rows @ self._test_vector(index)).double().cpu()
+        self._W = W
+
+    def estimate(self) -> tuple[float, float]:
+        """Return the mean of the leave-one-out values and its standard error.
+
+        Without test vector i, the basis spans Q (I - s_i s_i^T), where s_i is the normalised i-th
+        column of R^-T; the rest of w_i beside it is Q-coordinates x_i short of w_i, and is scaled
+        to the norm sqrt(n - k + 1) that it has on average ("resphering").
+        """
+        R, H, W = self._range.R, self._range.H, self._W
+        k = len(R)
+        identity = torch.eye(k, dtype=torch.float64)
+        S = torch.linalg.solve_triangular(R.T, identity, upper=False)
+        S = S / torch.linalg.vector_norm(S, dim=0)
+        X = W - S * (S * W).sum(0)
+        forms = torch.tensor(self._forms, dtype=torch.float64)
+        rest = forms - 2 * (X * R).sum(0) + (X * (H @ X)).sum(0)
+        squares = self._n - X.square().sum(0)
+        values = H.trace() - (S * (H @ S)).sum(0) + rest * (self._n - k + 1) / squares
+        return _mean_and_error(values)
+
+    def _test_vector(self, index: int) -> Tensor:
+        return probe_vector(self._range.counted.operator, self._seed, index) * math.sqrt(self._n)
+
+
+class HutchPlusPlus:
+    """A deflating basis and samples of what it leaves; see `trace`."""
+
+    cost = 3
+
+    def __init__(self, counted: CountedOperator, seed: int) -> None:
+        self._range, self._seed = _Range(counted), seed
+        self._forms: list[float] = []  # g^T A g
+        self._G = torch.zeros(0, 0, dtype=torch.float64)  # Q^T G
+        self._AG = torch.zeros(0, 0, dtype=torch.float64)  # Q^T A G
+
+    def grow(self, count: int) -> None:
+        """Use pairs of a basis vector and a sample up to the given number."""
+        old, counted = len(self._forms), self._range.counted
+        tests = [sign_vector(counted.operator, self._seed, 2 * i) for i in range(old, count)]
+        products = self._range.extend([counted.product(test) for test in tests])
+        G, AG = (torch.zeros(count, count, dtype=torch.float64) for _ in range(2))
+        G[:old, :old], AG[:old, :old] = self._G, self._AG
+        for index in range(count):
+            sample = sign_vector(counted.operator, self._seed, 2 * index + 1)
+            if index < old:
+                G[old:, index] = (self._range.rows[old:] @ sample).double().cpu()
+                # q^T A g = (A q)^T g: the product A g need not be held.
+                AG[old:, index] = torch.tensor([_inner(product, sample) for product in products])
+            else:
+                image = counted.product(sample)
+                self._forms.append(_inner(sample, image))
+                G[:, index] = (self._range.rows @ sample).double().cpu()
+                AG[:, index] = (self._range.rows @ image).double().cpu()
+        self._G, self._AG = G, AG
+
+    def estimate(self) -> tuple[float, float]:
+        """Return tr H plus the mean of g^T (I - QQ^T) A (I - QQ^T) g, and its standard error."""
+        H, G = self._range.H, self._G
+        forms = torch.tensor(self._forms, dtype=torch.float64)
+        values = forms - 2 * (G * self._AG).sum(0) + (G * (H @ G)).sum(0)
+        return _mean_and_error(H.trace() + values)
+
+
+class Hutchinson:
+    """Independent samples z^T A z; see `trace`."""
+
+    cost = 1
+
+    def __init__(self, counted: CountedOperator, seed: int) -> None:
+        self._counted, self._seed = counted, seed
+        self._forms: list[float] = []
+
+    def grow(self, count: int) -> None:
+        """Draw samples up to the given number."""
+        for index in range(len(self._forms), count):
+            sample = sign_vector(self._counted.operator, self._seed, index)
+            self._forms.append(_inner(sample, self._counted.product(sample)))
+
+    def estimate(self) -> tuple[float, float]:
+        """Return the mean and its standard error."""
+        return _mean_and_error(torch.tensor(self._forms, dtype=torch.float64))
+
+
+Sampler = XTrace | HutchPlusPlus | Hutchinson
+METHODS: dict[str, Callable[[CountedOperator, int], Sampler]] = {
+    "xtrace": XTrace,
+    "hutch++": HutchPlusPlus,
+    "hutchinson": Hutchinson,
+}
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a.double(), b.double()))
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
