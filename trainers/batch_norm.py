@@ -19,7 +19,7 @@ def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
     That switch is what this context turns, on every layer that trains. (Setting `momentum` to 0
     would not do: `momentum=None` averages over `num_batches_tracked`, which still counts up, and
     0 * inf would poison the buffers.) Instance norm hands over its buffers even when it does not
-    track; there the momentum is set to 0.
+    track; there the buffers are taken away for the while.
 
     Contexts nest; each restores what it found, also after an exception.
 
@@ -34,8 +34,9 @@ def frozen_batch_norm_statistics(model: nn.Module) -> Iterator[None]:
             found.append((module, "track_running_stats", module.track_running_stats))
             module.track_running_stats = False
         elif isinstance(module, _InstanceNorm) and module.track_running_stats:
-            found.append((module, "momentum", module.momentum))
-            module.momentum = 0.0
+            for name in ("running_mean", "running_var"):
+                found.append((module, name, getattr(module, name)))
+                setattr(module, name, None)
     try:
         yield
     finally:

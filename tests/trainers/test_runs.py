@@ -1,0 +1,158 @@
+"""Run folders: names, manifests, damaged files, and no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainers.runs import Run, RunError, create_run, find_run, list_runs, newest_run
+
+CONFIG = {"model": "fashion-cnn", "optimizer": {"name": "sgd", "lr": 0.05}, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Record:
+    epoch: int
+    train_loss: float
+    val_loss: float
+
+
+NAMES = {
+    "mnist-sam": True, "a.b_c-D9": True, "-x": True, "_": True, "0": True, "..": False,
+    ".hidden": False, "": False, "a/b": False, "a b": False, "größe": False, "a\n": False,
+    "../up": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(tmp_path, name):
+    if NAMES[name]:
+        assert create_run(tmp_path, name, CONFIG).name == name
+        assert find_run(tmp_path, name).config() == CONFIG
+    else:
+        for action in (
+            lambda: create_run(tmp_path, name, CONFIG),
+            lambda: find_run(tmp_path, name),
+        ):
+            with pytest.raises(RunError, match="letters, digits"):
+                action()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_describes_itself(tmp_path):
+    run = create_run(tmp_path, "one", {**CONFIG, "label": "SGD, lr 0.05"})
+    assert (run.status, run.label) == ("training", "SGD, lr 0.05")
+    run.write_history([Record(1, 0.5, math.nan), Record(2, 0.25, math.inf)])
+    run.write_evaluation({"loss": np.float32(0.5), "confusion": np.eye(2, dtype=int)})
+    created = run.manifest()["created"]
+    run.write_manifest("finished", seconds=1.5)
+    again = find_run(tmp_path, "one")
+    assert (again.status, again.manifest()["seconds"]) == ("finished", 1.5)
+    assert again.manifest()["created"] == created
+    history = again.history()
+    assert list(history) == ["epoch", "train_loss", "val_loss"]
+    assert history["train_loss"].tolist() == [0.5, 0.25]
+    assert np.isnan(history["val_loss"]).all()
+    assert again.evaluation() == {"loss": 0.5, "confusion": [[1, 0], [0, 1]]}
+    assert (run.path / "history.csv").read_text() == (
+        "epoch,train_loss,val_loss\n1,0.5,\n2,0.25,\n"
+    )
+    for file in run.path.glob("*.json"):
+        json.loads(file.read_text(), parse_constant=pytest.fail)  # called for NaN and Infinity
+
+
+def test_label_falls_back_to_the_name(tmp_path):
+    assert create_run(tmp_path, "one", CONFIG).label == "one"
+
+
+def test_a_taken_name_needs_force_and_force_clears(tmp_path):
+    run = create_run(tmp_path, "one", CONFIG)
+    (run.path / "surface.h5").write_bytes(b"of the old weights")
+    with pytest.raises(RunError, match="--force"):
+        create_run(tmp_path, "one", {})
+    assert run.config() == CONFIG
+    create_run(tmp_path, "one", {"seed": 1}, force=True)
+    assert run.config() == {"seed": 1}
+    assert not (run.path / "surface.h5").exists()
+
+
+def test_force_spares_a_folder_that_is_no_run(tmp_path):
+    folder = tmp_path / "runs" / "thesis"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match=r"without config\.json"):
+        create_run(tmp_path, "thesis", CONFIG, force=True)
+    assert (folder / "thesis.tex").exists()
+
+
+def test_missing_run_names_near_matches_and_the_remedy(tmp_path):
+    for name in ("mnist-sam", "mnist-sgd", "other"):
+        create_run(tmp_path, name, CONFIG)
+    with pytest.raises(RunError) as error:
+        find_run(tmp_path, "mnist-san")
+    lines = str(error.value).splitlines()
+    assert len(lines) <= 3
+    assert "mnist-sam" in lines[0]
+    assert "other" not in lines[0]
+    assert "train --run mnist-san" in lines[1]
+    with pytest.raises(RunError, match="0 runs there"):
+        find_run(tmp_path / "nowhere", "x")
+
+
+def test_listing_and_newest(tmp_path):
+    assert list_runs(tmp_path) == []
+    assert newest_run(tmp_path) is None
+    for seconds, name in ((300, "b"), (100, "c"), (200, "a")):
+        run = create_run(tmp_path, name, CONFIG)
+        (run.checkpoints / "last.pt").write_bytes(b"")
+        os.utime(run.checkpoints / "last.pt", (seconds, seconds))
+    create_run(tmp_path, "untrained", CONFIG)
+    (tmp_path / "runs" / "notes").mkdir()
+    assert [run.name for run in list_runs(tmp_path)] == ["a", "b", "c", "untrained"]
+    assert newest_run(tmp_path) == Run(tmp_path / "runs" / "b")
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    run = create_run(tmp_path, "one", CONFIG)
+    with pytest.raises(RunError, match=r"no evaluation\.json"):
+        run.evaluation()
+    with pytest.raises(RunError, match=r"no checkpoint best\.pt \(status: training\)"):
+        run.checkpoint("best")
+    for content, message in (
+        ('{"loss": 1', "damaged"),
+        ("[1]", "expected a JSON object"),
+        ("", "damaged"),
+    ):
+        (run.path / "evaluation.json").write_text(content)
+        with pytest.raises(RunError, match=message):
+            run.evaluation()
+    with pytest.raises(RunError, match="status"):
+        run.write_manifest("done")
+
+
+def test_plugin_copies_do_not_collide(tmp_path):
+    run = create_run(tmp_path, "one", CONFIG)
+    for role in ("model", "loss"):
+        file = tmp_path / role / "mine.py"
+        file.parent.mkdir()
+        file.write_text(f"# {role}\n")
+        assert run.copy_plugin(file, role).read_text() == f"# {role}\n"
+
+
+def test_the_reader_is_free_of_torch(tmp_path):
+    create_run(tmp_path, "one", CONFIG).write_history([Record(1, 0.5, 0.5)])
+    code = (
+        "import sys; from pathlib import Path; from trainers.runs import find_run\n"
+        f"find_run(Path({str(tmp_path)!r}), 'one').history()\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

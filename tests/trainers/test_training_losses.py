@@ -1,0 +1,108 @@
+"""Losses by name equal their formulas; a user's losses arrive with one value a sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from landscape.losses import LossShapeError
+from registry import ArgumentError, PluginError, UnknownNameError
+from trainers.losses import LossError, build_loss
+
+PLUGIN = """
+import torch
+from torch import nn
+
+def absolute(outputs, targets, power=1):
+    return (outputs - targets).abs().pow(power).sum(1)
+
+def averaged(outputs, targets):
+    return (outputs - targets).abs().mean()
+
+def make(scale):
+    return lambda outputs, targets: scale * (outputs - targets).abs().sum(1)
+
+class Half(nn.MSELoss):
+    def forward(self, outputs, targets):
+        return super().forward(outputs, targets) / 2
+
+ready = nn.L1Loss()
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture(name="file")
+def plugin_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+@pytest.fixture(name="pair")
+def outputs_and_targets():
+    generator = torch.Generator().manual_seed(0)
+    draw = {"dtype": torch.float64, "generator": generator}
+    return torch.randn(5, 4, **draw), torch.randn(5, 4, **draw)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(pair, smoothing):
+    outputs, _ = pair
+    targets = torch.tensor([0, 1, 2, 3, 1])
+    mass = torch.full((5, 4), smoothing / 4, dtype=torch.float64)
+    mass[torch.arange(5), targets] += 1 - smoothing
+    expected = -(mass * (outputs.exp() / outputs.exp().sum(1, keepdim=True)).log()).sum(1)
+    values = build_loss("cross-entropy", {"label_smoothing": smoothing})(outputs, targets)
+    torch.testing.assert_close(values, expected, rtol=1e-13, atol=0)
+
+
+def test_mse_on_vectors_and_on_classes(pair):
+    outputs, targets = pair
+    loss = build_loss("mse", {})
+    torch.testing.assert_close(loss(outputs, targets), (outputs - targets).square().mean(1))
+    classes = torch.tensor([0, 1, 2, 3, 1])
+    expected = (outputs - torch.eye(4, dtype=torch.float64)[classes]).square().mean(1)
+    torch.testing.assert_close(loss(outputs, classes), expected)
+    with pytest.raises(LossError, match="one shape"):
+        loss(outputs, targets[:, :1])  # would broadcast silently
+
+
+PLUGINS = {
+    "function": ("absolute", {}, lambda d: d.abs().sum(1)),
+    "function with argument": ("absolute", {"power": 2}, lambda d: d.square().sum(1)),
+    "factory": ("make", {"scale": 3}, lambda d: 3 * d.abs().sum(1)),
+    "module class": ("Half", {}, lambda d: d.square().mean(1) / 2),
+    "module": ("ready", {}, lambda d: d.abs().mean(1)),
+}
+
+
+@pytest.mark.parametrize("case", PLUGINS)
+def test_losses_of_the_user(file, pair, case):
+    name, arguments, formula = PLUGINS[case]
+    outputs, targets = pair
+    values = build_loss(f"{file}:{name}", arguments)(outputs, targets)
+    torch.testing.assert_close(values, formula(outputs - targets))
+
+
+def test_loss_that_is_averaged_already_is_refused(file, pair):
+    with pytest.raises(LossShapeError, match="reduction"):
+        build_loss(f"{file}:averaged", {})(*pair)
+
+
+REFUSED = {
+    "unknown name": ("cross-entrop", {}, UnknownNameError, "cross-entropy"),
+    "unknown argument": ("cross-entropy", {"smoothing": 0.1}, ArgumentError, "label_smoothing"),
+    "range": ("cross-entropy", {"label_smoothing": 1.5}, LossError, "1.5"),
+    "plug-in argument": ("FILE:absolute", {"root": 2}, LossError, "root"),
+    "no such loss": ("FILE:relative", {}, PluginError, "relative"),
+    "makes nothing": ("FILE:nothing", {}, LossError, "NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(file, case):
+    spec, arguments, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
+        build_loss(spec.replace("FILE", str(file)), arguments)
