@@ -1,0 +1,297 @@
+"""Loads somebody else's Python file beside our own modules.
+
+Most research repositories have a ``models/``, a ``datasets/`` or a ``utils.py`` of their own, at
+the top level as ours are. A plug-in therefore gets a private table of modules, one for each plug-in
+folder. While its code imports something, the table is swapped into ``sys.modules``, its folder
+is first on ``sys.path`` and our names are out of its sight; afterwards everything is as before.
+
+Private are our top-level names and whatever is found in the plug-in's folder or in a folder it put
+on ``sys.path`` itself. Everything else (torch, numpy, the standard library) is shared as usual.
+Three moments are served: importing the file, calling its factory, and import statements inside
+functions that run at any later time (``forward``, say): the last by a ``__import__`` of its own
+in the builtins of each private module. ``importlib.import_module`` is served in the first two only.
+The swap concerns the whole process: no other thread should import anything meanwhile.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import importlib
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import resolve_name, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# fmt: off
+HOUSE_NAMES = frozenset([
+    "benchmarks", "cli", "commands", "datasets", "figures", "hessian", "landscape", "models",
+    "plugins", "registry", "trainers",
+])
+# fmt: on
+HOUSE = Path(__file__).resolve().parent
+# Shared although a plug-in's folder may hold files of these names: the interpreter needs its own.
+_NEVER_PRIVATE = sys.stdlib_module_names | {"__main__"}
+
+
+class PluginError(RuntimeError):
+    """A plug-in cannot be found, imported or called."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A callable from a plug-in file.
+
+    Attributes:
+        spec: as the user wrote it, ``path/file.py:attribute``.
+        file: the file, absolute.
+        sha256: of the file's bytes.
+        function: the bare callable; right for what is called often (a loss), as import statements
+            inside it are served all the same.
+    """
+
+    spec: str
+    file: Path
+    sha256: str
+    function: Callable[..., Any]
+    modules: PluginModules
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function with the plug-in's modules in place.
+
+        Raises:
+            PluginError: the function raised; names the exception and the plug-in's line.
+        """
+        with self.modules.active():
+            try:
+                return self.function(*args, **kwargs)
+            except (Exception, SystemExit) as error:
+                raise PluginError(f"{self.spec} failed: {self.modules.describe(error)}") from error
+
+
+class PluginModules(MetaPathFinder):
+    """The modules of one plug-in folder, and the finder that serves their imports."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, Path] = {}  # module name -> plug-in file loaded under it
+        self.digests: dict[Path, str] = {}
+        self._table: dict[str, ModuleType] = {}
+        self._path = [str(folder)]  # entries of sys.path that are the plug-in's own
+        self._found: dict[str, bool] = {}  # top-level name -> is it in one of those entries
+        self._outer_path: list[str] = []
+        self._outer_finders: list[Any] = []
+        self._outer_modules: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Puts the plug-in's modules in place; another plug-in that is active steps aside."""
+        global _current
+        with _lock:
+            previous = _current
+            if previous is self:
+                yield
+                return
+            if previous is not None:
+                previous._leave()
+            self._enter()
+            _current = self
+            try:
+                yield
+            finally:
+                self._leave()
+                _current = previous
+                if previous is not None:
+                    previous._enter()
+
+    def _enter(self) -> None:
+        self._outer_path, self._outer_finders = list(sys.path), list(sys.meta_path)
+        sys.path[:] = [*self._path, *(p for p in sys.path if p not in self._path)]
+        sys.meta_path[:] = [self]
+        self._outer_modules = self._take_private()
+        sys.modules.update(self._table)
+
+    def _leave(self) -> None:
+        self._adopt_path()
+        self._table = self._take_private()
+        sys.modules.update(self._outer_modules)
+        sys.path[:] = self._outer_path
+        # Import hooks that somebody installed meanwhile keep their place.
+        here = sys.meta_path.index(self)
+        sys.meta_path[here : here + 1] = self._outer_finders
+
+    def _adopt_path(self) -> None:
+        # What a plug-in added to sys.path stays its own.
+        own = [p for p in sys.path if p in self._path or p not in self._outer_path]
+        if own != self._path:
+            self._path, self._found = own, {}
+
+    def _take_private(self) -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if self._is_private(name.partition(".")[0])]
+        return {name: sys.modules.pop(name) for name in names}
+
+    def _is_private(self, top: str) -> bool:
+        if self.folder == HOUSE or top in _NEVER_PRIVATE:
+            return False
+        if top in HOUSE_NAMES or top in self.files:
+            return True
+        if top not in self._found:
+            self._found[top] = self._own_spec(top) is not None
+        return self._found[top]
+
+    def _own_spec(self, top: str) -> ModuleSpec | None:
+        own = [p for p in self._path if Path(p).name not in ("site-packages", "dist-packages")]
+        spec = PathFinder.find_spec(top, own)
+        if spec is not None and spec.origin is None and self._other_spec(top) is not None:
+            return None  # a mere directory of that name yields to a regular module elsewhere
+        return spec
+
+    def _other_spec(self, top: str) -> ModuleSpec | None:
+        paths = [p for p in sys.path if p not in self._path and Path(p).resolve() != HOUSE]
+        return PathFinder.find_spec(top, paths)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Finds private modules in the plug-in's folders, all others as usual."""
+        self._adopt_path()
+        if not self._is_private(name.partition(".")[0]):
+            specs = (finder.find_spec(name, path, target) for finder in self._outer_finders)
+            return next((spec for spec in specs if spec is not None), None)
+        if name in self.files:
+            spec = spec_from_file_location(name, self.files[name])
+        elif path is None:
+            spec = self._own_spec(name) or self._other_spec(name)
+        else:
+            spec = PathFinder.find_spec(name, path)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path, self)
+        return spec
+
+    def import_statement(
+        self,
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        """Stands for ``builtins.__import__`` in the private modules."""
+        if not level and name in sys.modules and not self._is_private(name.partition(".")[0]):
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        # An import inside forward runs at every step: what is loaded is answered without a swap.
+        package = (globals or {}).get("__package__") or ""
+        loaded = self._table.get(resolve_name("." * level + name, package) if level else name)
+        if loaded is not None and all(hasattr(loaded, attribute) for attribute in fromlist or ()):
+            return loaded if fromlist else self._table[name.partition(".")[0]]
+        with self.active():
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+
+    def load(self, file: Path) -> ModuleType:
+        """Imports one file of the folder, as part of its package where it belongs to one."""
+        relative = file.relative_to(self.folder).with_suffix("")
+        if len(relative.parts) > 1:
+            name = ".".join(relative.parts).removesuffix(".__init__")
+        else:
+            name = relative.name
+            if not name.isidentifier() or name in _NEVER_PRIVATE:
+                name = "plugin_" + re.sub(r"\W", "_", name)
+            if self.folder != HOUSE:
+                self.files[name] = file
+        importlib.invalidate_caches()
+        with self.active():
+            return importlib.import_module(name)
+
+    def describe(self, error: BaseException) -> str:
+        """Exception type, first line of its message and the plug-in's line, as one line of text."""
+        message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if isinstance(error, ModuleNotFoundError) and (error.name or "") in HOUSE_NAMES:
+            message += f" (a plug-in sees no {error.name!r} but its own)"
+        if isinstance(error, SystemExit):
+            message += " (code that runs a program belongs under: if __name__ == '__main__')"
+        lines = [
+            (Path(frame.filename), frame.lineno, frame.line or "")
+            for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        if isinstance(error, SyntaxError) and error.filename:
+            lines.append((Path(error.filename), error.lineno, (error.text or "").strip()))
+        own = [line for line in lines if line[0].is_relative_to(self.folder)]
+        for path, number, text in reversed(own):
+            if "site-packages" not in path.parts:
+                return f"{message} [{path}, line {number}: {text}]"
+        return message
+
+
+class _Loader(SourceFileLoader):
+    """Gives a private module an ``__import__`` that serves its later imports too."""
+
+    def __init__(self, name: str, path: str, modules: PluginModules) -> None:
+        super().__init__(name, path)
+        self._modules = modules
+
+    def exec_module(self, module: ModuleType) -> None:
+        importing = {"__import__": self._modules.import_statement}
+        module.__dict__["__builtins__"] = {**vars(builtins), **importing}
+        super().exec_module(module)
+
+
+_lock = threading.RLock()
+_current: PluginModules | None = None
+_folders: dict[Path, PluginModules] = {}
+
+
+def load_plugin(spec: str) -> Plugin:
+    """Loads ``path/file.py:attribute``.
+
+    A file inside a package (a folder with ``__init__.py``) is imported as part of it, with the
+    folder above the package first on the path, so that its relative imports work; any other file
+    is imported as a top-level module, with its own folder first. Files of one folder share their
+    modules; a file that changed since it was loaded is loaded afresh, with new modules.
+
+    Raises:
+        PluginError: malformed spec, missing file or attribute, something that cannot be called, or
+            an exception while importing.
+    """
+    path, _, attribute = spec.rpartition(":")
+    if not path.endswith(".py") or not attribute.isidentifier():
+        raise PluginError(f"expected a plug-in as path/file.py:factory, got {spec!r}")
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise PluginError(f"{spec}: expected a Python file at {file}, found none; check the path")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    folder = file.parent
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    modules = _folders.get(folder)
+    if modules is None or modules.digests.setdefault(file, digest) != digest:
+        modules = _folders[folder] = PluginModules(folder)
+        modules.digests[file] = digest
+    try:
+        module = modules.load(file)
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{spec} cannot be imported: {modules.describe(error)}") from error
+    if not hasattr(module, attribute):
+        offered = [name for name, value in vars(module).items() if _is_own(value, module)]
+        raise PluginError(
+            f"{file} has no {attribute!r}; it defines: {', '.join(offered) or 'nothing to call'}"
+        )
+    function = getattr(module, attribute)
+    if not callable(function):
+        raise PluginError(
+            f"{spec}: expected a function or class, got {type(function).__name__}; "
+            f"name a factory that returns it"
+        )
+    return Plugin(spec, file, digest, function, modules)
+
+
+def _is_own(value: object, module: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__

@@ -1,0 +1,267 @@
+"""Names for what a command line can ask for, and what stands behind them.
+
+A `Registry` maps names to factories; `load_factory` turns what a user wrote, a registered name or
+``path/file.py:factory``, into a `Factory`; `call_with_arguments` calls it with the user's
+``key=value`` pairs and with what is known of the data.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from plugins import Plugin, PluginError, load_plugin
+
+__all__ = [
+    "ArgumentError",
+    "Entry",
+    "Factory",
+    "PluginError",
+    "Registry",
+    "UnknownNameError",
+    "call_with_arguments",
+    "is_path",
+    "load_factory",
+    "parse_arguments",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UnknownNameError(LookupError):
+    """A name that is not registered."""
+
+
+class ArgumentError(ValueError):
+    """An argument that is malformed, unknown, missing or of the wrong type."""
+
+
+@dataclass(frozen=True)
+class Entry(Generic[F]):
+    """One registered factory.
+
+    Attributes:
+        name: what the user writes.
+        factory: what is called.
+        description: one line for ``list``.
+        facts: anything else that was registered with it.
+    """
+
+    name: str
+    factory: F
+    description: str
+    facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Registry(Generic[F]):
+    """Entries by name, in the order of registration.
+
+    Example:
+        >>> SHAPES: Registry = Registry("shape")
+        >>> @SHAPES.register("square", "four equal sides", corners=4)
+        ... def square(side=1.0):
+        ...     return side**2
+        >>> SHAPES.get("square").facts["corners"]
+        4
+
+    Args:
+        kind: what the entries are, in the singular, for messages: "model".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[F]] = {}
+
+    def register(self, name: str, description: str, **facts: Any) -> Callable[[F], F]:
+        """Returns a decorator that registers a factory and returns it unchanged.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def decorate(factory: F) -> F:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self._entries[name] = Entry(name, factory, description, MappingProxyType(facts))
+            return factory
+
+        return decorate
+
+    def get(self, name: str) -> Entry[F]:
+        """Returns the entry of that name.
+
+        Raises:
+            UnknownNameError: lists the near matches first, then every valid name.
+        """
+        if name not in self._entries:
+            raise UnknownNameError(
+                f"unknown {self.kind} {name!r}{_suggest(name, self.names())}"
+                f"valid: {', '.join(self.names())}, or path/file.py:factory"
+            )
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """All names, in the order of registration."""
+        return list(self._entries)
+
+    def __iter__(self) -> Iterator[Entry[F]]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+
+@dataclass(frozen=True)
+class Factory(Generic[F]):
+    """What a spec stands for: call it as the function itself.
+
+    Attributes:
+        spec: as the user wrote it.
+        function: the bare callable, whose signature counts.
+        entry: the registered entry, None for a plug-in.
+        plugin: the plug-in, None for a registered name.
+    """
+
+    spec: str
+    function: F
+    entry: Entry[F] | None = None
+    plugin: Plugin | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The plug-in's file."""
+        return self.plugin.file if self.plugin else None
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the plug-in's file."""
+        return self.plugin.sha256 if self.plugin else None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls what the spec stands for; a plug-in with its modules in place."""
+        return (self.plugin or self.function)(*args, **kwargs)
+
+
+def is_path(spec: str) -> bool:
+    """Whether a spec means a file: it then never stands for a name."""
+    return ".py:" in spec or spec.endswith(".py") or "/" in spec or os.sep in spec
+
+
+def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
+    """Finds what ``name`` or ``path/file.py:factory`` stands for.
+
+    Raises:
+        UnknownNameError: no such name.
+        PluginError: the file or its attribute cannot be had; says what was expected and found.
+    """
+    if is_path(spec):
+        plugin = load_plugin(spec)
+        return Factory(spec, plugin.function, plugin=plugin)  # type: ignore[arg-type]
+    entry = registry.get(spec)
+    return Factory(spec, entry.factory, entry=entry)
+
+
+def call_with_arguments(
+    factory: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    context: Mapping[str, Any],
+    what: str,
+    positional: tuple[Any, ...] = (),
+) -> Any:
+    """Calls ``factory(*positional, **keywords)``.
+
+    Args:
+        factory: a `Factory` or any callable.
+        arguments: what the user gave; each must be an argument of the factory.
+        context: what is known without the user; those the signature names are passed, unless the
+            user gave them or they are None.
+        what: for messages, as "model 'fashion-cnn'".
+        positional: passed first.
+
+    Raises:
+        ArgumentError: an unknown or missing argument, or one that is not the int, float or bool
+            its annotation asks for; names the valid ones.
+    """
+    function = factory.function if isinstance(factory, Factory) else factory
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some C callables have no signature
+        return factory(*positional, **arguments)
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [p.name for p in parameters if p.kind in by_position][: len(positional)]
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {p.name: p for p in parameters if p.kind in by_name and p.name not in taken}
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    valid = ", ".join(str(p.replace(annotation=p.empty)) for p in named.values()) or "none"
+    for name, value in arguments.items():
+        if name not in named and (not open_ended or name in taken):
+            raise ArgumentError(
+                f"{what} has no argument {name!r}{_suggest(name, named)}valid: {valid}"
+            )
+        if name in named:
+            _check_type(named[name], value, what)
+    known = {k: v for k, v in context.items() if k in named and v is not None}
+    keywords = {**known, **arguments}
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in keywords]
+    if missing:
+        raise ArgumentError(
+            f"{what} needs a value for {', '.join(missing)}; give it as {missing[0]}=VALUE"
+        )
+    return factory(*positional, **keywords)
+
+
+def parse_arguments(pairs: Iterable[str]) -> dict[str, Any]:
+    """Reads ``key=value`` pairs: true, false, none, numbers and lists; anything else is a string.
+
+    Example:
+        >>> parse_arguments(["depth=16", "widths=[8, 12]", "pool=none", "head=gap"])
+        {'depth': 16, 'widths': [8, 12], 'pool': None, 'head': 'gap'}
+
+    Raises:
+        ArgumentError: no ``=``, a key that is no name, or one given twice.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ArgumentError(f"expected key=value, got {pair!r}")
+        if key in arguments:
+            raise ArgumentError(f"argument {key!r} is given twice; give it once")
+        arguments[key] = _parse_value(text)
+    return arguments
+
+
+def _parse_value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _check_type(parameter: inspect.Parameter, value: Any, what: str) -> None:
+    annotation = getattr(parameter.annotation, "__name__", parameter.annotation)
+    fits = {
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, int | float) and not isinstance(value, bool),
+        "bool": isinstance(value, bool),
+    }.get(annotation, True)
+    if not fits:
+        raise ArgumentError(f"{what}: {parameter.name} expects {annotation}, got {value!r}")
+
+
+def _suggest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=3)
+    return f"; did you mean {' or '.join(near)}? " if near else "; "
