@@ -1,0 +1,48 @@
+"""The networks: one family a file, found by name or in somebody else's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from models import cnn as cnn  # registers its networks
+from models.catalogue import MODELS, ModelError, ModelFacts, model_facts
+from registry import call_with_arguments, load_factory
+
+__all__ = ["MODELS", "ModelError", "ModelFacts", "create_model", "model_facts"]
+
+
+def create_model(
+    spec: str, arguments: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Builds a network.
+
+    Weights are drawn from torch's global generator: seed it first for the same ones.
+
+    Example:
+        >>> model = create_model("fashion-cnn", {"num_classes": 26})
+        >>> model(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 26])
+
+    Args:
+        spec: a name of `MODELS` or ``path/file.py:factory``.
+        arguments: the user's, by name.
+        context: what is known of the data (`DataInfo.model_context`): in_channels, num_features,
+            num_classes, input_shape. Those the factory names are passed unless in `arguments`.
+
+    Raises:
+        UnknownNameError: no such network.
+        PluginError: the file cannot be loaded or fails.
+        ArgumentError: unknown or missing arguments.
+        ModelError: arguments that fit no such network, or a factory that builds no `nn.Module`.
+    """
+    factory = load_factory(spec, MODELS)
+    model = call_with_arguments(factory, arguments or {}, context or {}, f"model {spec!r}")
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"model {spec!r}: expected the factory to return an nn.Module, "
+            f"got {type(model).__name__}"
+        )
+    return model
