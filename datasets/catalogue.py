@@ -1,0 +1,24 @@
+"""The register of data sources, and what can be wrong with data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from registry import Registry
+
+#: factory(data_dir, **arguments) -> {"train": D, "test": D, "val": D?, "info": DataInfo?};
+#: the fact `default_model` names the network to train where the user names none.
+DATASETS: Registry[Callable[..., Mapping[str, Any]]] = Registry("data set")
+
+
+class DataError(ValueError):
+    """Data that cannot be used as they are."""
+
+
+class DataMissingError(FileNotFoundError):
+    """Files that are not where they were looked for."""
+
+
+class DownloadError(ConnectionError):
+    """Files that could not be fetched."""

@@ -1,0 +1,195 @@
+"""From what a data factory returns to checked splits and their facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.catalogue import DataError
+from datasets.info import DataInfo
+from datasets.splits import TensorSplit
+
+SPLITS = ("train", "val", "test")
+
+
+def convert(returned: Any, what: str) -> tuple[dict[str, TensorSplit], DataInfo]:
+    """Checks what a factory returned and converts it.
+
+    Floating inputs become float32, class labels int64. A map-style dataset is read through once,
+    in order: whatever random transforms it has are frozen by that. PIL images become (channels,
+    height, width) in [0, 1].
+
+    Args:
+        returned: {"train": D, "test": D, "val": D (optional), "info": DataInfo or a mapping of
+            some of its fields (optional)}; D is a pair of tensors or arrays, or a map-style
+            dataset of such pairs.
+        what: for messages, as "data set 'digits'".
+
+    Returns:
+        The splits by name, and their DataInfo with what was not stated inferred.
+
+    Raises:
+        DataError: anything that does not fit, with what was expected, found and the remedy.
+    """
+    if not isinstance(returned, Mapping) or not {"train", "test"} <= set(returned):
+        got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
+        raise DataError(f"{what}: expected a dict with 'train' and 'test', got {got}")
+    unknown = set(returned) - {*SPLITS, "info"}
+    if unknown:
+        raise DataError(f"{what}: expected keys train, val, test, info; got also {sorted(unknown)}")
+    splits = {
+        name: _to_split(returned[name], f"{what}, {name}")
+        for name in SPLITS
+        if returned.get(name) is not None
+    }
+    info = _complete_info(returned.get("info"), splits, what)
+    for name, split in splits.items():
+        _check(split, info, f"{what}, {name}")
+    return splits, info
+
+
+def _to_split(data: Any, what: str) -> TensorSplit:
+    if isinstance(data, TensorSplit):
+        inputs, targets = data.inputs, data.targets
+    elif isinstance(data, tuple) and len(data) == 2:
+        inputs, targets = _to_tensor(data[0], what), _to_tensor(data[1], what)
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        inputs, targets = _stack(data, what)
+    else:
+        raise DataError(
+            f"{what}: expected a pair (inputs, targets) of tensors or arrays or a map-style "
+            f"dataset, got {type(data).__name__}"
+        )
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+        raise DataError(
+            f"{what}: expected as many targets as inputs, got inputs {tuple(inputs.shape)} and "
+            f"targets {tuple(targets.shape)}"
+        )
+    if len(inputs) == 0:
+        raise DataError(f"{what}: expected at least one sample, got none")
+    if inputs.dtype == torch.uint8:
+        raise DataError(
+            f"{what}: expected floating inputs (or int64 tokens), got uint8; scale them in the "
+            f"factory, as x.float() / 255"
+        )
+    if inputs.is_floating_point():
+        inputs = inputs.float()
+    return TensorSplit(inputs, targets.float() if targets.is_floating_point() else targets.long())
+
+
+def _to_tensor(value: Any, what: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, np.ndarray | np.generic | int | float):
+        try:
+            return torch.tensor(np.array(value))  # copied: also where strides are negative
+        except TypeError as error:
+            raise DataError(
+                f"{what}: expected numbers, got an array of {np.asarray(value).dtype}"
+            ) from error
+    if hasattr(value, "getbands"):  # a PIL image, recognised without importing PIL
+        if value.mode not in ("L", "RGB"):
+            raise DataError(
+                f"{what}: expected images of mode L or RGB, got {value.mode}; "
+                f"convert them with image.convert('RGB')"
+            )
+        pixels = torch.tensor(np.asarray(value))
+        pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+        return pixels.float() / 255
+    raise DataError(
+        f"{what}: expected a tensor, array, image or number, got {type(value).__name__}"
+    )
+
+
+def _stack(dataset: Any, what: str) -> tuple[Tensor, Tensor]:
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        if not isinstance(sample, tuple | list) or len(sample) != 2:
+            raise DataError(
+                f"{what}: expected sample {index} to be a pair (input, target), "
+                f"got {type(sample).__name__}"
+            )
+        for values, value in zip((inputs, targets), sample, strict=True):
+            values.append(_to_tensor(value, f"{what}, sample {index}"))
+            if values[-1].shape != values[0].shape:
+                raise DataError(
+                    f"{what}: expected samples of one shape, got {tuple(values[0].shape)} at 0 "
+                    f"and {tuple(values[-1].shape)} at {index}; pad or crop them in the factory"
+                )
+    if not inputs:
+        raise DataError(f"{what}: expected at least one sample, got none")
+    return torch.stack(inputs), torch.stack(targets)
+
+
+def _complete_info(stated: Any, splits: dict[str, TensorSplit], what: str) -> DataInfo:
+    if isinstance(stated, DataInfo):
+        return stated
+    given = dict(stated or {})
+    known = {field.name for field in fields(DataInfo)} - {"digest"}
+    if set(given) - known:
+        raise DataError(
+            f"{what}: info has no field {', '.join(sorted(set(given) - known))}; "
+            f"valid: {', '.join(sorted(known))}"
+        )
+    shape = tuple(splits["train"].inputs.shape[1:])
+    inferred: dict[str, Any] = {"input_shape": shape, "num_features": math.prod(shape)}
+    is_regression = splits["train"].targets.is_floating_point()
+    if given.get("task") == "regression" or (is_regression and not {*given} & _OF_CLASSES):
+        inferred.update(task="regression", num_classes=None, class_names=())
+    try:
+        if "task" not in inferred:
+            inferred.update(_infer_classes(given, splits))
+        return DataInfo.from_json({**inferred, **given})
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{what}: info does not fit: {error}") from error
+
+
+_OF_CLASSES = {"task", "num_classes", "class_names"}
+
+
+def _infer_classes(given: dict[str, Any], splits: dict[str, TensorSplit]) -> dict[str, Any]:
+    classes = given.get("num_classes")
+    if classes is None and "class_names" in given:
+        classes = len(given["class_names"])
+    if classes is None:
+        highest = max(int(split.targets.nan_to_num().max()) for split in splits.values())
+        classes = max(highest, 0) + 1
+    names = tuple(str(label) for label in range(classes))
+    return {"task": "classification", "num_classes": classes, "class_names": names}
+
+
+def _check(split: TensorSplit, info: DataInfo, what: str) -> None:
+    shape = tuple(split.inputs.shape[1:])
+    if shape != info.input_shape:
+        raise DataError(f"{what}: expected samples of shape {info.input_shape}, got {shape}")
+    for name, tensor in (("inputs", split.inputs), ("targets", split.targets)):
+        if not tensor.is_floating_point():
+            continue
+        bad = ~tensor.flatten(1).isfinite().all(1) if tensor.ndim > 1 else ~tensor.isfinite()
+        if bad.any():
+            raise DataError(
+                f"{what}: {int(bad.sum())} of {len(split)} samples hold NaN or inf in their "
+                f"{name}, the first at index {int(bad.nonzero()[0])}; mend or remove them"
+            )
+    if info.task != "classification":
+        return
+    if split.targets.is_floating_point():
+        raise DataError(
+            f"{what}: expected integer class labels, got {split.targets.dtype}; convert them "
+            f"with .long(), or state info={{'task': 'regression'}}"
+        )
+    bad = (split.targets < 0) | (split.targets >= (info.num_classes or 0))
+    if bad.any():
+        index = bad.nonzero()[0]
+        raise DataError(
+            f"{what}: expected labels from 0 to {(info.num_classes or 0) - 1}, got "
+            f"{int(split.targets[tuple(index)])} at index {int(index[0])}"
+        )

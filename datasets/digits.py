@@ -1,0 +1,51 @@
+"""scikit-learn's embedded 8x8 digits: the default, as nothing needs to be fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import interpolate
+
+from datasets.catalogue import DATASETS
+from datasets.info import DataInfo, Normalisation
+from datasets.splits import stratified_indices
+
+TEST_FRACTION = 0.2
+
+
+@DATASETS.register(
+    "digits",
+    "1,797 handwritten digits of 8x8, enlarged to 28x28 (embedded in scikit-learn)",
+    default_model="fashion-cnn",
+)
+def digits(data_dir: Path, seed: int = 0) -> dict[str, Any]:
+    """Loads the digits, enlarged bilinearly to (1, 28, 28), in [0, 1].
+
+    The test split of scikit-learn's UCI copy is all there is: 20 % of it, chosen by `seed` class
+    by class, become our test split.
+
+    Args:
+        data_dir: not used.
+        seed: of the choice of test samples.
+    """
+    from sklearn.datasets import load_digits  # scikit-learn takes a second to import
+
+    source = load_digits()
+    images = torch.from_numpy(source.images).float()[:, None] / 16
+    images = interpolate(images, size=(28, 28), mode="bilinear", align_corners=False)
+    labels = torch.from_numpy(source.target).long()
+    test, train = stratified_indices(labels, TEST_FRACTION, seed)
+    info = DataInfo(
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        class_names=tuple(str(digit) for digit in range(10)),
+        num_features=28 * 28,
+        normalisation=Normalisation((0.0,), (1.0,), "grey levels 0 to 16 divided by 16"),
+    )
+    return {
+        "train": (images[train], labels[train]),
+        "test": (images[test], labels[test]),
+        "info": info,
+    }

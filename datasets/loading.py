@@ -1,0 +1,123 @@
+"""One entry: from a name or a plug-in to splits that are ready for training and evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets.catalogue import DATASETS, DataError
+from datasets.conversion import convert
+from datasets.info import DataInfo
+from datasets.splits import Split, stratified_indices
+from registry import call_with_arguments, is_path, load_factory
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a data set.
+
+    Attributes:
+        train: what is trained on.
+        val: what choices are made on; None if none was asked for.
+        test: always whole.
+        info: facts of the data.
+        provenance: JSON-able: what `load_data` was given, where the validation split is from,
+            sizes and digests of the splits, file and SHA-256 of a plug-in.
+    """
+
+    train: Split
+    val: Split | None
+    test: Split
+    info: DataInfo
+    provenance: dict[str, Any]
+
+
+def load_data(
+    spec: str,
+    arguments: Mapping[str, Any] | None = None,
+    data_dir: str | Path = "data",
+    *,
+    fraction: float = 1.0,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    download: bool = False,
+) -> Data:
+    """Loads a data set.
+
+    Where the source has no validation split, `val_fraction` of the train split is set aside, the
+    same share of each class. That comes first, `fraction` second, and both depend on `split_seed`
+    alone: runs of any training seed share their samples, and what a small fraction validates or
+    trains on is part of what a larger one does.
+
+    Example:
+        >>> data = load_data("digits", fraction=0.5)
+        >>> len(data.train), len(data.val), len(data.test)
+        (647, 72, 359)
+
+    Args:
+        spec: a name of `DATASETS` or ``path/file.py:factory``.
+        arguments: the user's, by name.
+        data_dir: the folder files are looked for in.
+        fraction: share of train and val to keep, in (0, 1], with the same number of samples from
+            each class as far as there are enough. The test split is kept whole, so that figures of
+            different fractions compare.
+        val_fraction: in [0, 1).
+        split_seed: of both choices.
+        download: whether missing files may be fetched.
+
+    Raises:
+        DataError: fractions out of range, or data that cannot be used.
+        DataMissingError: files that are not there.
+        DownloadError: files that could not be fetched.
+        UnknownNameError: no such data set.
+        ArgumentError: unknown or missing arguments.
+        PluginError: a plug-in that cannot be loaded or fails.
+    """
+    if not 0 < fraction <= 1:
+        raise DataError(f"expected a fraction above 0 and up to 1, got {fraction}")
+    if not 0 <= val_fraction < 1:
+        raise DataError(f"expected a validation fraction from 0 to below 1, got {val_fraction}")
+    what = f"data set {spec!r}"
+    factory = load_factory(spec, DATASETS)
+    returned = call_with_arguments(
+        factory, arguments or {}, {"download": download}, what, positional=(Path(data_dir),)
+    )
+    converted, info = convert(returned, what)
+    splits: dict[str, Split] = {**converted}
+    val_from = "source"
+    if "val" not in splits:
+        aside, rest = stratified_indices(splits["train"].targets, val_fraction, split_seed)
+        if len(aside):
+            splits["val"] = splits["train"].subset(aside)
+            splits["train"] = splits["train"].subset(rest)
+        val_from = "train" if len(aside) else "none"
+    for name in ("train", "val"):
+        if name in splits:
+            count = max(1, round(fraction * len(splits[name])))
+            splits[name] = splits[name].balanced(count, split_seed)
+    digests = {name: splits[name].digest() for name in sorted(splits)}
+    provenance = {
+        "spec": spec,
+        "arguments": dict(arguments or {}),
+        "data_dir": str(Path(data_dir).resolve()),
+        "fraction": fraction,
+        "val_fraction": val_fraction,
+        "val_from": val_from,
+        "split_seed": split_seed,
+        "samples": {name: len(splits[name]) for name in sorted(splits)},
+        "digests": digests,
+        "plugin_file": str(factory.file) if factory.file else None,
+        "plugin_sha256": factory.sha256,
+    }
+    digest = hashlib.sha256("".join(f"{n} {d}\n" for n, d in digests.items()).encode()).hexdigest()
+    return Data(
+        splits["train"], splits.get("val"), splits["test"], replace(info, digest=digest), provenance
+    )
+
+
+def default_model(spec: str) -> str | None:
+    """The network a data set is trained with where the user names none; None for a plug-in."""
+    return None if is_path(spec) else DATASETS.get(spec).facts["default_model"]

@@ -1,0 +1,161 @@
+"""MNIST and Fashion-MNIST, read by torchvision from ``data_dir/MNIST/raw`` and the like."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import math
+import os
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from datasets.catalogue import DATASETS, DataError, DataMissingError, DownloadError
+from datasets.info import DataInfo, Normalisation
+
+DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
+
+
+@DATASETS.register(
+    "mnist", "70,000 handwritten digits, 28x28 (LeCun et al. 1998)", default_model="fashion-cnn"
+)
+def mnist(data_dir: Path, download: bool = False) -> dict[str, Any]:
+    """Loads MNIST, (1, 28, 28), normalised by mean 0.1307 and standard deviation 0.3081.
+
+    Raises:
+        DataMissingError: names the files, the folder and where to get them.
+        DataError: a truncated or foreign file.
+        DownloadError: asked to fetch them and could not.
+    """
+    from torchvision.datasets import MNIST  # torchvision takes a second to import
+
+    names = tuple(str(digit) for digit in range(10))
+    return _load(MNIST, "mnist", data_dir, download, names, mean=0.1307, std=0.3081)
+
+
+@DATASETS.register(
+    "fashion-mnist",
+    "70,000 articles of clothing, 28x28 (Xiao et al. 2017)",
+    default_model="fashion-cnn",
+)
+def fashion_mnist(data_dir: Path, download: bool = False) -> dict[str, Any]:
+    """Loads Fashion-MNIST, (1, 28, 28), normalised by mean 0.2860, standard deviation 0.3530.
+
+    Raises:
+        DataMissingError: names the files, the folder and where to get them.
+        DataError: a truncated or foreign file.
+        DownloadError: asked to fetch them and could not.
+    """
+    from torchvision.datasets import FashionMNIST
+
+    names = tuple(FashionMNIST.classes)
+    return _load(FashionMNIST, "fashion-mnist", data_dir, download, names, mean=0.2860, std=0.3530)
+
+
+def _load(
+    source: Any,
+    name: str,
+    data_dir: Path,
+    download: bool,
+    class_names: tuple[str, ...],
+    mean: float,
+    std: float,
+) -> dict[str, Any]:
+    folder = Path(data_dir) / source.__name__ / "raw"
+    files = [folder / archive.removesuffix(".gz") for archive, _ in source.resources]
+    missing = [file for file in files if not file.is_file()]
+    if missing and download:
+        _download(source, name, folder)
+    elif missing:
+        raise DataMissingError(
+            f"{name}: expected {', '.join(file.name for file in missing)} in {folder}\n"
+            f"point --data-dir at the folder that holds {source.__name__}/raw, or fetch them with "
+            f"--download (from {source.mirrors[0]}, unpacked)"
+        )
+    for file in files:
+        _check_idx(file)
+    normalisation = Normalisation(
+        (mean,), (std,), "pixels divided by 255; usual values of the train split"
+    )
+
+    def split(train: bool) -> tuple[Tensor, Tensor]:
+        loaded = source(str(data_dir), train=train)
+        return normalisation.apply(loaded.data[:, None].float() / 255), loaded.targets
+
+    info = DataInfo(
+        input_shape=(1, 28, 28),
+        num_classes=len(class_names),
+        class_names=class_names,
+        num_features=28 * 28,
+        normalisation=normalisation,
+    )
+    return {"train": split(True), "test": split(False), "info": info}
+
+
+def _check_idx(file: Path) -> None:
+    """Compares a file with what its own header announces.
+
+    idx format: two zero bytes, 8 for uint8, the number of dimensions, each size as a big-endian
+    uint32, then the bytes.
+    """
+    dimensions = 3 if "idx3" in file.name else 1
+    with file.open("rb") as stream:
+        header = stream.read(4 * (1 + dimensions))
+    if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 * (1 + dimensions):
+        raise DataError(
+            f"{file}: expected an unpacked idx{dimensions} file of bytes, got one that starts "
+            f"with {header[:4].hex() or 'nothing'}; fetch it again"
+        )
+    sizes = struct.unpack(f">{dimensions}I", header[4:])
+    expected, got = len(header) + math.prod(sizes), file.stat().st_size
+    if expected != got:
+        raise DataError(
+            f"{file}: expected {expected} bytes for {' x '.join(map(str, sizes))}, got {got}; "
+            f"the file is damaged, fetch it again"
+        )
+
+
+def _download(source: Any, name: str, folder: Path) -> None:
+    """Fetches into a temporary folder beside the target and moves what is complete."""
+    base = next(parent for parent in folder.parents if parent.is_dir())
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix=".download-", dir=base)
+    except OSError as error:
+        raise DownloadError(
+            f"{name}: expected a folder to download into, cannot write into {base} "
+            f"({error.strerror}); choose another with --data-dir"
+        ) from error
+    archives = [archive for archive, _ in source.resources]
+    with temporary:
+        fetched = Path(temporary.name) / source.__name__ / "raw"
+        try:
+            with _quiet_and_impatient():
+                source(temporary.name, train=True, download=True)
+        except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise DownloadError(
+                f"{name}: could not download {', '.join(archives)}\n"
+                f"from {source.mirrors[0]}: {reason}\n"
+                f"check the network, or put the unpacked files into {folder}"
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        for archive in archives:
+            file = archive.removesuffix(".gz")
+            os.replace(fetched / file, folder / file)
+
+
+@contextlib.contextmanager
+def _quiet_and_impatient() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
+            yield
+    finally:
+        socket.setdefaulttimeout(before)

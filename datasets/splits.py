@@ -1,0 +1,170 @@
+"""Samples in a fixed order, and seeded choices among them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Split(Protocol):
+    """What the rest of the project asks of a split, whatever its samples are.
+
+    `targets` are (N, ...), in the order of the samples. `subset` keeps the given order of indices.
+    `batches` yields what a Problem takes: tensor pairs here, other kinds in splits of other data.
+    """
+
+    @property
+    def targets(self) -> Tensor: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor | Sequence[int]) -> Split: ...  # noqa: D102
+
+    def balanced(self, count: int, seed: int) -> Split: ...  # noqa: D102
+
+    def batches(  # noqa: D102
+        self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
+    ) -> Iterator[Any]: ...
+
+    def digest(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSplit:
+    """Samples held as two tensors.
+
+    Attributes:
+        inputs: (N, ...).
+        targets: (N, ...); class labels are int64 (N,).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def subset(self, indices: Tensor | Sequence[int]) -> TensorSplit:
+        """The samples of these indices, in this order."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return TensorSplit(self.inputs[chosen], self.targets[chosen])
+
+    def balanced(self, count: int, seed: int) -> TensorSplit:
+        """A seeded subset with as many of each class as can be; see `balanced_indices`."""
+        if count >= len(self):
+            return self
+        return self.subset(balanced_indices(self.targets, count, seed))
+
+    def batches(
+        self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields pairs (inputs (b, ...), targets (b, ...)), b = size but for a ragged last one.
+
+        Args:
+            size: samples in a batch.
+            order: indices to go through; all, in the order held, if None.
+            drop_last: leave a ragged last batch out.
+
+        Raises:
+            ValueError: a size below 1.
+        """
+        if size < 1:
+            raise ValueError(f"expected a batch size of at least 1, got {size}")
+        indices = None if order is None else torch.as_tensor(order, dtype=torch.int64)
+        count = len(self) if indices is None else len(indices)
+        for start in range(0, count - size + 1 if drop_last else count, size):
+            chosen = (
+                slice(start, start + size) if indices is None else indices[start : start + size]
+            )
+            yield self.inputs[chosen], self.targets[chosen]
+
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape and bytes of inputs and targets."""
+        sha = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            sha.update(flat.view(torch.uint8).numpy().data)
+        return sha.hexdigest()
+
+
+def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
+    """Chooses `count` samples without replacement, the same number of each class.
+
+    Where a class is short, the others share what it lacks; what does not divide evenly goes to
+    classes in a seeded order. A smaller count chooses a subset of what a larger one does. Targets
+    that are no class labels are chosen from at random.
+
+    Args:
+        targets: (N,) class labels, or anything (N, ...).
+        count: how many, from 1 to N.
+        seed: of a generator of its own.
+
+    Returns:
+        Indices (count,), ascending.
+
+    Raises:
+        ValueError: a count out of range.
+    """
+    if not 1 <= count <= len(targets):
+        raise ValueError(f"expected a count from 1 to {len(targets)} samples, got {count}")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator)
+    if not _are_labels(targets):
+        return order[:count].sort().values
+    labels, sizes = targets.unique(return_counts=True)
+    sequence = torch.randperm(len(labels), generator=generator)
+    quotas = torch.zeros_like(sizes)
+    while (left := count - int(quotas.sum())) > 0:
+        below = sequence[(quotas < sizes)[sequence]]
+        share = left // len(below)
+        if share == 0:
+            quotas[below[:left]] += 1
+        else:
+            quotas[below] = torch.minimum(quotas[below] + share, sizes[below])
+    return _first_of_each(targets, labels, quotas, order)
+
+
+def stratified_indices(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Sets a seeded share of the samples aside, the same share of each class.
+
+    round(fraction N) samples in all; each class's number is within 1 of its exact share (largest
+    remainders). Targets that are no class labels are chosen from at random.
+
+    Args:
+        targets: (N,) class labels, or anything (N, ...).
+        fraction: from 0 to 1.
+        seed: of a generator of its own.
+
+    Returns:
+        Indices set aside and indices left, both ascending.
+    """
+    count = round(fraction * len(targets))
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    if _are_labels(targets):
+        labels, sizes = targets.unique(return_counts=True)
+        exact = sizes.double() * count / len(targets)
+        quotas = exact.floor().long()
+        remainders = (exact - quotas).sort(descending=True, stable=True).indices
+        quotas[remainders[: count - int(quotas.sum())]] += 1
+        chosen = _first_of_each(targets, labels, quotas, order)
+    else:
+        chosen = order[:count].sort().values
+    kept = torch.ones(len(targets), dtype=torch.bool)
+    kept[chosen] = False
+    return chosen, kept.nonzero().flatten()
+
+
+def _first_of_each(targets: Tensor, labels: Tensor, quotas: Tensor, order: Tensor) -> Tensor:
+    ordered = targets[order]
+    chosen = [order[ordered == label][:quota] for label, quota in zip(labels, quotas, strict=True)]
+    return torch.cat(chosen).sort().values
+
+
+def _are_labels(targets: Tensor) -> bool:
+    return targets.ndim == 1 and not targets.is_floating_point()
