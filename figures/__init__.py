@@ -1,0 +1,32 @@
+"""Everything that draws: from stored results and arrays to figures fit for a paper."""
+
+from figures.comparison import (
+    ComparisonRow,
+    comparison_figure,
+    comparison_table,
+    formatted_table,
+)
+from figures.confusion import confusion_figure
+from figures.curve import curve_figure
+from figures.density import density_figure
+from figures.scale import Scale, shared_scale
+from figures.style import FigureError, save_figure
+from figures.surface import KINDS, surface_figure
+from figures.training import training_figure
+
+__all__ = [
+    "KINDS",
+    "ComparisonRow",
+    "FigureError",
+    "Scale",
+    "comparison_figure",
+    "comparison_table",
+    "confusion_figure",
+    "curve_figure",
+    "density_figure",
+    "formatted_table",
+    "save_figure",
+    "shared_scale",
+    "surface_figure",
+    "training_figure",
+]

@@ -1,0 +1,240 @@
+"""What is drawn of a stored surface: a named quantity, its points, and which of them are sound.
+
+A point is *pending* when it has not been computed (drawn blank), *flawed* when it has and is NaN or
+infinite (drawn hatched), and *sound* otherwise. The store keeps `done` apart from the values, so
+that the first two, both NaN in the array, are not mistaken for each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from figures.formatting import number
+from figures.scale import Scale, shared_scale
+from figures.style import FigureError
+
+if TYPE_CHECKING:
+    from landscape.store import SurfaceData
+
+_NAMES = {
+    "loss": "loss",
+    "acc": "accuracy (%)",
+    "max_eig": "largest Hessian eigenvalue",
+    "min_eig": "smallest Hessian eigenvalue",
+    "grad_norm": "gradient norm",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One quantity over a grid, ready to be drawn.
+
+    `values` and `done` have the shape (ny, nx) of a surface, or (nx,) with `y` None of a curve;
+    `values[iy, ix]` belongs to the point (x[ix], y[iy]).
+    """
+
+    key: str
+    x: np.ndarray
+    y: np.ndarray | None
+    values: np.ndarray
+    done: np.ndarray
+    origin: float | None  # value at (0, 0), where known
+    x_label: str
+    y_label: str
+
+    @property
+    def label(self) -> str:
+        """The quantity in words: ``train loss``, ``test accuracy (%)``."""
+        return quantity(self.key)
+
+    @property
+    def sound(self) -> np.ndarray:
+        """Where the values are finite."""
+        return self.done & np.isfinite(self.values)
+
+    @property
+    def flawed(self) -> np.ndarray:
+        """Where a value was computed and is NaN or infinite."""
+        return self.done & ~np.isfinite(self.values)
+
+    @property
+    def drawable(self) -> np.ndarray:
+        """The values as floats, NaN wherever they are not sound."""
+        return np.where(self.sound, self.values, np.nan)
+
+    def scale(self, *, log: bool | None = None) -> Scale:
+        """The scale this field gets when it shares none."""
+        return shared_scale([self.drawable], log=False if is_accuracy(self.key) else log)
+
+    def notes(self, scale: Scale | None = None) -> list[str]:
+        """What of the grid is not drawn as an ordinary value, in words; empty when all is."""
+        total, notes = self.values.size, []
+        if flawed := int(self.flawed.sum()):
+            nans = int(np.isnan(self.values[self.flawed]).sum())
+            kinds = [f"{nans} NaN"] * bool(nans) + [f"{flawed - nans} inf"] * bool(flawed - nans)
+            notes.append(f"hatched: {flawed} of {total} points non-finite ({', '.join(kinds)})")
+        if pending := int((~self.done).sum()):
+            notes.append(f"blank: {pending} of {total} points pending")
+        if not self.sound.any():
+            notes.append("no finite value to draw")
+            return notes
+        values = self.values[self.sound]
+        if values.min() == values.max():
+            notes.append(f"constant: {number(float(values[0]))} at every finite point")
+        if scale is not None and (high := int((values > scale.vmax).sum())):
+            notes.append(f"{high} of {total} points above {number(scale.vmax)} drawn as that")
+        if scale is not None and (low := int((values < scale.vmin).sum())):
+            notes.append(f"{low} of {total} points below {number(scale.vmin)} drawn as that")
+        return notes
+
+
+def quantity(key: str) -> str:
+    """A stored name in words: ``test_acc`` is ``test accuracy (%)``."""
+    split, _, rest = key.partition("_")
+    if split in ("train", "test", "val"):
+        words = {"val": "validation"}.get(split, split)
+        return f"{words} {_NAMES.get(rest, rest.replace('_', ' '))}"
+    return _NAMES.get(key, key.replace("_", " "))
+
+
+def is_accuracy(key: str) -> bool:
+    """Whether a stored name is an accuracy in percent, which is never drawn logarithmically."""
+    return key == "acc" or key.endswith("_acc")
+
+
+def common_key(*surfaces: SurfaceData) -> str | None:
+    """The quantity to draw of some surfaces: a loss that all hold, the training loss if it can be.
+
+    None where they hold nothing in common.
+    """
+    common = [key for key in surfaces[0].values if all(key in s.values for s in surfaces)]
+    preferred = ("train_loss", "test_loss", "val_loss")
+    return next((key for key in (*preferred, *common) if key in common), None)
+
+
+def field(data: SurfaceData, key: str | None = None) -> Field:
+    """Take one quantity out of a stored surface or curve.
+
+    Args:
+        data: The surface (2-D) or curve (1-D).
+        key: Stored name such as ``"train_loss"``; None takes `common_key`.
+
+    Raises:
+        FigureError: If there is no such quantity, or its shape does not fit the axes.
+    """
+    key = common_key(data) if key is None else key
+    if key is None or key not in data.values:
+        raise FigureError(
+            f"expected one of {', '.join(sorted(data.values)) or 'no quantity'}; got {key!r}"
+        )
+    values = np.asarray(data.values[key], dtype=float)
+    x = np.asarray(data.x, dtype=float)
+    y = None if data.y is None else np.asarray(data.y, dtype=float)
+    shape = x.shape if y is None else (len(y), len(x))
+    if values.shape != shape or np.shape(data.done) != shape:
+        raise FigureError(
+            f"expected {key} and done of shape {shape} (rows are y); "
+            f"got {values.shape} and {np.shape(data.done)}"
+        )
+    done = np.asarray(data.done, dtype=bool)
+    return Field(
+        key, x, y, values, done, _origin(data, key), _axis_label(data, "x"), _axis_label(data, "y")
+    )
+
+
+def row_through_origin(data: SurfaceData) -> SurfaceData | None:
+    """The 1-D curve y = 0 of a 2-D surface, or None when the grid has no such row.
+
+    A 1-D curve is returned as it is.
+    """
+    if data.y is None:
+        return data
+    row = _index_of_zero(data.y)
+    if row is None:
+        return None
+    values = {key: np.asarray(array)[row] for key, array in data.values.items()}
+    return dataclasses.replace(data, y=None, values=values, done=np.asarray(data.done)[row])
+
+
+def edges(points: np.ndarray) -> np.ndarray:
+    """Borders of the cells around grid points: midpoints, the outer ones mirrored.
+
+    A single point gets a cell of width 1, for want of a neighbour.
+    """
+    points = np.asarray(points, dtype=float)
+    if len(points) == 1:
+        return np.array([points[0] - 0.5, points[0] + 0.5])
+    middle = (points[1:] + points[:-1]) / 2
+    first, last = 2 * points[0] - middle[0], 2 * points[-1] - middle[-1]
+    return np.concatenate([[first], middle, [last]])
+
+
+def cell_polygons(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """Rectangles (4, 2) around the grid points where a (ny, nx) mask holds."""
+    ex, ey = edges(x), edges(y)
+    return [
+        np.array([(ex[i], ey[j]), (ex[i + 1], ey[j]), (ex[i + 1], ey[j + 1]), (ex[i], ey[j + 1])])
+        for j, i in np.argwhere(mask)
+    ]
+
+
+def gap_polygons(field: Field) -> list[np.ndarray]:
+    """The parts of the plane that contours leave out because of a flawed corner.
+
+    Contours live on the quadrilaterals between grid points. One bad corner costs the triangle at
+    that corner, two or more the whole quadrilateral. Where a pending corner took part the area is
+    left blank unless a flawed one did too.
+    """
+    assert field.y is not None
+    polygons = []
+    for j in range(len(field.y) - 1):
+        for i in range(len(field.x) - 1):
+            around = [(j, i), (j, i + 1), (j + 1, i + 1), (j + 1, i)]
+            bad = [not field.sound[corner] for corner in around]
+            if not any(field.flawed[corner] for corner in around):
+                continue
+            points = [(field.x[c], field.y[r]) for r, c in around]
+            if sum(bad) == 1:
+                k = bad.index(True)
+                points = [points[k - 1], points[k], points[(k + 1) % 4]]
+            polygons.append(np.array(points))
+    return polygons
+
+
+def has_area(field: Field) -> bool:
+    """Whether contours can be drawn: some quadrilateral has three sound corners."""
+    sound = field.sound.astype(int)
+    if field.y is None or min(sound.shape) < 2:
+        return False
+    corners = sound[1:, 1:] + sound[1:, :-1] + sound[:-1, 1:] + sound[:-1, :-1]
+    return bool((corners >= 3).any())
+
+
+def _origin(data: SurfaceData, key: str) -> float | None:
+    """The stored value at the origin, else that of the grid point there."""
+    if key in data.origin:
+        return float(data.origin[key])
+    column = _index_of_zero(data.x)
+    row = 0 if data.y is None else _index_of_zero(data.y)
+    if column is None or row is None:
+        return None
+    index = (column,) if data.y is None else (row, column)
+    return float(data.values[key][index]) if data.done[index] else None
+
+
+def _index_of_zero(points: np.ndarray) -> int | None:
+    """Where a grid axis is zero up to the rounding of its step, or None."""
+    points = np.asarray(points, dtype=float)
+    nearest = int(np.argmin(np.abs(points)))
+    return nearest if abs(points[nearest]) <= 1e-9 * max(1.0, np.ptp(points)) else None
+
+
+def _axis_label(data: SurfaceData, axis: str) -> str:
+    """The axis with its normalisation, which decides what a step of 1 means."""
+    normalisation = (data.settings.get("normalisation") or {}).get(axis)
+    named = normalisation and normalisation != "none"
+    return f"{axis} ({normalisation}-normalised)" if named else axis

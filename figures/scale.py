@@ -1,0 +1,133 @@
+"""The scale of a field: its limits, whether it is logarithmic, and the levels of its contours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import MaxNLocator
+
+DECADES = 2.0
+"""A positive range of more decades than this is drawn on a logarithmic scale."""
+CLIP = 100.0
+"""A logarithmic scale ends at this many times the value that nine in ten stay below: a few spikes
+beyond are drawn as its end, so that they do not take the range from all the others."""
+
+# Mantissas of "round" geometric levels, from coarse to fine.
+_MANTISSAS = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values become heights and colours; panels that share one can be compared by eye."""
+
+    vmin: float
+    vmax: float
+    log: bool
+    levels: tuple[float, ...]  # round values, ascending, all within (vmin, vmax)
+    clipped: bool  # there are values above vmax, drawn as vmax
+
+    @property
+    def name(self) -> str:
+        """The word for the axis or colour bar."""
+        return "log scale" if self.log else "linear scale"
+
+    def norm(self) -> Normalize:
+        """The map from values to [0, 1] for colours; out-of-range values take the end colours."""
+        return (LogNorm if self.log else Normalize)(self.vmin, self.vmax, clip=True)
+
+    def clip(self, values: np.ndarray) -> np.ndarray:
+        """Values brought into [vmin, vmax]; NaN stays NaN and infinities become NaN."""
+        values = np.asarray(values, dtype=float)
+        return np.clip(np.where(np.isfinite(values), values, np.nan), self.vmin, self.vmax)
+
+    def height(self, values: np.ndarray | float | Sequence[float]) -> np.ndarray:
+        """Heights for a linear axis: the values, or their decimal logarithms."""
+        clipped = self.clip(np.asarray(values, dtype=float))
+        return np.log10(clipped) if self.log else clipped
+
+
+def prefers_log(values: np.ndarray) -> bool:
+    """Whether finite values have no negative one and span more than two decades where positive."""
+    finite = _finite([values])
+    positive = finite[finite > 0]
+    if positive.size == 0 or finite.min() < 0:
+        return False
+    return bool(math.log10(positive.max()) - math.log10(positive.min()) > DECADES)
+
+
+def shared_scale(
+    arrays: Iterable[np.ndarray], *, log: bool | None = None, clip: bool = True, count: int = 11
+) -> Scale:
+    """Choose one scale for several fields.
+
+    Args:
+        arrays: Values of any shape; non-finite ones are passed over.
+        log: Logarithmic or not; None chooses by `prefers_log`. Zeros on a logarithmic scale are
+            drawn at the smallest positive value. A field with negative or without positive values
+            cannot be logarithmic, whatever is asked.
+        clip: Let a logarithmic scale end below a few extreme values (`CLIP`).
+        count: About how many contour levels to aim at.
+
+    Returns:
+        The scale. Without any finite value it is [0, 1]; a constant gets a little room around it.
+    """
+    finite = _finite(arrays)
+    if finite.size == 0:
+        return Scale(0.0, 1.0, False, (), False)
+    if log is None:
+        log = prefers_log(finite)
+    log = log and bool(finite.min() >= 0) and bool(finite.max() > 0)
+    lowest = float(finite[finite > 0].min() if log else finite.min())
+    highest = float(finite.max())
+    # Fewer than ten values cannot have a tenth that is extreme.
+    ceiling = (
+        CLIP * float(np.quantile(finite, 0.9, method="lower")) if finite.size >= 10 else highest
+    )
+    clipped = clip and log and lowest < ceiling < highest
+    vmax = ceiling if clipped else highest
+    if lowest == vmax:
+        room = abs(lowest) * 0.05 or 0.5
+        low, high = (lowest / 1.05, lowest * 1.05) if log else (lowest - room, lowest + room)
+        return Scale(low, high, log, (), False)
+    levels = _geometric_levels(lowest, vmax, count) if log else _linear_levels(lowest, vmax, count)
+    return Scale(lowest, vmax, log, levels, clipped)
+
+
+def _finite(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """All finite values of some arrays, flat."""
+    flat = [np.asarray(array, dtype=float).ravel() for array in arrays]
+    values = np.concatenate(flat) if flat else np.empty(0)
+    return values[np.isfinite(values)]
+
+
+def _linear_levels(low: float, high: float, count: int) -> tuple[float, ...]:
+    """Round equidistant levels within an open interval."""
+    ticks = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return tuple(float(tick) for tick in ticks if low < tick < high)
+
+
+def _geometric_levels(low: float, high: float, count: int) -> tuple[float, ...]:
+    """Round levels within an open interval, about equidistant in the logarithm."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    best: tuple[float, ...] = ()
+    for mantissas in _MANTISSAS:
+        levels = tuple(
+            level
+            for power in decades
+            for level in (float(f"{m}e{power}") for m in mantissas)
+            if low < level < high
+        )
+        if not best or abs(len(levels) - count) < abs(len(best) - count):
+            best = levels
+    while len(best) > 2 * count:  # tens of decades: every second, fourth, ... power
+        best = best[::2]
+    return best

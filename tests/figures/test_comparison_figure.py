@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
+
+from figures.comparison import (
+    ComparisonRow,
+    comparison_figure,
+    comparison_table,
+    formatted_table,
+)
+from figures.style import FigureError, save_figure
+from hessian.store import DensityData, EigenpairsData, HessianData, TraceData
+from landscape.store import SurfaceData
+
+X = np.linspace(-1, 1, 7)
+Y = np.linspace(-1, 1, 5)
+
+
+def surface(height: float, y: np.ndarray = Y) -> SurfaceData:
+    loss = 0.02 + height * (X[None] ** 2 + 0.5 * y[:, None] ** 2)
+    values = {"train_loss": loss, "test_loss": 2 * loss}
+    return SurfaceData(X, y, values, np.ones(loss.shape, bool), {"train_loss": 0.02}, {})
+
+
+def hessian(largest: float) -> HessianData:
+    nodes, weights = np.array([[0.0, largest]] * 2), np.array([[0.9, 0.1], [0.8, 0.2]])
+    grid = np.linspace(-1, largest + 1, 201)
+    curve = np.exp(-(grid**2))
+    return HessianData(
+        {},
+        EigenpairsData(np.array([largest]), np.array([2.5e-4]), {}, None, None, {}, {}),
+        TraceData(10 * largest, 0.31 * largest, 30, {}),
+        DensityData(nodes, weights, grid, curve, 0.5 * curve, 2 * curve, {"bandwidth": 0.7}),
+    )
+
+
+def rows() -> list[ComparisonRow]:
+    return [
+        ComparisonRow("SGD", "sgd", "m-sgd", surface(5), None, hessian(40), 0.9876, 0.0011, 0.0412),
+        ComparisonRow("Adam", "adam", "m-adam", surface(20), None, hessian(136), 0.9861, 0.0012),
+        ComparisonRow("SAM", "sam", "m-sam", surface(1), None, hessian(12.5), 0.9902, 0.0010),
+    ]
+
+
+def words(figure: Figure) -> str:
+    texts = [text for axes in figure.axes for text in axes.texts] + list(figure.texts)
+    return "\n".join(text.get_text() for text in texts)
+
+
+def flat(figure: Figure) -> str:
+    return words(figure).replace("\n", " ")
+
+
+def test_all_surfaces_have_one_scale() -> None:
+    figure = comparison_figure(rows())
+    fills = [
+        c for axes in figure.axes for c in axes.get_children() if isinstance(c, QuadContourSet)
+    ]
+    filled = [c for c in fills if c.filled]
+    assert len(filled) == 3
+    top = 0.02 + 20 * 1.5
+    for one in filled:
+        assert (one.norm.vmin, one.norm.vmax) == (0.02, pytest.approx(top))
+        np.testing.assert_array_equal(one.levels, filled[0].levels)
+    spaces = [axes for axes in figure.axes if axes.name == "3d"]
+    assert len({axes.get_zlim() for axes in spaces}) == 1
+    (bar,) = [axes for axes in figure.axes if axes.get_ylabel().endswith(", log scale")]
+    assert bar.get_ylabel() == "train loss, log scale"
+    assert not [c for axes in figure.axes[:6] for c in axes.collections if isinstance(c, QuadMesh)]
+
+
+def test_curves_are_the_rows_y_0_in_the_colours_of_their_runs() -> None:
+    figure = comparison_figure(rows()[::-1])
+    (axes,) = [axes for axes in figure.axes if axes.get_title("left").endswith("along y = 0")]
+    for line, row in zip(axes.lines, rows()[::-1], strict=False):
+        assert row.surface is not None
+        np.testing.assert_array_equal(line.get_ydata(), row.surface.values["train_loss"][2])
+    assert [line.get_color() for line in axes.lines[:3]] == ["#009E73", "#D55E00", "#0072B2"]
+
+
+def test_numbers_unrounded_and_as_printed() -> None:
+    assert comparison_table(rows())[0] == {
+        "run": "m-sgd",
+        "label": "SGD",
+        "optimizer": "sgd",
+        "accuracy": 0.9876,
+        "accuracy_se": 0.0011,
+        "test_loss": 0.0412,
+        "test_loss_se": None,
+        "lambda_max": 40.0,
+        "lambda_max_residual": 2.5e-4,
+        "trace": 400.0,
+        "trace_se": pytest.approx(12.4),
+    }
+    assert formatted_table(rows())[1] == {
+        "run": "Adam",
+        "optimizer": "adam",
+        "test accuracy (%)": "98.61 ± 0.12",
+        "test loss": "\u2013",
+        "λmax (residual)": "136 (2.5\u00d710⁻⁴)",
+        "trace ± s.e.": "1360 ± 42",
+    }
+    bare = formatted_table([ComparisonRow("x", "sgd")])
+    assert set(list(bare[0].values())[2:]) == {"\u2013"}
+    assert "test loss" not in bare[0]
+
+
+def test_the_table_is_on_the_figure() -> None:
+    drawn = words(comparison_figure(rows())).split("\n")
+    for cells in formatted_table(rows()):
+        assert set(cells.values()) <= set(drawn)
+
+
+def test_what_is_missing_names_its_command() -> None:
+    first, second, third = rows()
+    given = [replace(first, surface=None), replace(second, hessian=None), third]
+    drawn = flat(comparison_figure(given, program="isoloss"))
+    assert "no surface of SGD make it with isoloss surface m-sgd" in drawn
+    assert "Adam: no spectral density (isoloss hessian m-adam)" in drawn
+    drawn = flat(comparison_figure([ComparisonRow("A", "sgd"), ComparisonRow("B", "sam")]))
+    for command in ("surface A", "surface --x=-1:1:51 A", "hessian B"):
+        assert f"python cli.py {command}" in drawn
+
+
+def test_notes_are_on_the_figure() -> None:
+    first, second, third = rows()
+    flawed = surface(5)
+    flawed.values["train_loss"][0, :2] = np.nan
+    given = [replace(first, surface=flawed), replace(second, surface=surface(2, Y + 0.1)), third]
+    drawn = flat(comparison_figure(given, notes=["differs: split train/test"]))
+    assert "differs: split train/test" in drawn
+    assert "SGD: hatched: 2 of 35 points non-finite (2 NaN)" in drawn
+    assert "Adam: no curve, its surface has no row y = 0" in drawn
+    assert "Gaussian of bandwidth 0.7, 2 probes of 2 steps" in drawn
+
+
+def test_surfaces_of_different_splits_say_so() -> None:
+    first, second, _ = rows()
+    assert first.surface is not None
+    test = replace(first.surface, values={"test_loss": first.surface.values["test_loss"]})
+    train = replace(first.surface, values={"train_loss": first.surface.values["train_loss"]})
+    figure = comparison_figure([replace(first, surface=test), replace(second, surface=train)])
+    assert "SGD shows its test loss" in flat(figure)
+    (bar,) = [axes for axes in figure.axes if axes.get_ylabel().endswith(", log scale")]
+    assert bar.get_ylabel() == "loss, log scale"
+
+
+def test_no_text_lies_on_another() -> None:
+    """Titles, table cells, notes and axis labels of the page; labels within panels are theirs."""
+    long = replace(rows()[0], label="a label that goes on for much longer than any table can hold")
+    for count in (1, 3, 5):
+        figure = comparison_figure(
+            ([long, *rows(), rows()[0]])[:count], notes=["differs: samples 10000 / 2000"] * 4
+        )
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        texts = list(figure.texts)
+        for axes in figure.axes:
+            if axes.name != "3d" and not axes.collections:
+                texts += list(axes.texts)
+            texts += [axes.title, axes._left_title]  # type: ignore[attr-defined]
+            if axes.name != "3d":
+                texts += [axes.xaxis.label, axes.yaxis.label]
+                texts += axes.get_xticklabels() if axes.axison else []
+        shown = [text for text in texts if text.get_text().strip() and text.get_visible()]
+        boxes = [text.get_window_extent(renderer) for text in shown]
+        page = figure.bbox
+        for i, box in enumerate(boxes):
+            assert page.x0 <= box.x0, shown[i].get_text()
+            assert box.x1 <= page.x1, shown[i].get_text()
+            assert page.y0 <= box.y0, shown[i].get_text()
+            assert box.y1 <= page.y1, shown[i].get_text()
+            for j in range(i):
+                assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+
+
+def test_degenerate_runs_never_fail(tmp_path: Path) -> None:
+    nothing = np.full((5, 7), np.nan)
+    given = [
+        ComparisonRow("NaN", "sgd", surface=SurfaceData(X, Y, {"train_loss": nothing},
+                      np.ones((5, 7), bool), {}, {}), hessian=HessianData()),
+        ComparisonRow("row", "adam", surface=SurfaceData(X, Y[2:3], {"train_loss": X[None] ** 2},
+                      np.ones((1, 7), bool), {}, {}), accuracy=float("nan"), accuracy_se=0.0),
+        ComparisonRow("flat", "sam", surface=surface(0.0)),
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = save_figure(comparison_figure(given), tmp_path / "one")
+        other = save_figure(comparison_figure(given), tmp_path / "other")
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(one, other, strict=True)] == [True] * 2
+    with pytest.raises(FigureError, match="one run or more"):
+        comparison_figure([])
