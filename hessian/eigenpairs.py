@@ -156,7 +156,9 @@ class _Search:
         self._k, self._smallest, self._tol, self._confirm = k, smallest, tol, confirm
         self._repeats = confirm > 0  # whether repeated eigenvalues are looked for
         self._known: Tensor | None = None  # the wanted values when the present start was made
-        self._started = self._due = 0  # products at that start, and those due before the next
+        self._started = 0  # products at that start
+        # Products after which a start that has converged is ended; otherwise only a break ends it.
+        self._due = 0.0 if confirm else math.inf
         self._ritz: Ritz | None = None
         self.converged = False
         self.reason = ""
@@ -206,7 +208,8 @@ class _Search:
         if ended:
             if not basis.broken:
                 basis.restart(ritz.vectors[:, chosen.unique()], fresh=True)
-            self._known, self._started, self._due = values, basis.products, self._confirm
+            self._known, self._started = values, basis.products
+            self._due = self._confirm or math.inf
         return False
 
     def result(self, settings: dict[str, Any]) -> Eigenpairs:

@@ -222,7 +222,7 @@ def _check_twice_differentiable(gradients: list[Tensor]) -> None:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if type(node).__name__ == "DelayedError":
+        if node.name() == "torch::autograd::Error":
             raise RuntimeError("a function of the network is marked @once_differentiable")
         nodes.extend(following for following, _ in node.next_functions)
 

@@ -32,7 +32,7 @@ class Ritz:
     Attributes:
         values: (m,) float64, ascending.
         vectors: (m, m) float64, coefficients in the basis, one column for each value.
-        residuals: (m,) float64, upper bounds of ||A u - theta u|| (up to rounding in u).
+        residuals: (m,) float64, bounds of ||A u - theta u||, one rounding of ||A|| included.
     """
 
     values: Tensor
@@ -64,7 +64,7 @@ class LanczosBasis:
         self.count = 0
         self.products = 0
         self.norm = 0.0
-        self.broken = True
+        self.broken = False
         self._seed, self._index = seed, index
         # Rows: a new vector is one contiguous write, and memory is touched only as it fills.
         self._rows = torch.empty(
@@ -98,7 +98,7 @@ class LanczosBasis:
         """
         assert not self.full
         j = self.count
-        if self.broken:
+        if self.broken or not j:
             self._rows[j] = self._random_direction()
         product = checked_product(self.operator, self._rows[j])
         coefficients, rest = self._orthogonalise(product, j + 1)
@@ -125,7 +125,8 @@ class LanczosBasis:
         inside = self._projected[:m, :m] @ vectors - vectors * values
         outside = self._border @ vectors
         residuals = torch.hypot(torch.linalg.vector_norm(inside, dim=0), outside.abs())
-        return Ritz(values, vectors, residuals + self._dropped[:m] @ vectors.abs())
+        dropped = self._dropped[:m] @ vectors.abs()
+        return Ritz(values, vectors, residuals + dropped + unit_roundoff(self.operator) * self.norm)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return V S as rows, shape (k, n), for coefficients S of shape (m, k)."""

@@ -241,7 +241,7 @@ _DENSITY_ARRAYS = ("nodes", "weights", "grid", "curve", "low", "high")
 
 
 def _array(tensor: Any) -> np.ndarray:
-    return np.array(tensor.detach().cpu())
+    return tensor.detach().cpu().numpy()
 
 
 def _by_parameter(
@@ -266,7 +266,7 @@ def _by_parameter(
 
 def _write_eigenpairs(file: h5py.File, pairs: EigenpairsData) -> None:
     dataset = file.create_dataset("eigenvalues", data=pairs.eigenvalues)
-    dataset.attrs["account"] = json.dumps(pairs.account, sort_keys=True)
+    dataset.attrs["account"] = json.dumps(pairs.account)
     file.create_dataset("residuals", data=pairs.residuals)
     if pairs.smallest_eigenvalues is not None:
         file.create_dataset("smallest_eigenvalues", data=pairs.smallest_eigenvalues)
@@ -301,7 +301,7 @@ def _read_eigenpairs(file: h5py.File) -> EigenpairsData:
 def _write_stage(group: h5py.Group, stage: TraceData | DensityData) -> None:
     for name, value in vars(stage).items():
         if name == "account":
-            group.attrs["account"] = json.dumps(value, sort_keys=True)
+            group.attrs["account"] = json.dumps(value)
         else:
             group.create_dataset(name, data=value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ def summary(data: HessianData) -> dict[str, Any]:
             ),
             **density.account,
         }
-    return _without_nan({**result, "settings": data.settings})
+    # In the order of the stored settings, whoever passes them.
+    settings = json.loads(json.dumps(data.settings, sort_keys=True))
+    return _without_nan({**result, "settings": settings})
 
 
 def _with_residuals(values: np.ndarray, residuals: np.ndarray) -> list[dict[str, float]]:

@@ -162,7 +162,8 @@ class HutchPlusPlus:
             if index < old:
                 G[old:, index] = (self._range.rows[old:] @ sample).double().cpu()
                 # q^T A g = (A q)^T g: the product A g need not be held.
-                AG[old:, index] = torch.tensor([_inner(product, sample) for product in products])
+                forms = [_inner(product, sample) for product in products]
+                AG[old:, index] = torch.tensor(forms, dtype=torch.float64)
             else:
                 image = counted.product(sample)
                 self._forms.append(_inner(sample, image))
