@@ -141,7 +141,7 @@ def mean_scores(
     """
     total = hits = 0.0
     for outputs, targets in _forward(model, split, batch_size, channels_last):
-        total += loss(outputs, targets).double().sum().item()
+        total += loss(outputs, targets).cpu().double().sum().item()
         hits += correct(outputs, targets)
     return total / len(split), hits / len(split)
 

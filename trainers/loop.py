@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from landscape.batches import Batch, as_batch
 from landscape.losses import PerSampleLoss
 from trainers.checkpoints import load_into, load_state, save_state, save_weights
 from trainers.evaluation import EVALUATION_BATCH, Split, correct, mean_scores, placement
+from trainers.sam import SAM
 from trainers.schedules import Horizon, create_schedule
 
 Augmentation = Callable[[Any, torch.Generator], Any]
@@ -155,46 +156,50 @@ class Trainer:
                 without the epoch.
         """
         began = time.perf_counter()
-        epoch, lr = self.epoch, 0.0
-        device, dtype = placement(self.model)
-        augmentation = torch.Generator().manual_seed(
-            epoch_seed(self.settings.seed, epoch, AUGMENTATION)
-        )
+        epoch, count = self.epoch, len(self.train)
+        step = epoch * self.steps_per_epoch
+        lr = self._set_lr(step)
         torch.manual_seed(epoch_seed(self.settings.seed, epoch, NETWORK))
         self.model.train()
         total = hits = 0.0
-        order = epoch_order(self.settings.seed, epoch, len(self.train))
-        for index, item in enumerate(self.train.batches(self.batch_size, order=order)):
-            step = epoch * self.steps_per_epoch + index
-            step_lr = self._set_lr(step)
-            lr = step_lr if index == 0 else lr
-            batch = as_batch(item)
-            if self.augment is not None:
-                inputs = self.augment(batch.inputs, augmentation)
-                batch = Batch(inputs, batch.targets, batch.count)
-            batch = batch.to(device, dtype, self.settings.channels_last)
-            sums = self._step(
-                batch, f"epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}"
-            )
-            total, hits = total + sums[0], hits + sums[1]
+        for index, batch in enumerate(self._batches(epoch)):
+            self._set_lr(step)
+            where = f"epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}"
+            batch_total, batch_hits = self._step(batch, where)
+            total, hits, step = total + batch_total, hits + batch_hits, step + 1
             if after_step is not None:
-                after_step(step + 1)
+                after_step(step)
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise self._diverged(f"weights not finite after epoch {epoch + 1}")
-        count = len(self.train)
-        validation = (math.nan, math.nan)
-        if self.validation is not None:
-            validation = mean_scores(
-                self.model,
-                self.loss,
-                self.validation,
-                batch_size=self.settings.evaluation_batch,
-                channels_last=self.settings.channels_last,
-            )
+        validation = self._validate()
         seconds = time.perf_counter() - began
         record = EpochRecord(epoch + 1, total / count, hits / count, *validation, lr, seconds)
         self.history.append(record)
         return record
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, augmented and where the network is."""
+        seed = self.settings.seed
+        device, dtype = placement(self.model)
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch, AUGMENTATION))
+        order = epoch_order(seed, epoch, len(self.train))
+        for item in self.train.batches(self.batch_size, order=order):
+            batch = as_batch(item)
+            if self.augment is not None:
+                inputs = self.augment(batch.inputs, generator)
+                batch = Batch(inputs, batch.targets, batch.count)
+            yield batch.to(device, dtype, self.settings.channels_last)
+
+    def _validate(self) -> tuple[float, float]:
+        if self.validation is None:
+            return math.nan, math.nan
+        return mean_scores(
+            self.model,
+            self.loss,
+            self.validation,
+            batch_size=self.settings.evaluation_batch,
+            channels_last=self.settings.channels_last,
+        )
 
     def _step(self, batch: Batch, where: str) -> tuple[float, float]:
         """Take one step; return the sums of losses and of hits at the weights it starts from."""
@@ -205,7 +210,7 @@ class Trainer:
             self.optimizer.zero_grad()
             outputs = batch.call(self.model)
             losses = self.loss(outputs, batch.targets)
-            total = losses.detach().double().sum().item()
+            total = losses.detach().cpu().double().sum().item()
             if not math.isfinite(total):
                 # Raised before the step, which leaves the weights of the last one.
                 raise self._diverged(f"loss {total / batch.count} at {where}")
@@ -227,9 +232,10 @@ class Trainer:
 
     def _diverged(self, what: str) -> TrainingDiverged:
         lr = self.optimizer.param_groups[0]["lr"]
+        remedy = "--lr or --rho" if isinstance(self.optimizer, SAM) else "--lr"
         return TrainingDiverged(
             f"training diverged: {what} (lr {lr:g})\n"
-            "train with a lower --lr; the checkpoints hold the last finished epoch"
+            f"train with a lower {remedy}; the checkpoints hold the last finished epoch"
         )
 
     def state_dict(self) -> dict[str, Any]:

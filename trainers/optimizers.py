@@ -50,8 +50,9 @@ class OptimizerSettings:
         return {"name": self.name, "base": self.base, **self.base_settings, **self.settings}
 
 
-# Defaults are those that trained `fashion-cnn` best on digits and MNIST for a few epochs at batch
-# size 128, among lr 0.01, 0.02, 0.05, 0.1 (SGD) and 3e-4, 1e-3, 3e-3 (Adam).
+# The default learning rates gave `fashion-cnn` the highest validation accuracy after 2 epochs of
+# MNIST at batch 128: SGD among 0.02, 0.05, 0.1, Adam among 1e-3, 3e-3; SAM and ASAM over SGD did
+# better with 0.05 than with 0.1.
 
 
 @OPTIMIZERS.register("sgd", description="stochastic gradient descent with momentum")

@@ -84,8 +84,9 @@ class SAM(Optimizer):
             loss_of(model(x)).backward()
         optimizer.base.step()                    # from w
 
-    `ascend()` and `descend()` are the same without a block. Clipping the gradients inside the
-    closure clips the descent only: e does not depend on the length of g.
+    `ascend()` and `descend()` are the same without a block, batch norm left to the caller.
+    Clipping the gradients' norm inside the closure clips the descent only, as e does not depend on
+    the length of g.
 
     Args:
         model: The network; its parameter names tell weights from biases.

@@ -120,6 +120,17 @@ def test_broken_files(tmp_path, kind):
         load_weights(path)
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_cut_anywhere_is_refused(tmp_path, zipped):
+    path = tmp_path / "x.pt"
+    torch.save(network().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    for length in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            load_weights(path)
+
+
 def test_missing_file_and_files_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match="no file"):
         load_weights(tmp_path / "none.pt")
