@@ -118,6 +118,15 @@ def test_confirm_finds_the_copies_that_one_start_cannot_see():
     assert confirmed.eigenvalues.tolist() == pytest.approx([10, 10, 3], rel=1e-3)
 
 
+def test_residuals_stay_bounds_when_a_new_start_drops_the_old_residual():
+    matrix = matrix_with([10, 7, 5, 3, 2, *BULK])
+    # A loose tolerance, so that what is dropped matters, and restarts that must carry it along.
+    pairs = top_eigenpairs(MatrixOperator(matrix), 3, tol=3e-2, confirm=40, max_basis=8)
+    assert pairs.converged
+    assert float(pairs.residuals.max()) > 1e-3
+    check_pairs(matrix, pairs.eigenvalues, pairs.residuals, pairs.eigenvectors)
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_breakdown_is_judged_relative_to_the_norm(scale):
     operator = MatrixOperator(scale * matrix_with([3.0, 1.0] + [0.0] * 20))
