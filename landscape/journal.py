@@ -17,6 +17,14 @@ from typing import Any
 from landscape.files import FileError
 
 
+def read_header(path: Path) -> dict[str, Any] | None:
+    """Return the header of a journal; None where there is none or it was cut short."""
+    if not path.exists():
+        return None
+    line, newline, _ = path.read_bytes().partition(b"\n")
+    return json.loads(line) if newline else None
+
+
 class Journal:
     """Finished points of one computation, appended one by one.
 

@@ -28,6 +28,10 @@ GRAPH_TO_ACTIVATIONS = 5
 KEPT_GRAPH_BUDGET = 2048 * MIB
 
 
+class PlanError(RuntimeError):
+    """A plan that this installation cannot follow."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Settings that change speed and rounding, never the quantity that is computed.
@@ -88,7 +92,16 @@ class Plan:
         return asdict(self)
 
     def apply(self) -> None:
-        """Set the process-wide settings of the plan (the number of CPU threads)."""
+        """Set the process-wide settings of the plan (the number of CPU threads).
+
+        Raises:
+            PlanError: If the plan was made for another version of torch, whose rounding differs.
+        """
+        if self.torch_version != torch.__version__:
+            raise PlanError(
+                f"expected torch {self.torch_version}, with which this was begun, "
+                f"got {torch.__version__}\ngo on with that version, or start over with --force"
+            )
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
 

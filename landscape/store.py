@@ -22,7 +22,7 @@ import numpy as np
 
 from landscape.files import FileError, open_hdf5, read_settings, write_atomically, write_settings
 from landscape.grid import Grid
-from landscape.journal import Journal
+from landscape.journal import Journal, read_header
 
 if TYPE_CHECKING:
     from landscape.directions import Direction
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 # Larger directions are stored as their recipe and digest: they can be drawn again.
 LARGEST_STORED_DIRECTION = 64 * 2**20
 WRITE_INTERVAL = 5.0  # seconds between rewrites of the .h5 while points come in
-# What may differ between the parts of one computation without changing its numbers.
-FREE_SETTINGS = ("command", "git")
+# What may differ between the parts of one computation without changing its numbers. Versions are
+# kept by the plan, which refuses to be continued by another torch.
+FREE_SETTINGS = ("command", "git", "versions", "run", "label", "checkpoint")
 PENDING_IN_FOREIGN_FILES = -1.0
 
 
@@ -264,6 +265,25 @@ def journal_path(path: Path | str) -> Path:
     """Return where the journal of a surface file lies."""
     path = Path(path)
     return path.with_name(path.name + ".journal")
+
+
+def stored_settings(path: Path | str) -> dict[str, Any] | None:
+    """Return the settings of a surface that was begun at a path; None where there is none.
+
+    Raises:
+        FileError: If the file there is no surface.
+    """
+    path = Path(path)
+    if path.exists():
+        with open_hdf5(path, "surface") as file:
+            return read_settings(file)
+    return read_header(journal_path(path))
+
+
+def remove_surface(path: Path | str) -> None:
+    """Delete a surface file and its journal, where they are."""
+    Path(path).unlink(missing_ok=True)
+    journal_path(path).unlink(missing_ok=True)
 
 
 def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

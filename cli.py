@@ -1,0 +1,103 @@
+"""Isoloss on the command line: options, help, errors and exit codes.
+
+`main(argv)` returns the exit code: 0, 1 where something failed, 2 where the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from commands import COMMANDS
+from commands.errors import UsageError
+from commands.provenance import remember_command
+
+EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage. Any command takes --debug for a traceback."
+
+app = typer.Typer(
+    help="Isoloss measures the shape of the loss around trained networks and draws it.",
+    epilog=EPILOG,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name, epilog=EPILOG)(_command)
+
+
+@app.callback(invoke_without_command=False)
+def _root() -> None:
+    """Keep the name of the command on the line even where only one is registered."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name; those of the process where None.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    remember_command(arguments)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="cli.py", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text, exit_code = _explain(error)
+        if text:
+            print(text, file=sys.stderr)
+        return exit_code
+
+
+def entry_point() -> None:
+    """Run one command and leave the process with its exit code."""
+    sys.exit(main())
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return the lines to print, at most three, and the exit code."""
+    if isinstance(error, UsageError):
+        return _lines(f"usage: {error}"), 2
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the option parser's
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return str(error.format_message()), 2
+        path = context.command_path if context is not None else "cli.py"
+        return f"usage: {error.format_message()}\nsee: python {path} --help", 2
+    if isinstance(error, OSError) or _is_ours(error):
+        return _lines(f"error: {error}"), 1
+    kind = type(error).__name__
+    return _lines(
+        f"error: unexpected {kind}: {error}", limit=2
+    ) + "\nrun again with --debug for the traceback", 1
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error is one of the project's own, written for people to read."""
+    from plugins import HOUSE_NAMES
+
+    return type(error).__module__.partition(".")[0] in HOUSE_NAMES
+
+
+def _lines(text: str, limit: int = 3) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[:limit])
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,0 +1,224 @@
+"""`compare`: runs side by side in one figure and one table, where their numbers may be compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.console import Console
+from commands.errors import CommandError, UsageError
+from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
+
+if TYPE_CHECKING:
+    from figures.comparison import ComparisonRow
+    from hessian.store import HessianData
+    from landscape.store import SurfaceData
+    from trainers.runs import Run
+
+# What must agree for numbers of two runs to say something of the runs, by path in the settings.
+COMPARED = {
+    "loss": ("loss",),
+    "split": ("split",),
+    "samples": ("samples",),
+    "sample digest": ("digest",),
+    "batch-norm policy": ("bn",),
+    "batch-norm batch": ("bn_batch",),
+    "dtype": ("dtype",),
+}
+COMPARED_OF_SURFACES = {
+    f"{what} of {axis}": ("directions", axis, what)
+    for axis in "xy"
+    for what in ("kind", "normalisation", "ignore", "seed")
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run with what was measured of it; anything may be missing."""
+
+    run: Run
+    surface: SurfaceData | None
+    curve: SurfaceData | None
+    hessian: HessianData | None
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN..", help="Two runs or more; the newest two where left out."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write; results/comparisons/RUN_RUN where left out."),
+    ] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Compare what was measured differently; the figure says how."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set runs side by side: surfaces at one scale, curves, spectra and a table with errors.
+
+    Runs need a `surface`, a `hessian`, or both. For example: compare mnist-sgd mnist-adam mnist-sam
+    """
+    compare_runs(_chosen(runs, results, Console(as_json)), results, Console(as_json), out, force)
+
+
+def compare_runs(
+    runs: Sequence[Run], results: Path, console: Console, out: Path | None = None,
+    force: bool = False,
+) -> Path:  # fmt: skip
+    """Write the comparison of some runs and return its folder."""
+    from commands.drawing import png_files
+    from figures.comparison import comparison_figure, comparison_table, formatted_table
+    from figures.style import save_figure
+    from landscape.files import write_text
+    from trainers.runs import write_json
+
+    measured = [measure(run) for run in runs]
+    if not any(m.surface or m.curve or m.hessian for m in measured):
+        raise CommandError(
+            f"expected a surface or curvature of {', '.join(run.name for run in runs)}, got none\n"
+            f"make them with: python cli.py surface {runs[0].name} --x=-1:1:21 --y=-1:1:21\n"
+            f"and: python cli.py hessian {runs[0].name}"
+        )
+    differences = differences_between(measured)
+    if differences and not force:
+        raise CommandError(
+            f"expected runs measured alike, but they differ in {'; '.join(differences)}\n"
+            "measure them again with the same options, or print the differences with --force"
+        )
+    rows = [_row(m) for m in measured]
+    notes = [f"measured differently: {text}" for text in differences]
+    folder = out or results / "comparisons" / "_".join(run.name for run in runs)
+    paths = save_figure(comparison_figure(rows, notes=notes), folder / "comparison")
+    table, printed = comparison_table(rows), formatted_table(rows)
+    write_json(folder / "table.json", {"runs": table, "differences": differences})
+    write_text(folder / "table.csv", _csv(table))
+    write_text(folder / "table.md", _markdown(printed))
+    console.say(_aligned(printed))
+    for text in notes:
+        console.say(text)
+    console.say(f"wrote {png_files(paths)[0]} (and .pdf, table.csv, table.json, table.md)")
+    console.result({"runs": table, "differences": differences, "figures": paths})
+    return folder
+
+
+def measure(run: Run) -> Measured:
+    """Read what was measured of a run."""
+    from hessian.store import read_hessian
+    from landscape.store import read_surface
+
+    surface, curve, hessian = (
+        run.path / name for name in ("surface-2d.h5", "surface-1d.h5", "hessian.h5")
+    )
+    return Measured(
+        run,
+        read_surface(surface) if surface.exists() else None,
+        read_surface(curve) if curve.exists() else None,
+        read_hessian(hessian) if hessian.exists() else None,
+    )
+
+
+def differences_between(measured: Sequence[Measured]) -> list[str]:
+    """Name what was measured differently, as `surface dtype: run float32, other float64`."""
+    found: list[str] = []
+    for kind in ("surface", "curve", "hessian"):
+        keys = COMPARED if kind == "hessian" else COMPARED | COMPARED_OF_SURFACES
+        settings = {
+            m.run.name: getattr(m, kind).settings for m in measured if getattr(m, kind) is not None
+        }
+        for name, path in keys.items():
+            values = {run: _at(stored, path) for run, stored in settings.items()}
+            texts = {run: json.dumps(value, sort_keys=True) for run, value in values.items()}
+            if len(set(texts.values())) > 1:
+                shown = ", ".join(f"{run} {_short(value)}" for run, value in values.items())
+                found.append(f"{kind} {name}: {shown}")
+    return found
+
+
+def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> list[Run]:
+    from trainers.runs import find_run, list_runs
+
+    if names:
+        if len(set(names)) != len(names):
+            raise UsageError(f"expected each run once, got {' '.join(names)}")
+        return [find_run(results, name) for name in names]
+    there = sorted(list_runs(results), key=lambda run: run.path.stat().st_mtime_ns)[-2:]
+    if len(there) == 2:
+        console.say(f"the two newest runs: {there[0].name} and {there[1].name}")
+        return there
+    if there:
+        raise UsageError(f"expected two runs or more to compare, there is one: {there[0].name}")
+    from commands.demo import DEMO_RUNS, measure_demo_run
+
+    console.say(f"no run in {results}: training SGD and SAM on the digits first")
+    return [measure_demo_run(DEMO_RUNS[name], results, console) for name in ("sgd", "sam")]
+
+
+def _row(m: Measured) -> ComparisonRow:
+    from figures.comparison import ComparisonRow
+    from trainers.runs import RunError
+
+    scores: dict[str, Any] = {}
+    with suppress(RunError):  # imported weights that were not evaluated
+        scores = m.run.evaluation()["splits"]["test"]
+    return ComparisonRow(
+        label=m.run.label,
+        optimizer=str(m.run.config().get("optimizer", "")),
+        run=m.run.name,
+        surface=m.surface,
+        curve=m.curve,
+        hessian=m.hessian,
+        accuracy=scores.get("accuracy"),
+        accuracy_se=scores.get("accuracy_standard_error"),
+        test_loss=scores.get("loss"),
+        test_loss_se=scores.get("loss_standard_error"),
+    )
+
+
+def _at(settings: dict[str, Any], path: Sequence[str]) -> Any:
+    value: Any = settings
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}.."
+
+
+def _csv(table: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def _markdown(table: Sequence[dict[str, str]]) -> str:
+    heads = list(table[0])
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join(row[head] for head in heads) + " |" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def _aligned(table: Sequence[dict[str, str]]) -> str:
+    heads = list(table[0])
+    widths = [max(len(head), *(len(row[head]) for row in table)) for head in heads]
+    rows = [heads] + [[row[head] for head in heads] for row in table]
+    lines = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Which figures belong to which stored results, and where they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from figures.confusion import confusion_figure
+from figures.curve import curve_figure
+from figures.density import density_figure, has_density
+from figures.style import save_figure
+from figures.surface import KINDS, surface_figure
+from figures.training import training_figure
+from hessian.store import read_hessian
+from landscape.files import FileError, open_hdf5
+from landscape.store import read_surface
+from trainers.runs import Run
+
+
+def draw_run(run: Run) -> list[Path]:
+    """Draw the training curves and the confusion matrix of a run; return the files."""
+    paths = draw_confusion(run)
+    if run.history():
+        paths = save_figure(training_figure([run]), run.path / "training") + paths
+    return paths
+
+
+def draw_confusion(run: Run) -> list[Path]:
+    """Draw the confusion matrix of the test split; none for a regression."""
+    test = run.evaluation()["splits"]["test"]
+    if not test["classes"]:
+        return []
+    names = [scores["name"] for scores in test["classes"]]
+    figure = confusion_figure(np.array(test["confusion"]), names, title=f"{run.label}, test split")
+    return save_figure(figure, run.path / "confusion")
+
+
+def draw_file(path: Path, title: str = "") -> list[Path]:
+    """Draw everything that a stored surface or curvature file holds, beside it.
+
+    Raises:
+        FileError: If the file is neither.
+    """
+    with open_hdf5(path) as file:
+        kind = file.attrs.get("isoloss", "surface")
+        is_surface = kind == "surface" and "xcoordinates" in file
+    if is_surface:
+        return draw_surface(path, title)
+    if kind == "hessian":
+        return draw_hessian(path, title)
+    raise FileError(
+        f"expected a surface (ours, or one with `xcoordinates`) or a curvature file, got {path}"
+    )
+
+
+def draw_surface(path: Path, title: str = "") -> list[Path]:
+    """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve."""
+    data = read_surface(path)
+    title = title or _title(data.settings)
+    if data.y is None:
+        return save_figure(curve_figure(data, title=title), path.with_suffix(""))
+    paths: list[Path] = []
+    for kind in KINDS:
+        stem = path.with_name(f"{path.stem}-{kind}")
+        paths += save_figure(surface_figure(data, kind, title=title), stem)
+    if 0.0 in data.y:
+        stem = path.with_name(f"{path.stem}-curve")
+        paths += save_figure(curve_figure(data, title=title), stem)
+    return paths
+
+
+def draw_hessian(path: Path, title: str = "") -> list[Path]:
+    """Draw the spectral density of a stored curvature file; nothing where it has none."""
+    data = read_hessian(path)
+    if not has_density(data):
+        return []
+    label = title or _title(data.settings)
+    optimizer = str(data.settings.get("optimizer", ""))
+    figure = density_figure([(label, optimizer, data)], title=label)
+    return save_figure(figure, path.with_suffix(""))
+
+
+def png_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the PNG files among some figures."""
+    return [path for path in paths if path.suffix == ".png"]
+
+
+def _title(settings: dict[str, object]) -> str:
+    return str(settings.get("label") or settings.get("run") or "")

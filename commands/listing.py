@@ -1,0 +1,85 @@
+"""`list`: what can be asked for, and what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from commands.console import Console
+from commands.errors import UsageError
+from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
+
+WHAT = ("models", "data", "optimizers", "losses", "runs")
+
+
+def list_(
+    what: Annotated[str, typer.Argument(metavar="|".join(WHAT), help="What to list.")],
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """List networks, data sets, optimizers, losses or runs, a line each."""
+    console = Console(as_json)
+    if what not in WHAT:
+        raise UsageError(f"expected one of {', '.join(WHAT)}, got {what!r}")
+    rows = _runs(results) if what == "runs" else _entries(what)
+    if not rows:
+        console.say(f"no runs in {results}; make one with: python cli.py train")
+    columns = list(rows[0]) if rows else []
+    widths = {c: max(len(c), *(len(str(row[c])) for row in rows)) for c in columns}
+    if rows:
+        console.say("  ".join(f"{column:{widths[column]}}" for column in columns).rstrip())
+    for row in rows:
+        console.say("  ".join(f"{row[c]!s:{widths[c]}}" for c in columns).rstrip())
+    console.result({what: rows})
+
+
+def _entries(what: str) -> list[dict[str, Any]]:
+    if what == "models":
+        from models import MODELS, model_facts
+
+        return [
+            {
+                "name": entry.name,
+                "parameters": f"{model_facts(entry.factory()).parameters:,}",
+                "description": entry.description,
+            }
+            for entry in MODELS
+        ]
+    if what == "data":
+        from datasets import DATASETS
+
+        return [
+            {
+                "name": entry.name,
+                "default model": entry.facts["default_model"],
+                "description": entry.description,
+            }
+            for entry in DATASETS
+        ]
+    from trainers.losses import LOSSES
+    from trainers.optimizers import OPTIMIZERS
+
+    entries = OPTIMIZERS if what == "optimizers" else LOSSES
+    return [{"name": entry.name, "description": entry.description} for entry in entries]
+
+
+def _runs(results: Path) -> list[dict[str, Any]]:
+    from trainers.runs import RunError, list_runs
+
+    rows = []
+    for run in list_runs(results):
+        row = {"name": run.name, "status": "", "dataset": "", "model": "", "optimizer": ""}
+        row["test accuracy"] = ""
+        try:
+            config = run.config()
+            row |= {key: str(config.get(key, "")) for key in ("dataset", "model", "optimizer")}
+            row["status"] = run.status
+            test = run.evaluation()["splits"]["test"]
+            if test["accuracy"] is not None:
+                row["test accuracy"] = f"{100 * test['accuracy']:.2f} %"
+        except RunError as error:
+            row["status"] = row["status"] or str(error).splitlines()[0]
+        rows.append(row)
+    return rows

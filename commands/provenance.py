@@ -1,0 +1,56 @@
+"""Where a result comes from: command line, versions, commit, hashes of files."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from contextvars import ContextVar
+from importlib import metadata
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "torchvision", "numpy", "h5py")
+
+_command: ContextVar[str] = ContextVar("command", default="")
+
+
+def remember_command(arguments: Sequence[str]) -> None:
+    """Keep the command line for the files that are written from now on."""
+    _command.set(shlex.join(["python", "cli.py", *arguments]))
+
+
+def command_line() -> str:
+    """Return the command line as it can be given again; empty outside the command line."""
+    return _command.get()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of what numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit of this source tree, `-dirty` where files differ; None outside git."""
+    if not (HOUSE / ".git").exists():
+        return None
+    command = ["git", "-C", str(HOUSE), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
