@@ -187,6 +187,8 @@ class _Search:
             self.reason = "the basis spans the whole space: the spectrum is exact to rounding"
             return True
         within = f"every residual is within {self._tol:g} |lambda|"
+        if bool((residuals > self._tol * values.abs()).any()):
+            within += f" or {ROUNDINGS} roundings of the norm"
         if self.converged and not self._repeats:
             self.reason = within
             return True
@@ -195,6 +197,13 @@ class _Search:
         changes = math.inf if self._known is None else (values - self._known).abs()
         if ended and self.converged and bool((changes <= residuals + limits).all()):
             self.reason = f"{within}, and a new random start found no further ones"
+            return True
+        floors = ritz.floors[chosen]
+        if not self.converged and bool((met | (residuals < 2 * floors)).all()):
+            self.reason = (
+                f"the products are symmetric only to {float(floors.max()):.1g}, which tol = "
+                f"{self._tol:g} is below\nraise tol, or compute in float64"
+            )
             return True
         if basis.products >= max_products:
             self.reason = (

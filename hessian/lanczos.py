@@ -33,11 +33,14 @@ class Ritz:
         values: (m,) float64, ascending.
         vectors: (m, m) float64, coefficients in the basis, one column for each value.
         residuals: (m,) float64, bounds of ||A u - theta u||, one rounding of ||A|| included.
+        floors: (m,) float64, the part of them that further products do not reduce: what the
+            products lack in symmetry, and what was dropped.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
+    floors: Tensor
 
 
 class LanczosBasis:
@@ -122,11 +125,12 @@ class LanczosBasis:
         """Return the Ritz values and vectors of the present basis with their residuals."""
         m = self.count
         values, vectors = torch.linalg.eigh(self.projected)
-        inside = self._projected[:m, :m] @ vectors - vectors * values
-        outside = self._border @ vectors
-        residuals = torch.hypot(torch.linalg.vector_norm(inside, dim=0), outside.abs())
+        skew = self._projected[:m, :m] @ vectors - vectors * values
         dropped = self._dropped[:m] @ vectors.abs()
-        return Ritz(values, vectors, residuals + dropped + unit_roundoff(self.operator) * self.norm)
+        floors = torch.linalg.vector_norm(skew, dim=0) + dropped
+        floors += unit_roundoff(self.operator) * self.norm
+        outside = (self._border @ vectors).abs()
+        return Ritz(values, vectors, floors + outside, floors)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return V S as rows, shape (k, n), for coefficients S of shape (m, k)."""

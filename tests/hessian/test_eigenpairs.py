@@ -148,6 +148,26 @@ def test_single_precision_reaches_its_tolerance():
     assert pairs.eigenvalues.tolist() == pytest.approx([10, 7, 5, 3, 2], rel=1e-5)
 
 
+def test_products_that_are_not_symmetric_enough_stop_the_search():
+    operator = MatrixOperator(matrix_with([10, 7, 5, 3, 2, *BULK]))
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(100, 100, generator=generator, dtype=DOUBLE)
+    operator.matrix = operator.matrix + 1e-6 * noise
+    pairs = top_eigenpairs(operator, 3, tol=1e-9)
+    assert not pairs.converged
+    assert "symmetric only to" in pairs.reason
+    assert pairs.products < 60
+    check_pairs(operator.matrix, pairs.eigenvalues, pairs.residuals, pairs.eigenvectors)
+    assert top_eigenpairs(operator, 3, tol=1e-4).converged
+
+
+def test_a_tolerance_below_rounding_is_met_up_to_rounding_and_said_so():
+    operator = MatrixOperator(matrix_with([10, 7, 5, 3, 2, *BULK]))
+    pairs = top_eigenpairs(operator, 3, tol=1e-30)
+    assert pairs.converged
+    assert "or 10 roundings of the norm" in pairs.reason
+
+
 def test_same_seed_same_bytes_and_other_seed_same_values():
     operator = MatrixOperator(matrix_with([10, 7, 5, 3, 2, *BULK]))
     first, again = (top_eigenpairs(operator, 3, seed=4) for _ in range(2))
