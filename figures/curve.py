@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from figures.fields import Field, edges, field, is_accuracy, quantity, row_through_origin
 from figures.formatting import number
@@ -115,6 +115,8 @@ def scale_axis(axes: Axes, scale: Scale, label: str) -> None:
         axes.set_yscale("log")
         room = (scale.vmax / scale.vmin) ** 0.05
         axes.set_ylim(scale.vmin / room, scale.vmax * room)
+        if scale.vmax < 1e3 * scale.vmin:  # else there are enough powers of ten
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     else:

@@ -235,6 +235,6 @@ def _index_of_zero(points: np.ndarray) -> int | None:
 
 def _axis_label(data: SurfaceData, axis: str) -> str:
     """The axis with its normalisation, which decides what a step of 1 means."""
-    normalisation = (data.settings.get("normalisation") or {}).get(axis)
-    named = normalisation and normalisation != "none"
-    return f"{axis} ({normalisation}-normalised)" if named else axis
+    recipe = data.settings.get("directions", {}).get(axis, {})
+    normalisation = recipe.get("normalisation", "none")
+    return axis if normalisation == "none" else f"{axis} ({normalisation}-normalised)"

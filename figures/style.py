@@ -177,9 +177,9 @@ def inches(
 def wrap(text: str, width: float, size: float = SMALL) -> str:
     """Break a text into lines that fit a width in inches at a font size in points.
 
-    The mean advance of DejaVu Sans is about 0.5 em; an em is `size` / 72 inches.
+    The mean advance of DejaVu Sans is about 0.53 em; an em is `size` / 72 inches.
     """
-    columns = max(20, int(width * 72 / (0.5 * size)))
+    columns = max(20, int(width * 72 / (0.53 * size)))
     return "\n".join(
         line for part in text.splitlines() for line in (textwrap.wrap(part, columns) or [""])
     )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from landscape.store import SurfaceData
 
 _FILL_LEVELS = 48
+_MOST_LINES = 101  # grid lines of a 3-D surface each way; more would be ink only
 _TITLE_BESIDE = 20  # letters of a title that still fit beside the value at the origin
 _WIDEST_EQUAL = 3.0  # ranges further apart than this are not drawn at equal aspect
 
@@ -78,14 +79,15 @@ def draw_filled_contour(axes: Axes, field: Field, scale: Scale) -> None:
     space = np.geomspace if scale.log else np.linspace
     levels = space(scale.vmin, scale.vmax, _FILL_LEVELS)
     levels[0], levels[-1] = scale.vmin, scale.vmax  # exactly, or the extreme values drop out
-    axes.contourf(
+    bands = axes.contourf(
         field.x,
         field.y,
         np.ma.masked_invalid(scale.clip(field.drawable)),
         levels=levels,
         cmap=COLORMAP,
         norm=scale.norm(),
-    ).set_rasterized(True)  # vector bands show seams in PDF viewers
+    )
+    bands.set(edgecolor="face", linewidth=0.25)  # else PDF viewers show seams between bands
     _draw_lines(axes, field, scale, line_color="white")
 
 
@@ -119,8 +121,8 @@ def draw_surface_3d(axes: Axes, field: Field, scale: Scale) -> None:
             grid_x,
             grid_y,
             heights,
-            rcount=101,
-            ccount=101,
+            rcount=_MOST_LINES,
+            ccount=_MOST_LINES,
             cmap=COLORMAP,
             vmin=low,
             vmax=high,
@@ -226,6 +228,9 @@ def surface_notes(field: Field, scale: Scale, kind: str) -> list[str]:
         shape = " x ".join(map(str, field.values.shape))
         drawn = "points" if kind == "3d" else "heat map"
         return [*notes, f"no complete cell in the {shape} grid: {drawn} drawn"]
+    if kind == "3d" and max(field.values.shape) > _MOST_LINES:
+        strides = [-(-count // _MOST_LINES) for count in field.values.shape[::-1]]
+        notes.append(f"one grid line in {strides[0]} (x) and {strides[1]} (y) drawn")
     if kind != "3d" and not _levels_within(field, scale) and np.ptp(field.values[field.sound]):
         notes.append("no contour level lies within the values")
     return notes
@@ -262,7 +267,14 @@ def scale_ticks(scale: Scale, count: int = 6) -> list[float]:
     first, last = np.ceil(np.log10(scale.vmin) - 1e-9), np.floor(np.log10(scale.vmax) + 1e-9)
     step = max(1, int(np.ceil((last - first + 1) / (count + 2))))
     powers = [float(f"1e{int(power)}") for power in np.arange(first, last + 1, step)]
-    return powers if len(powers) >= 2 else list(scale.levels)
+    return powers if len(powers) >= 3 else one_two_five(scale.vmin, scale.vmax)
+
+
+def one_two_five(low: float, high: float) -> list[float]:
+    """The values 1, 2, 5 times powers of ten within an interval."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    values = [float(f"{mantissa}e{power}") for power in powers for mantissa in (1, 2, 5)]
+    return [value for value in values if low <= value <= high]
 
 
 def tick_text(value: float) -> str:
@@ -336,6 +348,7 @@ def _frame_3d(axes: Axes3D, field: Field, scale: Scale, floor: float, high: floa
     axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
     axes.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
     ticks = scale_ticks(scale, 5)
+    ticks = ticks[:: -(-len(ticks) // 6)]  # the axis is short: six labels at most
     axes.zaxis.set_major_locator(FixedLocator([float(h) for h in scale.height(ticks)]))
     text = {float(h): tick_text(t) for h, t in zip(scale.height(ticks), ticks, strict=True)}
     axes.zaxis.set_major_formatter(FuncFormatter(lambda height, _: text.get(height, "")))

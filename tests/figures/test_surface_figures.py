@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from figures.fields import edges, field, gap_polygons, row_through_origin
 from figures.scale import shared_scale
@@ -62,14 +64,20 @@ def test_contours_surround_the_minimum(kind: str) -> None:
     np.testing.assert_allclose(np.sqrt(at), np.sqrt(lines.levels[0]), atol=0.05)
 
 
-def test_3d_heights_are_the_values() -> None:
-    figure = surface_figure(surface(asymmetric()), "3d")
-    (poly,) = [c for c in figure.axes[0].collections if hasattr(c, "_faces")]
-    points = {tuple(np.round(p, 9)) for face in poly._faces for p in np.asarray(face)}
-    expected = {
-        tuple(np.round((X[i], Y[j], asymmetric()[j, i]), 9)) for j in range(3) for i in range(5)
-    }
-    assert points == expected
+def test_3d_heights_are_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    plot = Axes3D.plot_surface
+
+    def record(axes: Axes3D, *arrays: np.ndarray, **settings: object) -> object:
+        drawn.append(arrays)
+        return plot(axes, *arrays, **settings)
+
+    monkeypatch.setattr(Axes3D, "plot_surface", record)
+    surface_figure(surface(asymmetric()), "3d")
+    ((x, y, z),) = drawn
+    np.testing.assert_array_equal(z, asymmetric())
+    np.testing.assert_array_equal(x[0], X)
+    np.testing.assert_array_equal(y[:, 0], Y)
 
 
 def test_a_given_scale_is_the_scale_of_every_kind() -> None:
@@ -138,6 +146,14 @@ def test_row_through_the_origin() -> None:
     assert row_through_origin(surface(asymmetric(), y=Y + 0.1)) is None
 
 
+def test_axes_name_the_normalisation_of_their_direction() -> None:
+    data = surface(asymmetric())
+    assert (field(data).x_label, field(data).y_label) == ("x", "y")
+    recipes = {"x": {"normalisation": "filter"}, "y": {"normalisation": "none"}}
+    named = field(replace(data, settings={"directions": recipes}))
+    assert (named.x_label, named.y_label) == ("x (filter-normalised)", "y")
+
+
 def test_cells_are_bounded_by_midpoints() -> None:
     np.testing.assert_allclose(edges(np.array([0.0, 1.0, 3.0])), [-0.5, 0.5, 2.0, 4.0])
     np.testing.assert_allclose(edges(np.array([2.0])), [1.5, 2.5])
@@ -172,6 +188,12 @@ def test_degenerate_surfaces_are_drawn_and_say_what_they_show(case: str, kind: s
     assert note in texts(figure)
     if "one" in case and kind != "heatmap":
         assert "no complete cell" in texts(figure)
+
+
+def test_a_fine_grid_says_what_the_3d_surface_leaves_out() -> None:
+    x = np.linspace(-1, 1, 203)
+    figure = surface_figure(surface(Y[:, None] + x[None] ** 2, x), "3d")
+    assert "one grid line in 3 (x) and 1 (y) drawn" in texts(figure)
 
 
 def test_nothing_done_yet() -> None:
