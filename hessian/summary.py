@@ -35,15 +35,17 @@ def summary(data: HessianData) -> dict[str, Any]:
         }
     if density is not None:
         probes, steps = density.nodes.shape
-        negative = (density.weights * (density.nodes < 0)).sum(axis=1)
+        # Below zero by more than the resolution: the many eigenvalues at 0 have the sign of noise.
+        below = density.nodes < -density.account["bandwidth"]
+        negative = (density.weights * below).sum(axis=1)
         sampled = probes > 1
         result["density"] = {
             "probes": probes,
             "steps": steps,
             "smallest_node": float(density.nodes.min()),
             "largest_node": float(density.nodes.max()),
-            "mass_below_0": float(negative.mean()),
-            "mass_below_0_standard_error": (
+            "mass_below_minus_bandwidth": float(negative.mean()),
+            "mass_below_minus_bandwidth_standard_error": (
                 float(negative.std(ddof=1) / math.sqrt(probes)) if sampled else None
             ),
             **density.account,

@@ -121,9 +121,9 @@ def test_summary_gives_every_number_its_uncertainty(tmp_path, stages):
     assert summary["trace"]["estimate"] == stages["trace"].value
     assert summary["trace"]["standard_error"] == stages["trace"].standard_error
     density = stages["density"]
-    masses = (density.weights * (density.nodes < 0)).sum(1)
-    assert summary["density"]["mass_below_0"] == pytest.approx(float(masses.mean()))
-    assert summary["density"]["mass_below_0_standard_error"] == pytest.approx(
+    masses = (density.weights * (density.nodes < -density.bandwidth)).sum(1)
+    assert summary["density"]["mass_below_minus_bandwidth"] == pytest.approx(float(masses.mean()))
+    assert summary["density"]["mass_below_minus_bandwidth_standard_error"] == pytest.approx(
         float(masses.std()) / math.sqrt(2)
     )
     assert summary["settings"] == SETTINGS
