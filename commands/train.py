@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
-import tomllib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,45 +32,17 @@ from commands.options import (
     peak_memory,
     resolve_device,
 )
+from commands.train_options import (
+    OPTIMIZER_OPTIONS,
+    TrainOptions,
+    make_options,
+    read_config,
+    stored_options,
+)
 
 if TYPE_CHECKING:
     from trainers.loop import Trainer
     from trainers.runs import Run
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """All settings of a training, as stored in a run's `config.json` and read by `--config`.
-
-    None stands for a default that another setting decides (the data set's network, the
-    optimizer's learning rate); a stored configuration has all of them resolved.
-    """
-
-    run: str | None = None
-    label: str | None = None
-    model: str | None = None
-    model_arg: dict[str, Any] = field(default_factory=dict)
-    dataset: str = "digits"
-    dataset_arg: dict[str, Any] = field(default_factory=dict)
-    fraction: float = 1.0
-    val_fraction: float = 0.1
-    split_seed: int = 0
-    optimizer: str = "sgd"
-    base: str | None = None
-    rho: float | None = None
-    lr: float | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    nesterov: bool | None = None
-    schedule: str = "constant"
-    epochs: int = 5
-    batch_size: int | None = 128
-    loss: str = "cross-entropy"
-    loss_arg: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-
-
-OPTIMIZER_OPTIONS = ("base", "rho", "lr", "momentum", "weight_decay", "nesterov")
 
 
 def train(
@@ -191,10 +160,10 @@ def train(
     given = {key: value for key, value in given.items() if value is not None}
     stored: dict[str, Any] = {}
     if resume:
-        stored, data_dir = _stored_options(results, run, given, data_dir)
+        stored, data_dir = stored_options(results, run, given, data_dir)
     elif config is not None:
-        stored = _read_config(config)
-    options = _make_options({**stored, **given})
+        stored = read_config(config)
+    options = make_options({**stored, **given})
     finished = train_run(
         options,
         console,
@@ -396,59 +365,3 @@ def _summary(run: Run, test: Any) -> str:
         f"test accuracy {100 * test.accuracy:.2f} ± {100 * test.accuracy_standard_error:.2f} %, "
         f"loss {test.loss:.4f} ± {test.loss_standard_error:.4f}; {run.path}"
     )
-
-
-def _make_options(values: dict[str, Any]) -> TrainOptions:
-    known = {f.name: f for f in dataclasses.fields(TrainOptions)}
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], list(known), 3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UsageError(f"--config: no option {unknown[0]!r}{hint} valid: {', '.join(known)}")
-    size = values.get("batch_size", 128)
-    if size == "full" or size is None:
-        values = {**values, "batch_size": None}
-    else:
-        try:
-            values = {**values, "batch_size": int(size)}
-        except ValueError:
-            raise UsageError(f"--batch-size: expected a number or full, got {size!r}") from None
-    return TrainOptions(**values)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise UsageError(f"--config: cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"--config: {path} is neither TOML nor JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--config: expected options by name in {path}, got a list")
-    return {key.replace("-", "_"): value for key, value in content.items() if key != "facts"}
-
-
-def _stored_options(
-    results: Path, name: str | None, given: dict[str, Any], data_dir: Path | None
-) -> tuple[dict[str, Any], Path | None]:
-    """Return the options of the run to resume; others on the command line must not differ."""
-    from trainers.runs import find_run, newest_run
-
-    run = find_run(results, name) if name is not None else newest_run(results)
-    if run is None:
-        raise CommandError(f"expected a run to resume in {results}, got none")
-    config = run.config()
-    facts = config.pop("facts", {})
-    differing = [
-        f"--{key.replace('_', '-')} {config.get(key)} (now {value})"
-        for key, value in given.items()
-        if key not in ("epochs", "run") and str(config.get(key)) != str(value)
-    ]
-    if differing:
-        raise UsageError(
-            f"--resume goes on with the settings of run {run.name}: {', '.join(differing)}"
-        )
-    return config, data_dir or (Path(facts["data_dir"]) if "data_dir" in facts else None)
