@@ -1,8 +1,9 @@
 """Names for what a command line can ask for, and what stands behind them.
 
-A `Registry` maps names to factories; `load_factory` turns what a user wrote, a registered name or
-``path/file.py:factory``, into a `Factory`; `call_with_arguments` calls it with the user's
-``key=value`` pairs and with what is known of the data.
+A `Registry` maps names to factories; `load_factory` turns what a user wrote, a registered name, a
+member of a registered family as ``family:NAME``, or ``path/file.py:factory``, into a `Factory`;
+`call_with_arguments` calls it with the user's ``key=value`` pairs and with what is known of the
+data.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "UnknownNameError",
     "call_with_arguments",
     "is_path",
+    "is_plugin",
     "load_factory",
     "parse_arguments",
 ]
@@ -48,7 +50,7 @@ class Entry(Generic[F]):
     """One registered factory.
 
     Attributes:
-        name: what the user writes.
+        name: what the user writes; of a family, what comes before the member, ending in ":".
         factory: what is called.
         description: one line for ``list``.
         facts: anything else that was registered with it.
@@ -59,9 +61,24 @@ class Entry(Generic[F]):
     description: str
     facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def is_family(self) -> bool:
+        """Whether it stands for many things, told apart by what follows its name."""
+        return self.name.endswith(":")
+
+    @property
+    def usage(self) -> str:
+        """The name as lists show it: "npz:FILE" for a family with `placeholder="FILE"`."""
+        return self.name + self.facts.get("placeholder", "NAME") if self.is_family else self.name
+
 
 class Registry(Generic[F]):
     """Entries by name, in the order of registration.
+
+    A name that ends in ":" registers a family: its factory has a parameter `name`, which gets
+    what the user wrote after the colon. ``npz:runs/digits.npz`` calls the factory of "npz:" with
+    ``name="runs/digits.npz"``; nobody else can set it. The fact `placeholder` says what is to be
+    written there ("NAME" where there is none).
 
     Example:
         >>> SHAPES: Registry = Registry("shape")
@@ -95,20 +112,30 @@ class Registry(Generic[F]):
         return decorate
 
     def get(self, name: str) -> Entry[F]:
-        """Returns the entry of that name.
+        """Returns the entry of that name, or the family that a ``family:NAME`` belongs to.
 
         Raises:
             UnknownNameError: lists the near matches first, then every valid name.
         """
-        if name not in self._entries:
-            raise UnknownNameError(
-                f"unknown {self.kind} {name!r}{_suggest(name, self.names())}"
-                f"valid: {', '.join(self.names())}, or path/file.py:factory"
-            )
-        return self._entries[name]
+        family, colon, _ = name.partition(":")
+        if family + colon in self._entries:
+            return self._entries[family + colon]
+        valid = [entry.usage for entry in self]
+        heads = {entry.name: entry.usage for entry in self if entry.is_family}
+        near = difflib.get_close_matches(family + ":", heads, n=1)
+        suggestion = f"; did you mean {heads[near[0]]}? " if near else _suggest(name, valid)
+        raise UnknownNameError(
+            f"unknown {self.kind} {name!r}{suggestion}"
+            f"valid: {', '.join(valid)}, or path/file.py:factory"
+        )
+
+    def has_family(self, spec: str) -> bool:
+        """Whether a spec is ``family:...`` of a registered family, whatever follows."""
+        family, colon, _ = spec.partition(":")
+        return bool(colon) and family + colon in self._entries
 
     def names(self) -> list[str]:
-        """All names, in the order of registration."""
+        """All names, in the order of registration; those of families end in ":"."""
         return list(self._entries)
 
     def __iter__(self) -> Iterator[Entry[F]]:
@@ -127,7 +154,7 @@ class Factory(Generic[F]):
 
     Attributes:
         spec: as the user wrote it.
-        function: the bare callable, whose signature counts.
+        function: the bare callable, whose signature counts; of a family, with `name` filled in.
         entry: the registered entry, None for a plug-in.
         plugin: the plug-in, None for a registered name.
     """
@@ -157,18 +184,42 @@ def is_path(spec: str) -> bool:
     return ".py:" in spec or spec.endswith(".py") or "/" in spec or os.sep in spec
 
 
+def is_plugin(spec: str, registry: Registry[Any]) -> bool:
+    """Whether a spec means a plug-in, not a path that follows the colon of a family."""
+    return is_path(spec) and not registry.has_family(spec)
+
+
 def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
-    """Finds what ``name`` or ``path/file.py:factory`` stands for.
+    """Finds what ``name``, ``family:NAME`` or ``path/file.py:factory`` stands for.
 
     Raises:
-        UnknownNameError: no such name.
+        UnknownNameError: no such name, or a family without a member.
         PluginError: the file or its attribute cannot be had; says what was expected and found.
     """
-    if is_path(spec):
+    if is_plugin(spec, registry):
         plugin = load_plugin(spec)
         return Factory(spec, plugin.function, plugin=plugin)  # type: ignore[arg-type]
     entry = registry.get(spec)
-    return Factory(spec, entry.factory, entry=entry)
+    if not entry.is_family:
+        return Factory(spec, entry.factory, entry=entry)
+    member = spec.removeprefix(entry.name)
+    if not member:
+        raise UnknownNameError(f"{spec} lacks what follows the colon; write it as {entry.usage}")
+    return Factory(spec, _member(entry.factory, member), entry=entry)
+
+
+def _member(factory: F, name: str) -> F:
+    """The factory with its parameter `name` filled in and out of sight."""
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        if "name" in kwargs:
+            raise ArgumentError("the argument 'name' is what follows the colon; leave it out")
+        return factory(*args, name=name, **kwargs)
+
+    signature = inspect.signature(factory)
+    visible = [p for p in signature.parameters.values() if p.name != "name"]
+    build.__signature__ = signature.replace(parameters=visible)  # type: ignore[attr-defined]
+    return build  # type: ignore[return-value]
 
 
 def call_with_arguments(

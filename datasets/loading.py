@@ -12,7 +12,7 @@ from datasets.catalogue import DATASETS, DataError
 from datasets.conversion import convert
 from datasets.info import DataInfo
 from datasets.splits import Split, stratified_indices
-from registry import call_with_arguments, is_path, load_factory
+from registry import call_with_arguments, is_plugin, load_factory
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,6 @@ def load_data(
 
 def default_model(spec: str) -> str | None:
     """The network a data set is trained with where the user names none; None for a plug-in."""
-    return None if is_path(spec) else DATASETS.get(spec).facts["default_model"]
+    if is_plugin(spec, DATASETS):
+        return None
+    return DATASETS.get(spec).facts["default_model"]

@@ -61,6 +61,50 @@ def test_registered_factory_is_called_with_defaults(shapes: Registry) -> None:
     assert (factory.file, factory.sha256, factory.entry) == (None, None, shapes.get("square"))
 
 
+@pytest.fixture
+def sources(shapes: Registry) -> Registry:
+    @shapes.register("npz:", "arrays of a file", placeholder="FILE")
+    def npz(root: str, name: str, scale: int = 1, **rest: int) -> tuple:
+        return root, name, scale, rest
+
+    shapes.register("tu:", "graphs")(lambda name: name)
+    return shapes
+
+
+@pytest.mark.parametrize("member", ["a", "runs/a.npz", "b.py:c", "x:y", "/root/a.py"])
+def test_family_gets_what_follows_the_colon(sources: Registry, member: str) -> None:
+    factory = load_factory(f"npz:{member}", sources)
+    assert call_with_arguments(factory, {"scale": 2}, {}, "x", ("r",)) == ("r", member, 2, {})
+    assert factory.entry is sources.get("npz:") is sources.get(f"npz:{member}")
+    assert (factory.spec, factory.file) == (f"npz:{member}", None)
+
+
+def test_member_name_cannot_be_overruled(sources: Registry) -> None:
+    with pytest.raises(ArgumentError, match="leave it out"):
+        call_with_arguments(load_factory("npz:a", sources), {"name": "b"}, {}, "x", ("r",))
+    with pytest.raises(ArgumentError, match="x has no argument 'name'; valid: none"):
+        call_with_arguments(load_factory("tu:a", sources), {"name": "b"}, {}, "x")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("npz:", "npz: lacks what follows the colon; write it as npz:FILE"),
+        ("nzp:a", "did you mean npz:FILE"),
+        ("tu", "did you mean tu:NAME"),
+        ("square:a", "valid: square, circle, npz:FILE, tu:NAME, or path"),
+    ],
+)
+def test_incomplete_and_unknown_families(sources: Registry, spec: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        load_factory(spec, sources)
+
+
+def test_families_are_listed_with_their_placeholder(sources: Registry) -> None:
+    assert [entry.usage for entry in sources] == ["square", "circle", "npz:FILE", "tu:NAME"]
+    assert [entry.is_family for entry in sources] == [False, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
