@@ -35,7 +35,7 @@ from typing import Any
 # fmt: off
 HOUSE_NAMES = frozenset([
     "benchmarks", "cli", "commands", "datasets", "figures", "hessian", "landscape", "models",
-    "plugins", "registry", "trainers",
+    "plugins", "pyg", "registry", "trainers",
 ])
 # fmt: on
 HOUSE = Path(__file__).resolve().parent
