@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from trainers.runs import Run
 
 DEMO_RUNS = {
-    "sgd": TrainOptions(run="demo-sgd", label="SGD", optimizer="sgd", epochs=12),
-    "adam": TrainOptions(run="demo-adam", label="Adam", optimizer="adam", epochs=12),
-    "sam": TrainOptions(run="demo-sam", label="SAM", optimizer="sam", rho=0.1, epochs=12),
+    "sgd": TrainOptions(run="demo-sgd", label="SGD", optimizer="sgd", epochs=10, batch_size=32),
+    "adam": TrainOptions(run="demo-adam", label="Adam", optimizer="adam", epochs=10, batch_size=32),
+    "sam": TrainOptions(
+        run="demo-sam", label="SAM", optimizer="sam", rho=0.1, epochs=10, batch_size=32
+    ),
 }
 # A fixed, class-balanced part of the 1,293 training digits keeps the whole under three minutes.
 SURFACE = SurfaceOptions(x="-1:1:21", y="-1:1:21", samples="500")

@@ -172,7 +172,7 @@ class HessianOperator:
 
     def _fresh_gradients(self) -> Iterator[GradientGraph]:
         leaves = list(self._leaves.values())
-        for batch in self._problem.micro_batches(self._problem.plan.product_batch):
+        for batch in self._problem.product_batches():
             loss = self._problem.loss_sum(self._point, batch, self._buffers)
             if not loss.requires_grad:
                 continue

@@ -51,11 +51,13 @@ class Batch:
     def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Batch:
         """Move to a device; floating tensors also to `dtype`, images to the memory format."""
 
+        # Not `contiguous`: it leaves the strides of one-channel images as they are, and the strides
+        # are what decides the layout of everything behind.
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+
         def move(tensor: Tensor) -> Tensor:
             tensor = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
-            if channels_last and tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            return tensor
+            return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
 
         if isinstance(self.inputs, Tensor):
             inputs: Any = move(self.inputs)

@@ -1,0 +1,74 @@
+"""Who imports whom: the edges of the design, and nothing else, also inside functions."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from plugins import HOUSE_NAMES
+
+HOUSE = Path(__file__).resolve().parent.parent
+ALLOWED = {
+    "registry": {"plugins"},
+    "plugins": set(),
+    "landscape": set(),
+    "hessian": {"landscape"},
+    "models": {"registry"},
+    "datasets": {"registry"},
+    "trainers": {"registry", "landscape"},
+    "figures": {"landscape.store", "hessian.store", "trainers.runs"},
+    "commands": {"registry", "plugins", "landscape", "hessian", "models", "datasets", "trainers",
+                 "figures"},
+    "cli": {"commands", "plugins"},
+}  # fmt: skip
+
+
+def python_files(name):
+    folder = HOUSE / name
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [HOUSE / f"{name}.py"]
+
+
+def imported(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_only_the_edges_of_the_design(name):
+    wrong = [
+        f"{file.relative_to(HOUSE)} imports {module}"
+        for file in python_files(name)
+        for module in imported(file)
+        if module.split(".")[0] in HOUSE_NAMES - {name}
+        and not any(f"{module}.".startswith(f"{edge}.") for edge in ALLOWED[name])
+    ]
+    assert not wrong
+
+
+def test_every_part_of_the_house_has_its_edges():
+    parts = {p.name for p in HOUSE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    parts |= {p.stem for p in HOUSE.glob("*.py")}
+    assert parts - {"tests", "benchmarks"} == set(ALLOWED)
+
+
+def test_packages_that_are_shipped_are_those_that_exist():
+    import tomllib
+
+    tools = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(tools["packages"]) | set(tools["py-modules"]) == set(ALLOWED)
+
+
+def test_public_modules_are_of_a_readable_length():
+    long = {
+        str(file.relative_to(HOUSE)): lines
+        for name in ALLOWED
+        for file in python_files(name)
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 420
+    }
+    assert not long, f"ask why these are so long: {long}"
