@@ -20,6 +20,7 @@ from landscape.batch_norm import (
 )
 from landscape.batches import Batch, FixedData, as_batch
 from landscape.losses import per_sample_loss
+from landscape.metrics import no_metric, top1
 from landscape.plan import Plan
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -320,23 +321,10 @@ def _choose_metric(metric: Metric | str | None) -> Metric:
     if callable(metric):
         return metric
     if metric == "auto":
-        return _top1
+        return top1
     if metric is None:
-        return _no_metric
+        return no_metric
     raise ProblemError(f"expected a metric function, 'auto' or None, got {metric!r}")
-
-
-def _top1(outputs: Any, targets: Tensor) -> Tensor:
-    """1 where the largest finite logit is the target's; NaN where that has no meaning."""
-    classes = isinstance(outputs, Tensor) and outputs.ndim == 2 and targets.ndim == 1
-    if not classes or targets.is_floating_point():
-        return _no_metric(outputs, targets)
-    # A row with a NaN is no hit: argmax would return the NaN's position.
-    return (outputs.argmax(1) == targets) & outputs.isfinite().all(1)
-
-
-def _no_metric(outputs: Any, targets: Tensor) -> Tensor:
-    return torch.full(targets.shape[:1], math.nan, device=targets.device)
 
 
 def _check_same_again(batches: Iterable[Any], items: FixedData) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from landscape.batches import as_batch
 from landscape.losses import PerSampleLoss
+from landscape.metrics import is_classification, top1
 
 EVALUATION_BATCH = 256
 
@@ -92,19 +93,9 @@ class SplitScores:
     classes: tuple[ClassScores, ...]
 
 
-def is_classification(outputs: Any, targets: Tensor) -> bool:
-    """Whether outputs are logits (batch, K) and targets class indices (batch,)."""
-    logits = isinstance(outputs, Tensor) and outputs.ndim == 2
-    return logits and targets.ndim == 1 and not targets.is_floating_point()
-
-
 def correct(outputs: Any, targets: Tensor) -> float:
     """Return the number of samples whose largest output is the target; NaN for a regression."""
-    if not is_classification(outputs, targets):
-        return math.nan
-    # A row with a NaN counts as wrong; argmax would return the NaN's position.
-    right = (outputs.argmax(1) == targets) & ~outputs.isnan().any(1)
-    return float(right.sum())
+    return float(top1(outputs, targets).sum())
 
 
 @contextmanager
