@@ -231,6 +231,7 @@ def hessian_of(
                 f"{'; '.join(differences[:4])}{' ..' if len(differences) > 4 else ''}\n"
                 "write elsewhere with --out FILE, or start over with --force"
             )
+        settings = stored.settings  # the file keeps saying how it was begun
     with HessianOperator(problem) as operator:
         if estimate:
             _estimate(operator, options, console)

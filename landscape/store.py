@@ -243,13 +243,15 @@ class SurfaceStore:
 
     def _read_file(self, path: Path) -> dict[int, tuple[float, ...]]:
         with open_hdf5(path, "surface") as file:
-            differences = differing(read_settings(file), self.settings)
+            stored = read_settings(file)
+        differences = differing(stored, self.settings)
         if differences:
             raise SettingsDifferError(
                 f"expected {path} to hold this computation, but it differs in "
                 f"{'; '.join(differences[:4])}{' ..' if len(differences) > 4 else ''}\n"
                 "write elsewhere with --out FILE, or start over with --force"
             )
+        self.settings = stored  # the file keeps saying how it was begun
         data = read_surface(path)
         columns = [data.values[name].ravel() for name in self.columns]
         records = {

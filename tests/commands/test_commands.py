@@ -1,0 +1,190 @@
+"""The command line end to end on the embedded digits, in small."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cli
+from hessian.store import read_hessian
+from landscape.store import journal_path, read_surface
+from trainers.runs import Run
+
+HOUSE = Path(__file__).resolve().parents[2]
+GRID = ("--x=-1:1:5", "--y=-1:1:3", "--samples", "60")
+CURVATURE = ("--samples", "60", "--top", "2", "--probes", "2", "--steps", "8", "--trace-budget", "16")
+
+
+def run_command(*arguments, results):
+    return cli.main([*map(str, arguments), "--results", str(results)])
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Two small runs with surface and curvature; copied by what changes them."""
+    results = tmp_path_factory.mktemp("results")
+    for optimizer in ("sgd", "sam"):
+        name = f"digits-{optimizer}"
+        train = ("train", "--optimizer", optimizer, "--epochs", 2, "--batch-size", 64)
+        assert run_command(*train, results=results) == 0
+        assert run_command("surface", name, *GRID, results=results) == 0
+        assert run_command("hessian", name, *CURVATURE, "--no-figures", results=results) == 0
+    return results
+
+
+@pytest.fixture
+def results(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "results")
+
+
+def test_a_run_describes_itself(trained):
+    run = Run(trained / "runs" / "digits-sam")
+    config = run.config()
+    assert config["optimizer"] == "sam"
+    assert config["base"] == "sgd"
+    assert config["facts"]["parameters"] == 206_922
+    assert len(run.history()["train_loss"]) == 2
+    assert run.status == "finished"
+    test = run.evaluation()["splits"]["test"]
+    assert np.sum(test["confusion"]) == test["count"] == 359
+    names = {path.name for path in run.path.iterdir()}
+    assert {"training.png", "training.pdf", "confusion.png", "surface-2d-contour.png",
+            "surface-2d-filled.png", "surface-2d-heatmap.png", "surface-2d-3d.png",
+            "surface-2d.json", "hessian.h5", "hessian.json"} <= names  # fmt: skip
+    assert not [name for name in names if name.startswith(".") or "journal" in name]
+
+
+def test_the_surface_at_the_origin_is_the_loss_of_the_checkpoint(results):
+    run = results / "runs" / "digits-sgd"
+    assert (
+        run_command("surface", "digits-sgd", "--x=-1:1:3", "--samples", "all", "--split", "both",
+                    "--no-figures", results=results) == 0
+    )  # fmt: skip
+    data = read_surface(run / "surface-1d.h5")
+    splits = Run(run).evaluation()["splits"]
+    for split in ("train", "test"):
+        for at in (data.origin[f"{split}_loss"], data.values[f"{split}_loss"][1]):
+            assert at == pytest.approx(splits[split]["loss"], rel=1e-6)
+        assert data.origin[f"{split}_acc"] == pytest.approx(100 * splits[split]["accuracy"])
+
+
+def test_compare_writes_one_figure_and_one_table(results, capsys):
+    assert run_command("compare", "digits-sgd", "digits-sam", "--json", results=results) == 0
+    printed = json.loads(capsys.readouterr().out)
+    folder = results / "comparisons" / "digits-sgd_digits-sam"
+    assert {path.name for path in folder.iterdir()} == {
+        "comparison.png", "comparison.pdf", "table.csv", "table.json", "table.md",
+    }  # fmt: skip
+    for row in printed["runs"]:
+        run = results / "runs" / row["run"]
+        data = read_hessian(run / "hessian.h5")
+        assert row["lambda_max"] == data.eigenpairs.eigenvalues[0]
+        assert row["trace_se"] == data.trace.standard_error
+        assert row["accuracy"] == Run(run).evaluation()["splits"]["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--seed", "1"), "seed of x"),
+        (("--norm", "layer"), "normalisation of x"),
+        (("--split", "test"), "split"),
+        (("--dtype", "float64"), "dtype"),
+        (("--loss", "mse"), "loss"),
+        (("--samples", "50"), "sample digest"),
+        (("--bn", "train"), "batch-norm policy"),
+    ],
+)
+def test_what_was_measured_differently_is_not_compared(results, capsys, options, named):
+    other = ("surface", "digits-sam", "--x=-1:1:3", "--y=-1:1:3", "--samples", "60", *options)
+    assert run_command(*other, "--force", "--no-figures", results=results) == 0
+    capsys.readouterr()
+    assert run_command("compare", "digits-sgd", "digits-sam", results=results) == 1
+    error = capsys.readouterr().err
+    assert named in error
+    assert len(error.splitlines()) <= 3
+    assert not (results / "comparisons").exists()
+    assert run_command("compare", "digits-sgd", "digits-sam", "--force", results=results) == 0
+    assert named in capsys.readouterr().out
+
+
+def test_a_rerun_of_a_finished_file_says_so(results, capsys):
+    path = results / "runs" / "digits-sgd" / "surface-2d.h5"
+    before = path.read_bytes()
+    assert run_command("surface", "digits-sgd", *GRID, results=results) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert run_command("hessian", "digits-sgd", *CURVATURE, results=results) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    assert run_command("surface", "digits-sgd", "--x=-1:1:3", "--y=-1:1:3", results=results) == 1
+    error = capsys.readouterr().err
+    assert "grid.x" in error
+    assert "--force" in error
+    assert path.read_bytes() == before
+
+
+def test_a_finished_stage_of_the_curvature_is_not_computed_again(results, capsys):
+    path = results / "runs" / "digits-sgd" / "hessian.h5"
+    whole = path.read_bytes()
+    data = read_hessian(path)
+    from hessian.store import write_hessian
+
+    write_hessian(path, data.settings, data.eigenpairs)  # as after an interruption
+    assert run_command("hessian", "digits-sgd", *CURVATURE, "--no-figures", results=results) == 0
+    again = read_hessian(path)
+    assert again.eigenpairs.account == data.eigenpairs.account
+    assert again.trace == data.trace
+    np.testing.assert_array_equal(again.density.curve, data.density.curve)
+    assert path.read_bytes() == whole
+
+
+def command_process(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(HOUSE / "cli.py"), *map(str, arguments)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_killed_at_a_random_moment_and_run_again_gives_the_same_bytes(results):
+    path = results / "runs" / "digits-sgd" / "killed.h5"
+    journal = journal_path(path)
+
+    def surface():
+        return command_process(
+            "surface", "digits-sgd", "--x=-1:1:9", "--y=-1:1:7", "--samples", "300",
+            "--no-figures", "--out", path, "--results", results,
+        )  # fmt: skip
+
+    assert surface().wait(120) == 0
+    whole = path.read_bytes()
+    path.unlink()
+    process = surface()
+    # Each record is an index, two values and a checksum; the header line comes first.
+    stop_at, record = random.SystemRandom().randint(2, 50), 8 + 2 * 8 + 4
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        content = journal.read_bytes() if journal.exists() else b""
+        if len(content) - (content.find(b"\n") + 1) >= stop_at * record and b"\n" in content:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait(60)
+    assert process.returncode == -signal.SIGKILL, process.stderr.read()
+    assert journal.exists()
+    again = surface()
+    output, error = again.communicate(timeout=120)
+    assert again.returncode == 0, error
+    assert "going on after" in output
+    assert path.read_bytes() == whole
+    assert not journal.exists()
