@@ -1,0 +1,67 @@
+"""What the project says of itself: the README's example runs, the lists of requirements agree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import h5py
+import pytest
+
+HOUSE = Path(__file__).resolve().parent.parent
+
+
+def test_the_readme_example_runs_as_printed(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 15
+    (tmp_path / "example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={"PYTHONPATH": str(HOUSE), "PATH": "", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "standard_error" in done.stdout
+    with h5py.File(tmp_path / "surface.h5") as file:
+        assert file["train_loss"].shape == (11, 11)
+    assert (tmp_path / "surface.png").stat().st_size > 1000
+    assert (tmp_path / "surface.pdf").exists()
+
+
+def test_requirements_are_those_of_the_package():
+    stated = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (HOUSE / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == stated
+
+
+def test_hooks_pin_what_the_test_extra_pins():
+    extra = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]["test"]
+    pinned = next(line for line in extra if line.startswith("ruff=="))
+    assert set(re.findall(r"ruff==[\d.]+", (HOUSE / ".pre-commit-config.yaml").read_text())) == {
+        pinned
+    }
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for document in [HOUSE / "README.md", HOUSE / "CONTRIBUTING.md", *HOUSE.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("command", ["", "train", "surface", "hessian", "compare", "list"])
+def test_help_needs_no_torch(command):
+    code = (
+        "import sys, cli\n"
+        f"assert cli.main({[*command.split(), '--help']!r}) == 0\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: cli.py" in done.stdout
