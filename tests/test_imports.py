@@ -13,13 +13,14 @@ HOUSE = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "registry": {"plugins"},
     "plugins": set(),
+    "pyg": set(),
     "landscape": set(),
     "hessian": {"landscape"},
-    "models": {"registry"},
-    "datasets": {"registry"},
+    "models": {"registry", "pyg"},
+    "datasets": {"registry", "pyg"},
     "trainers": {"registry", "landscape"},
     "figures": {"landscape.store", "hessian.store", "trainers.runs"},
-    "commands": {"registry", "plugins", "landscape", "hessian", "models", "datasets", "trainers",
+    "commands": {"registry", "plugins", "pyg", "landscape", "hessian", "models", "datasets", "trainers",
                  "figures"},
     "cli": {"commands", "plugins"},
 }  # fmt: skip
