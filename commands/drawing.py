@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from figures.confusion import confusion_figure
 from figures.curve import curve_figure
 from figures.density import density_figure, has_density
+from figures.roc import RocSeries, roc_figure
 from figures.style import save_figure
 from figures.surface import KINDS, surface_figure
 from figures.training import training_figure
 from hessian.store import read_hessian
 from landscape.files import FileError, open_hdf5
 from landscape.store import read_surface
+from trainers.roc import read_roc
 from trainers.runs import Run
 
 
 def draw_run(run: Run) -> list[Path]:
-    """Draw the training curves and the confusion matrix of a run; return the files."""
-    paths = draw_confusion(run)
-    if run.history():
-        paths = save_figure(training_figure([run]), run.path / "training") + paths
-    return paths
+    """Draw what is stored of a run, training curves and evaluation; return the files."""
+    return draw_training(run) + draw_evaluation(run)
 
 
-def draw_confusion(run: Run) -> list[Path]:
-    """Draw the confusion matrix of the test split; none for a regression."""
-    test = run.evaluation()["splits"]["test"]
-    if not test["classes"]:
+def draw_training(run: Run) -> list[Path]:
+    """Draw the training curves of a run; none for imported weights."""
+    if not (run.path / "history.json").is_file() or not run.history():
+        return []
+    return save_figure(training_figure([run]), run.path / "training")
+
+
+def draw_evaluation(run: Run) -> list[Path]:
+    """Draw confusion matrix and ROC curves of the test split; none for a regression."""
+    test = run.evaluation()["splits"].get("test")
+    if test is None or not test["classes"]:
         return []
     names = [scores["name"] for scores in test["classes"]]
     figure = confusion_figure(np.array(test["confusion"]), names, title=f"{run.label}, test split")
-    return save_figure(figure, run.path / "confusion")
+    return save_figure(figure, run.path / "confusion") + _draw_roc(run, test["classes"])
+
+
+def _draw_roc(run: Run, classes: Sequence[Mapping[str, Any]]) -> list[Path]:
+    path = run.path / "roc.csv"
+    curves = read_roc(path) if path.is_file() else []
+    if not curves:
+        return []
+    scores = {c["name"]: c for c in classes}
+    series = [
+        RocSeries(
+            curve.name,
+            curve.false_positive_rate,
+            curve.true_positive_rate,
+            scores[curve.name]["auc"],
+            scores[curve.name]["auc_standard_error"],
+        )
+        for curve in curves
+    ]
+    absent = [name for name in scores if all(curve.name != name for curve in curves)]
+    notes = [f"no curve for {', '.join(absent)}: no sample of it in the split"] if absent else []
+    figure = roc_figure(series, title=f"{run.label}, test split", notes=notes)
+    return save_figure(figure, run.path / "roc")
 
 
 def draw_file(path: Path, title: str = "") -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.console import Console
@@ -29,6 +31,18 @@ if TYPE_CHECKING:
 
     from datasets import Data
     from landscape.losses import PerSampleLoss
+    from trainers.evaluation import Predictions
+    from trainers.runs import Run
+    from trainers.scores import SplitScores
+
+SPLITS = ("train", "val", "test")
+FIGURES = ("confusion", "roc", "misclassified")
+PRODUCTS = (
+    "report.txt",
+    "predictions.csv",
+    "roc.csv",
+    *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")),
+)
 
 
 def evaluate(
@@ -47,11 +61,13 @@ def evaluate(
     figures: FiguresOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a network: loss and accuracy with standard errors, a report by class, the confusion.
+    """Score a network: loss and accuracy with standard errors, and every class against the rest.
 
-    Writes evaluation.json and confusion.png into the run's folder.
+    Writes evaluation.json, report.txt, predictions.csv, roc.csv and figures of the confusion, the
+    ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
     """
     from commands.subject import Selection, load_subject
+    from trainers.reports import report
 
     console = Console(as_json)
     subject = load_subject(
@@ -61,50 +77,124 @@ def evaluate(
         ),
         console,
     )  # fmt: skip
-    scores = evaluate_model(subject.model.to(resolve_device(device)), subject.loss, subject.data)
-    scores["checkpoint"] = subject.provenance["checkpoint"]
-    subject.run.write_evaluation(scores)
-    for name, split in scores["splits"].items():
-        console.say(f"{name:5} {_line(split)}")
-    if scores["splits"]["test"].classes:
-        console.say(_report(scores["splits"]["test"]))
-    if figures:
-        from commands.drawing import draw_confusion
-
-        for path in draw_confusion(subject.run):
-            console.say(f"wrote {path}")
-    console.result({"run": subject.run.name, **scores})
-
-
-def evaluate_model(model: nn.Module, loss: PerSampleLoss, data: Data) -> dict[str, Any]:
-    """Return the scores of a network on every split, as `evaluation.json` holds them."""
-    from trainers.evaluation import evaluate_split
-
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    names = data.info.class_names or None
-    return {
-        "checkpoint": "checkpoints/last.pt",
-        "splits": {
-            name: evaluate_split(model, loss, split, class_names=names)
-            for name, split in splits.items()
-            if split is not None
-        },
-    }
+    evaluation = write_evaluation(
+        subject.run,
+        subject.model.to(resolve_device(device)),
+        subject.loss,
+        subject.data,
+        console,
+        facts={key: subject.provenance[key] for key in ("checkpoint", "checkpoint_sha256", "loss")},
+        figures=figures,
+    )
+    for name, split in evaluation["splits"].items():
+        console.say(f"{name:5} {summary_line(split)}")
+    if evaluation["splits"]["test"].classes:
+        console.say("\n" + report(evaluation["splits"]["test"], "test split"))
+    console.result({"run": subject.run.name, **evaluation})
 
 
-def _line(split: Any) -> str:
+def evaluate_model(
+    model: nn.Module, loss: PerSampleLoss, data: Data, splits: Sequence[str] = SPLITS
+) -> dict[str, Any]:
+    """Return the scores of a network on every split, as `evaluation.json` holds them.
+
+    Args:
+        model: The network; its mode and weights are left as they are.
+        loss: One value a sample.
+        data: The splits, with what is known of the classes.
+        splits: Which of them; one that the data lack is passed over.
+    """
+    return _scores(_predictions(model, data, splits), loss, data)
+
+
+def write_evaluation(
+    run: Run,
+    model: nn.Module,
+    loss: PerSampleLoss,
+    data: Data,
+    console: Console,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    figures: bool = True,
+    splits: Sequence[str] = SPLITS,
+) -> dict[str, Any]:
+    """Score a network and leave all that `evaluate` leaves in the run's folder.
+
+    What an earlier evaluation left there is replaced or removed, also what does not apply any
+    more.
+
+    Args:
+        run: The run whose folder is written to.
+        model: The network; its mode and weights are left as they are.
+        loss: One value a sample.
+        data: The splits, with what is known of the classes.
+        console: Told what is written.
+        facts: What else `evaluation.json` is to hold, such as the checkpoint.
+        figures: Whether to draw.
+        splits: Which splits to score. Without the test split there are the scores alone.
+
+    Returns:
+        What `evaluate_model` returns, with the facts.
+    """
+    predictions = _predictions(model, data, splits)
+    evaluation = {**_scores(predictions, loss, data), **(facts or {})}
+    for name in PRODUCTS:
+        (run.path / name).unlink(missing_ok=True)
+    run.write_evaluation(evaluation)
+    files = [run.path / "evaluation.json"]
+    if "test" in predictions:
+        scores, guessed = evaluation["splits"]["test"], predictions["test"]
+        files += _write_reports(run, scores, guessed, data)
+        if figures:
+            from commands.drawing import draw_evaluation
+            from commands.sample_drawing import draw_misclassified
+
+            drawn = draw_evaluation(run) + draw_misclassified(run, data, guessed, console)
+            files += [path for path in drawn if path.suffix == ".png"]
+    console.say(f"wrote {', '.join(path.name for path in files)} to {run.path}")
+    return evaluation
+
+
+def summary_line(split: SplitScores) -> str:
+    """Return the scores of a split in one line."""
     loss = f"loss {split.loss:.4f} ± {split.loss_standard_error:.4f}"
-    if split.accuracy != split.accuracy:  # a regression
+    if not split.classes:  # a regression
         return f"{loss} on {split.count:,} samples"
     accuracy = f"{100 * split.accuracy:.2f} ± {100 * split.accuracy_standard_error:.2f} %"
     return f"accuracy {accuracy}, {loss}, macro F1 {split.macro_f1:.4f}, {split.count:,} samples"
 
 
-def _report(split: Any) -> str:
-    width = max(len("class"), *(len(scores.name) for scores in split.classes))
-    lines = [f"{'class':{width}}  precision  recall      F1  support  (test split)"]
-    lines += [
-        f"{c.name:{width}}  {c.precision:9.4f}  {c.recall:6.4f}  {c.f1:6.4f}  {c.support:7d}"
-        for c in split.classes
-    ]
-    return "\n".join(lines)
+def _predictions(model: nn.Module, data: Data, names: Sequence[str]) -> dict[str, Predictions]:
+    from trainers.evaluation import predict
+
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    chosen = {name: splits[name] for name in SPLITS if name in names}
+    return {name: predict(model, split) for name, split in chosen.items() if split is not None}
+
+
+def _scores(
+    predictions: Mapping[str, Predictions], loss: PerSampleLoss, data: Data
+) -> dict[str, Any]:
+    from trainers.scores import score
+
+    names, groups = data.info.class_names or None, data.provenance.get("report_groups")
+    scores = {name: score(part, loss, names, groups) for name, part in predictions.items()}
+    return {"checkpoint": "checkpoints/last.pt", "splits": scores}
+
+
+def _write_reports(
+    run: Run, scores: SplitScores, predictions: Predictions, data: Data
+) -> list[Path]:
+    from landscape.files import write_text
+    from trainers.reports import report, write_predictions
+    from trainers.roc import roc_curves, write_roc
+
+    names = data.info.class_names or None
+    files = [run.path / "report.txt"]
+    write_text(files[0], report(scores, f"{run.label}, test split"))
+    if write_predictions(run.path / "predictions.csv", predictions, names):
+        files.append(run.path / "predictions.csv")
+    if predictions.classes:
+        files.append(run.path / "roc.csv")
+        write_roc(files[-1], roc_curves(predictions, names))
+    return files

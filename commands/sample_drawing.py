@@ -1,0 +1,132 @@
+"""Samples with their classes, as figures: of the training split, and those that were misclassified.
+
+Inputs are shown as they were before normalisation. Graphs, tokens and rows of a table have no
+picture; there is no figure of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commands.console import Console
+from datasets import Data, Split
+from figures.formatting import number
+from figures.samples import samples_figure
+from figures.style import save_figure
+from landscape.batches import as_batch
+from trainers.evaluation import Predictions
+from trainers.reports import misclassified
+from trainers.runs import Run
+
+LARGEST_GRID = 32
+SERIES_IN_GRID = 12
+LARGEST_SERIES = 12  # channels; more are no series that one could read
+LONGEST_NAME = 14  # characters that fit above a sample
+
+
+def draw_misclassified(
+    run: Run, data: Data, predictions: Predictions, console: Console
+) -> list[Path]:
+    """Draw the most confident errors on the test split, inputs as they were before normalisation.
+
+    Args:
+        run: The run whose folder is written to.
+        data: The data that the predictions are of.
+        predictions: Of the test split.
+        console: Told why there is no figure, for samples that are neither images nor series.
+
+    Returns:
+        The files; none where there is no error, or nothing to draw.
+    """
+    if not predictions.classes:
+        return []
+    chosen = misclassified(predictions, LARGEST_GRID)
+    shown = _shown(data, data.test, chosen) if len(chosen) else None
+    if shown is None:
+        why = "samples are neither images nor series" if len(chosen) else "no sample is"
+        console.say(f"no figure of misclassified samples: {why}")
+        return []
+    samples, notes = shown
+    chosen = chosen[: len(samples)]
+    names = data.info.class_names or range(predictions.outputs.shape[1])
+    confidence = predictions.probabilities().amax(1)
+    guesses = predictions.guesses()
+    titles = [
+        f"{_short(names[predictions.targets[i]])} →\n"
+        f"{_short(names[guesses[i]])} {100 * confidence[i]:.0f} %"
+        for i in chosen.tolist()
+    ]
+    wrong = int((guesses != predictions.targets).sum())
+    kind = f"the {len(chosen)} most confident of {wrong}" if wrong > len(chosen) else f"all {wrong}"
+    figure = samples_figure(
+        samples,
+        titles,
+        title=f"{run.label}, test split: {kind} misclassified samples",
+        notes=["above each: true class → guess and its probability", *notes],
+    )
+    return save_figure(figure, run.path / "misclassified")
+
+
+def draw_samples(run: Run, data: Data) -> list[Path]:
+    """Draw a few training samples of each class, as they were before normalisation.
+
+    Args:
+        run: The run whose folder is written to.
+        data: Its data.
+
+    Returns:
+        The files; none for samples that are neither images nor series.
+    """
+    indices = _some_of_each(data.train.targets, LARGEST_GRID)
+    shown = _shown(data, data.train, indices)
+    if shown is None:
+        return []
+    samples, notes = shown
+    targets = data.train.targets[_some_of_each(data.train.targets, len(samples))]
+    names = data.info.class_names
+    titles = [_short(names[int(t)]) if names else _value(t) for t in targets]
+    title = f"{run.label}: samples of the training split"
+    return save_figure(
+        samples_figure(samples, titles, title=title, notes=notes), run.path / "samples"
+    )
+
+
+def _some_of_each(targets: Tensor, count: int) -> Tensor:
+    """Indices of the first samples of each class, as many of each, sorted by class."""
+    if targets.ndim != 1 or targets.is_floating_point():
+        return torch.arange(min(count, len(targets)))
+    labels = targets.unique().tolist()
+    places = [(targets == label).nonzero().flatten() for label in labels]
+    each = max(1, count // len(labels))
+    return torch.cat([place[:each] for place in places])[:count]
+
+
+def _shown(data: Data, split: Split, indices: Tensor) -> tuple[np.ndarray, list[str]] | None:
+    """Some samples as figures take them, with notes; None where they cannot be drawn."""
+    inputs = as_batch(next(iter(split.subset(indices).batches(len(indices))))).inputs
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        return None
+    if inputs.ndim == 3 and inputs.shape[2] <= LARGEST_SERIES:
+        return data.info.denormalise(inputs[:SERIES_IN_GRID]).numpy(), []
+    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+        return None
+    images = data.info.denormalise(inputs).numpy()
+    low, high = float(np.nanmin(images)), float(np.nanmax(images))
+    # Rounding of normalising and back is far below a thousandth of a grey level's range.
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        return images, []
+    scaled = (images - low) / ((high - low) or 1.0)
+    return scaled, [f"black is {number(low)}, white is {number(high)}"]
+
+
+def _short(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+
+
+def _value(target: Tensor) -> str:
+    return number(float(target)) if target.numel() == 1 else ""

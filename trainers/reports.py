@@ -1,0 +1,142 @@
+"""What an evaluation leaves for people and other tools: report, predictions, ROC curves.
+
+report.txt        scores by class, as a table
+predictions.csv   index, truth, guess, confidence of each sample
+roc.csv           the corners of each class's ROC curve
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.files import write_csv
+from trainers.evaluation import Predictions, class_labels
+from trainers.scores import SplitScores
+
+COLUMNS = ("precision", "recall", "f1", "iou", "auc")
+HEADINGS = {"f1": "F1", "iou": "IoU", "auc": "AUC", "auc_standard_error": "± s.e."}
+MISSING = "-"
+# Beyond this many values a sample, a table of a regression's outputs is of no use.
+LARGEST_REGRESSION = 16
+
+
+def report(scores: SplitScores, title: str = "") -> str:
+    """Return the classification report of a split as text.
+
+    Averages leave out classes where a score is undefined; the weighted ones weight by support.
+
+    Args:
+        scores: Of the split; a regression has its loss alone.
+        title: First line.
+    """
+    lines = [line for line in (title, _loss_line(scores)) if line]
+    if not scores.classes:
+        return "\n".join(lines) + "\n"
+    lines += [_accuracy_line(scores), ""]
+    width = max(len("weighted average"), *(len(c.name) for c in scores.classes))
+    columns = [*COLUMNS, "auc_standard_error"]
+    heads = "".join(f"{HEADINGS.get(column, column):>11}" for column in columns)
+    lines.append(f"{'class':{width}}{heads}{'support':>9}")
+    for c in scores.classes:
+        cells = "".join(_cell(getattr(c, column)) for column in columns)
+        lines.append(f"{c.name:{width}}{cells}{c.support:>9}")
+    lines.append("")
+    support = np.array([c.support for c in scores.classes], dtype=float)
+    for name, weights in (("macro", np.ones_like(support)), ("weighted", support)):
+        means = [
+            _average([getattr(c, column) for c in scores.classes], weights) for column in COLUMNS
+        ]
+        cells = "".join(map(_cell, means)) + _cell(math.nan)
+        lines.append(f"{name + ' average':{width}}{cells}{scores.count:>9}")
+    for group in scores.groups:
+        lines += ["", f"{group.name}: macro F1 {group.macro_f1:.4f} over {', '.join(group.classes)}"
+                  f" ({group.support} samples)"]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def write_predictions(
+    path: Path, predictions: Predictions, class_names: Sequence[str] | None = None
+) -> bool:
+    """Write one line for each sample, in the order of the split.
+
+    Classes by name with the softmax probability of the guess as its confidence; guess and
+    confidence are empty where an output is not finite. Of a regression the numbers themselves.
+
+    Args:
+        path: The CSV file.
+        predictions: From `predict`.
+        class_names: A name for each output; the indices where None.
+
+    Returns:
+        Whether it was written: not for a regression of more than 16 values a sample.
+    """
+    if predictions.classes:
+        head = ["index", "truth", "guess", "confidence"]
+        rows = _class_rows(predictions, class_names)
+    else:
+        count = len(predictions.targets)
+        truth, guess = (
+            values.reshape(count, -1) for values in (predictions.targets, predictions.outputs)
+        )
+        if max(truth.shape[1], guess.shape[1]) > LARGEST_REGRESSION:
+            return False
+        head = ["index", *_numbered("truth", truth), *_numbered("guess", guess)]
+        rows = ([i, *truth[i].tolist(), *guess[i].tolist()] for i in range(count))
+    write_csv(path, head, rows)
+    return True
+
+
+def misclassified(predictions: Predictions, count: int) -> Tensor:
+    """Return the indices of up to `count` wrong guesses, the most confident first.
+
+    Samples with outputs that are not finite have no guess and are not among them.
+    """
+    guesses = predictions.guesses()
+    wrong = ((guesses != predictions.targets) & (guesses >= 0)).nonzero().flatten()
+    confidence = predictions.probabilities()[wrong, guesses[wrong]]
+    return wrong[confidence.argsort(descending=True, stable=True)[:count]]
+
+
+def _class_rows(
+    predictions: Predictions, class_names: Sequence[str] | None
+) -> Iterable[list[object]]:
+    names = class_labels(predictions.outputs.shape[1], class_names)
+    confidences = predictions.probabilities().amax(1).tolist()
+    truths, guesses = predictions.targets.tolist(), predictions.guesses().tolist()
+    for i, (truth, guess, confidence) in enumerate(zip(truths, guesses, confidences, strict=True)):
+        known = guess >= 0
+        yield [i, names[truth], names[guess] if known else "", f"{confidence:.6f}" if known else ""]
+
+
+def _loss_line(scores: SplitScores) -> str:
+    line = f"loss {scores.loss:.6g} ± {scores.loss_standard_error:.2g}, {scores.count} samples"
+    lost = f", {scores.not_finite} with outputs that are not finite" if scores.not_finite else ""
+    return line + lost
+
+
+def _accuracy_line(scores: SplitScores) -> str:
+    return (
+        f"accuracy {100 * scores.accuracy:.2f} ± {100 * scores.accuracy_standard_error:.2f} % "
+        "(± is one standard error)"
+    )
+
+
+def _cell(value: float) -> str:
+    return f"{MISSING if math.isnan(value) else f'{value:.4f}':>11}"
+
+
+def _average(values: Sequence[float], weights: np.ndarray) -> float:
+    known = ~np.isnan(values)
+    total = weights[known].sum()
+    return float(np.array(values)[known] @ weights[known] / total) if total > 0 else math.nan
+
+
+def _numbered(name: str, values: torch.Tensor) -> list[str]:
+    size = values.shape[1]
+    return [name] if size == 1 else [f"{name}_{k}" for k in range(size)]

@@ -1,0 +1,133 @@
+"""ROC curves of a classifier, one class against the rest, and the areas under them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from landscape.files import write_csv
+from trainers.evaluation import Predictions, class_labels
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """The receiver operating characteristic of one class against the rest.
+
+    Attributes:
+        name: Name of the class.
+        thresholds: (points,) on the class's probability, descending; the first is inf.
+        false_positive_rate: (points,) share of the other classes' samples at or above it.
+        true_positive_rate: (points,) share of the class's samples at or above it.
+    """
+
+    name: str
+    thresholds: np.ndarray
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+
+
+def log_odds(outputs: Tensor) -> Tensor:
+    """Return log(p / (1 - p)) of each class's softmax probability p.
+
+    It orders samples as p does, also where p is too close to 1 to be told from it.
+
+    Args:
+        outputs: Logits (count, K).
+
+    Returns:
+        (count, K), float64.
+    """
+    logits = outputs.double()
+    logs = logits.log_softmax(1)
+    odds = logs - torch.log1p(-logs.exp())
+    # 1 - p loses its digits for the largest logit of a row only: there, sum the others.
+    largest = logits.argmax(1, keepdim=True)
+    others = logits.scatter(1, largest, -math.inf).logsumexp(1, keepdim=True)
+    return odds.scatter(1, largest, logits.gather(1, largest) - others)
+
+
+def auc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """Return the area under the ROC curve and its standard error.
+
+    The area is the share of pairs of a positive and a negative sample that the scores put in
+    order, ties counting one half. Its variance is estimated without a model of the scores: with
+    V_i the share of negatives below positive i, W_j the share of positives above negative j,
+    var = var(V) / m + var(W) / n (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, eq. 5),
+    the shares from midranks (Sun & Xu 2014, IEEE Signal Processing Letters 21).
+
+    Args:
+        positive: (count,) booleans.
+        scores: (count,), larger where more likely positive.
+
+    Returns:
+        Area and standard error: both NaN where there is no positive, no negative, or a score that
+        is NaN; the error NaN where there is but one of a kind. It is 0 for scores that separate
+        the two, where it says nothing of the next sample.
+    """
+    m, n = int(positive.sum()), int((~positive).sum())
+    if m == 0 or n == 0 or np.isnan(scores).any():
+        return math.nan, math.nan
+    ranks = rankdata(scores)
+    below = (ranks[positive] - rankdata(scores[positive])) / n
+    above = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m
+    area = float(below.mean())
+    if m == 1 or n == 1:
+        return area, math.nan
+    return area, math.sqrt(below.var(ddof=1) / m + above.var(ddof=1) / n)
+
+
+def roc_curves(
+    predictions: Predictions, class_names: Sequence[str] | None = None
+) -> list[RocCurve]:
+    """Return the ROC curve of each class against the rest, corners only.
+
+    Args:
+        predictions: Of a classifier.
+        class_names: A name for each output; the indices where None.
+
+    Returns:
+        A curve for each class that has samples, where some others have, too; none where an output
+        is not finite.
+    """
+    from sklearn.metrics import roc_curve  # scikit-learn takes a second to import
+
+    odds, targets = log_odds(predictions.outputs).numpy(), predictions.targets.numpy()
+    curves = []
+    for k, name in enumerate(class_labels(odds.shape[1], class_names)):
+        positive = targets == k
+        if positive.all() or not positive.any() or np.isnan(odds[:, k]).any():
+            continue
+        false, true, thresholds = roc_curve(positive, odds[:, k])
+        with np.errstate(over="ignore"):
+            probabilities = 1 / (1 + np.exp(-thresholds))
+        curves.append(RocCurve(name, np.r_[np.inf, probabilities[1:]], false, true))
+    return curves
+
+
+def write_roc(path: Path, curves: Iterable[RocCurve]) -> None:
+    """Write ROC curves, one corner a line; the first threshold of each is inf."""
+    rows = (
+        [curve.name, *(f"{value:.9g}" for value in corner)]
+        for curve in curves
+        for corner in zip(
+            curve.thresholds, curve.false_positive_rate, curve.true_positive_rate, strict=True
+        )
+    )
+    write_csv(path, ["class", "threshold", "false_positive_rate", "true_positive_rate"], rows)
+
+
+def read_roc(path: Path) -> list[RocCurve]:
+    """Read what `write_roc` wrote."""
+    corners: dict[str, list[list[float]]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for name, *numbers in list(csv.reader(file))[1:]:
+            corners.setdefault(name, []).append([float(number) for number in numbers])
+    return [RocCurve(name, *np.array(points).T) for name, points in corners.items()]
