@@ -29,22 +29,33 @@ class TrainOptions:
     fraction: float = 1.0
     val_fraction: float = 0.1
     split_seed: int = 0
+    augment: str | None = None
     optimizer: str = "sgd"
     base: str | None = None
     rho: float | None = None
+    m: int | None = None
     lr: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
     nesterov: bool | None = None
     schedule: str = "constant"
+    schedule_arg: dict[str, Any] = field(default_factory=dict)
+    warmup: str = "0"
     epochs: int = 5
+    patience: int | None = None
+    checkpoint_every: int | None = None
     batch_size: int | None = 128
+    clip: float | None = None
+    amp: str | None = None
+    intel: bool = False
     loss: str = "cross-entropy"
     loss_arg: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
 
-OPTIMIZER_OPTIONS = ("base", "rho", "lr", "momentum", "weight_decay", "nesterov")
+OPTIMIZER_OPTIONS = ("base", "rho", "m", "lr", "momentum", "weight_decay", "nesterov")
+# What may differ when a run goes on.
+FREE = ("run", "epochs")
 
 
 def make_options(values: dict[str, Any]) -> TrainOptions:
@@ -69,6 +80,8 @@ def make_options(values: dict[str, Any]) -> TrainOptions:
             values = {**values, "batch_size": int(size)}
         except ValueError:
             raise UsageError(f"--batch-size: expected a number or full, got {size!r}") from None
+    if "warmup" in values:  # a number in a file
+        values = {**values, "warmup": str(values["warmup"])}
     return TrainOptions(**values)
 
 
@@ -113,10 +126,11 @@ def stored_options(
         raise CommandError(f"expected a run to resume in {results}, got none")
     config = run.config()
     facts = config.pop("facts", {})
+    stored, asked = make_options(config), make_options(given)
     differing = [
-        f"--{key.replace('_', '-')} {config.get(key)} (now {value})"
-        for key, value in given.items()
-        if key not in ("epochs", "run") and str(config.get(key)) != str(value)
+        f"--{key.replace('_', '-')} {getattr(stored, key)} (now {getattr(asked, key)})"
+        for key in given
+        if key not in FREE and getattr(stored, key) != getattr(asked, key)
     ]
     if differing:
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from registry import Registry
+from trainers.grad_shift import GradientShift
 from trainers.sam import SAM
 
 OPTIMIZERS: Registry = Registry("optimizer")
 
-Parameters = Iterable[nn.Parameter]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
 class OptimizerError(ValueError):
@@ -75,16 +76,51 @@ def adam(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.0) ->
     return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
 
 
+@OPTIMIZERS.register("adamw", description="Adam with decoupled weight decay")
+def adamw(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.01) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019): w shrinks by lr * weight_decay, apart from the moments."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+
+
+@OPTIMIZERS.register("rmsprop", description="RMSprop; steps by the gradient's running root square")
+def rmsprop(
+    parameters: Parameters, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0
+) -> Optimizer:
+    """RMSprop (Tieleman & Hinton 2012, lecture 6.5) with smoothing 0.99, eps 1e-8, not centred."""
+    return torch.optim.RMSprop(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
 @OPTIMIZERS.register("sam", description="sharpness-aware minimisation (Foret et al. 2021)")
-def sam(model: nn.Module, base: Optimizer, rho: float = 0.05) -> Optimizer:
+def sam(model: nn.Module, base: Optimizer, rho: float = 0.05, m: int | None = None) -> Optimizer:
     """SAM; rho 0.05 is the paper's choice for CIFAR-10 and ImageNet (its section 3.1)."""
-    return SAM(model, base, rho=rho, rule="sam")
+    return SAM(model, base, rho=rho, rule="sam", m=m)
 
 
 @OPTIMIZERS.register("asam", description="adaptive SAM, |w| + 0.01 on weights (Kwon et al. 2021)")
-def asam(model: nn.Module, base: Optimizer, rho: float = 0.5) -> Optimizer:
+def asam(model: nn.Module, base: Optimizer, rho: float = 0.5, m: int | None = None) -> Optimizer:
     """ASAM; rho 0.5 is the paper's choice for CIFAR-10 (its section 5.1)."""
-    return SAM(model, base, rho=rho, rule="asam")
+    return SAM(model, base, rho=rho, rule="asam", m=m)
+
+
+@OPTIMIZERS.register(
+    "asam-elementwise", description="adaptive SAM, |w| on all parameters (as in davda54/sam)"
+)
+def asam_elementwise(
+    model: nn.Module, base: Optimizer, rho: float = 2.0, m: int | None = None
+) -> Optimizer:
+    """ASAM without eta; rho 2 is what that implementation trains its wide ResNet with.
+
+    Its rho cannot be compared with that of `asam`: here biases and batch norm are scaled, too.
+    """
+    return SAM(model, base, rho=rho, rule="asam-elementwise", m=m)
+
+
+@OPTIMIZERS.register(
+    "grad-shift", description="g + rho w: weight decay by another name, not sharpness-aware"
+)
+def grad_shift(model: nn.Module, base: Optimizer, rho: float = 0.05) -> Optimizer:
+    """The rule g + rho w that is sometimes called SAM; see `GradientShift`."""
+    return GradientShift(base, rho)
 
 
 def resolve_optimizer(name: str, **options: Any) -> OptimizerSettings:
@@ -93,7 +129,7 @@ def resolve_optimizer(name: str, **options: Any) -> OptimizerSettings:
     Args:
         name: A name in `OPTIMIZERS`.
         **options: `base` (for optimizers over a base; `sgd` where not given), and any setting of
-            the optimizer or its base: `lr`, `momentum`, `weight_decay`, `nesterov`, `rho`.
+            the optimizer or its base: `lr`, `momentum`, `weight_decay`, `nesterov`, `rho`, `m`.
 
     Returns:
         The settings, ready for `build_optimizer`.
@@ -128,22 +164,56 @@ def resolve_optimizer(name: str, **options: Any) -> OptimizerSettings:
     return OptimizerSettings(name, settings, base, base_settings)
 
 
-def build_optimizer(settings: OptimizerSettings, model: nn.Module) -> Optimizer:
+def build_optimizer(
+    settings: OptimizerSettings,
+    model: nn.Module,
+    prepare: Callable[[Optimizer], Optimizer] | None = None,
+) -> Optimizer:
     """Make the optimizer of all parameters of a model that require a gradient.
+
+    A network with a method `weight_decay_names()` has weight decay on the parameters of those
+    names alone; the others form a second group without it.
 
     Args:
         settings: From `resolve_optimizer`.
         model: The network.
+        prepare: Called with the optimizer, or with the base where there is one; returns what is
+            used in its place.
 
     Returns:
         The optimizer. All of them take `step(closure)`.
+
+    Raises:
+        OptimizerError: If the network names parameters it does not have.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    factory = OPTIMIZERS.get(settings.name).factory
+    entry = OPTIMIZERS.get(settings.name)
+    plain = entry.factory if settings.base is None else OPTIMIZERS.get(settings.base).factory
+    arguments = settings.settings if settings.base is None else settings.base_settings
+    optimizer = plain(_groups(model, arguments.get("weight_decay", 0.0)), **arguments)
+    if prepare is not None:
+        optimizer = prepare(optimizer)
     if settings.base is None:
-        return factory(parameters, **settings.settings)
-    base = OPTIMIZERS.get(settings.base).factory(parameters, **settings.base_settings)
-    return factory(model, base, **settings.settings)
+        return optimizer
+    return entry.factory(model, optimizer, **settings.settings)
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    names = getattr(model, "weight_decay_names", None)
+    if names is None or not weight_decay:
+        return [{"params": list(named.values())}]
+    decayed = set(names())
+    unknown = sorted(decayed - {name for name, _ in model.named_parameters()})
+    if unknown:
+        raise OptimizerError(
+            f"{type(model).__name__}.weight_decay_names(): expected names of its parameters, got "
+            f"{', '.join(unknown[:3])}"
+        )
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in named.items() if name in decayed]},
+        {"params": [p for name, p in named.items() if name not in decayed], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _over_a_base(name: str) -> bool:
@@ -161,6 +231,7 @@ def _check(name: str, value: Any) -> None:
         "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
         "weight_decay": (lambda v: 0 <= v < math.inf, "of 0 or more"),
         "rho": (lambda v: 0 <= v < math.inf, "of 0 or more"),
+        "m": (lambda v: v >= 1, "of 1 sample or more"),
     }
     if name in ranges:
         holds, wanted = ranges[name]

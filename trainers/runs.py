@@ -4,9 +4,12 @@
         config.json         all settings, resolved; written first
         history.json, .csv  one record an epoch
         evaluation.json     scores of the final weights
-        checkpoints/        last.pt, best.pt (lowest validation loss), state.pt (to resume)
+        checkpoints/        last.pt, best.pt (lowest validation loss), state.pt (to resume),
+                            epoch-0005.pt, .. where asked for
         plugins/            copies of the user's files that took part
-        run.json            manifest with the status; written last
+        summary.txt         the network, layer by layer
+        log.txt             what the training said
+        run.json            manifest with the status; after it, figures alone are written
 
 Numbers that are not finite are null in JSON and empty in CSV.
 """
@@ -31,6 +34,7 @@ import numpy as np
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
 CHECKPOINTS = ("last", "best")
+EPOCH_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
 class RunError(RuntimeError):
@@ -71,20 +75,28 @@ class Run:
         """Return the path of a checkpoint.
 
         Args:
-            which: `"last"` or `"best"`.
+            which: `"last"`, `"best"`, or the name of an epoch's, such as `"epoch-0005"`.
 
         Raises:
             RunError: If there is none.
         """
-        if which not in CHECKPOINTS:
-            raise RunError(f"expected a checkpoint among {', '.join(CHECKPOINTS)}, got {which!r}")
+        if which not in CHECKPOINTS and not EPOCH_CHECKPOINT.fullmatch(f"{which}.pt"):
+            raise RunError(
+                f"expected a checkpoint among {', '.join(CHECKPOINTS)} or epoch-N, got {which!r}"
+            )
         path = self.checkpoints / f"{which}.pt"
         if not path.is_file():
             raise RunError(
                 f"run {self.name} has no checkpoint {path.name} (status: {self.status})\n"
-                f"train it again: train --run {self.name} --force"
+                f"train it again: python cli.py train --run {self.name} --force"
             )
         return path
+
+    def epoch_checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints that `--checkpoint-every` left, by epoch, 0 being the start."""
+        paths = self.checkpoints.glob("epoch-*.pt")
+        found = {int(m[1]): p for p in paths if (m := EPOCH_CHECKPOINT.fullmatch(p.name))}
+        return dict(sorted(found.items()))
 
     def config(self) -> dict[str, Any]:
         """Return the resolved settings of the training."""
@@ -158,7 +170,7 @@ class Run:
         except FileNotFoundError as error:
             raise RunError(
                 f"run {self.name} has no {file}: expected {path}\n"
-                f"train it again: train --run {self.name} --force"
+                f"train it again: python cli.py train --run {self.name} --force"
             ) from error
         except ValueError as error:
             raise RunError(f"{path} is damaged, expected JSON: {error}") from error
@@ -244,7 +256,8 @@ def find_run(results: Path, name: str) -> Run:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     known = f"did you mean {', '.join(near)}?" if near else f"{len(names)} runs there"
     raise RunError(
-        f"no run {name} in {Path(results) / 'runs'}: {known}\nmake it with: train --run {name}"
+        f"no run {name} in {Path(results) / 'runs'}: {known}\n"
+        f"make it with: python cli.py train --run {name}"
     )
 
 

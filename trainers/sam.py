@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,11 @@ def weight_scale(name: str, weight: Tensor) -> Tensor | None:
     return weight.abs().add_(ASAM_ETA) if "weight" in name else None
 
 
+def elementwise_scale(name: str, weight: Tensor) -> Tensor | None:
+    """T_w = |w| for every parameter: the ball of the widespread PyTorch implementation of ASAM."""
+    return weight.abs()
+
+
 @dataclass(frozen=True)
 class PerturbationRule:
     r"""The ball a perturbation is sought in: { e : ||T_w^-1 e||_2 <= rho }, T_w diagonal.
@@ -53,6 +58,10 @@ RULES = {
     "asam": PerturbationRule(
         weight_scale,
         "e = rho T^2 g / ||T g||, T = |w| + 0.01 on weights, 1 elsewhere; Kwon et al. 2021",
+    ),
+    "asam-elementwise": PerturbationRule(
+        elementwise_scale,
+        "e = rho T^2 g / ||T g||, T = |w| on all parameters, no eta; as in github.com/davda54/sam",
     ),
 }
 
@@ -88,24 +97,38 @@ class SAM(Optimizer):
     Clipping the gradients' norm inside the closure clips the descent only, as e does not depend on
     the length of g.
 
+    m-sharpness (section 4.1 there) finds a perturbation for each subset of m samples of the batch
+    and descends with the mean of the subsets' gradients, each at its own w + e; see
+    `descent_gradient`.
+
     Args:
         model: The network; its parameter names tell weights from biases.
         base: Optimizer of parameters of `model`. Those it does not hold stay where they are.
         rho: Radius of the ball.
         rule: A key of `RULES`.
+        m: Samples of a subset for m-sharpness, None for the whole batch. `step` does not cut
+            batches; a loop reads `m` and hands the subsets to `descent_gradient`.
 
     Raises:
-        ValueError: For an unknown rule or a negative rho.
+        ValueError: For an unknown rule, a negative rho or an m below 1.
         SAMError: If the base optimizer holds a tensor that is no parameter of the model.
     """
 
     def __init__(
-        self, model: nn.Module, base: Optimizer, *, rho: float = 0.05, rule: str = "sam"
+        self,
+        model: nn.Module,
+        base: Optimizer,
+        *,
+        rho: float = 0.05,
+        rule: str = "sam",
+        m: int | None = None,
     ) -> None:
         if rule not in RULES:
             raise ValueError(f"expected a rule among {', '.join(RULES)}, got {rule!r}")
         if not rho >= 0:
             raise ValueError(f"expected rho >= 0, got {rho}")
+        if m is not None and m < 1:
+            raise ValueError(f"expected m of 1 sample or more, got {m}")
         names = {parameter: name for name, parameter in model.named_parameters()}
         held = [parameter for group in base.param_groups for parameter in group["params"]]
         foreign = [tuple(parameter.shape) for parameter in held if parameter not in names]
@@ -116,7 +139,7 @@ class SAM(Optimizer):
                 "make the base optimizer from the parameters of the model passed to SAM"
             )
         super().__init__(base.param_groups, base.defaults)
-        self.model, self.base, self.rho, self.rule = model, base, rho, RULES[rule]
+        self.model, self.base, self.rho, self.rule, self.m = model, base, rho, RULES[rule], m
         self._named = [(names[parameter], parameter) for parameter in held]
         self._saved: list[tuple[Tensor, Tensor]] = []
         self._adopt_base()
@@ -135,13 +158,51 @@ class SAM(Optimizer):
         Returns:
             The loss at w (not at w + e), shape ().
         """
-        with torch.enable_grad():
-            self.zero_grad()
-            loss = closure()
-            with self.perturbed():
-                closure()
+        loss = self.descent_gradient([closure], [1.0])
         self.base.step()
         return loss
+
+    def descent_gradient(
+        self, closures: Sequence[Callable[[], Tensor]], shares: Sequence[float]
+    ) -> Tensor:
+        r"""Leave in `.grad` what the base optimizer descends with, the weights being back at w.
+
+        For subsets i of the batch with losses L_i and shares s_i: sum_i s_i grad L_i(w + e_i),
+        e_i found from grad L_i(w). One subset with share 1 is plain SAM.
+
+        Args:
+            closures: One a subset; each computes the subset's mean loss at the current weights,
+                calls backward and returns the loss. It is called twice.
+            shares: Share of each subset in the batch, n_i / n; 1 in all.
+
+        Returns:
+            sum_i s_i L_i(w), shape ().
+        """
+        total: Tensor | None = None
+        gradients: list[Tensor | None] = [None] * len(self._named)
+        with torch.enable_grad():
+            for closure, share in zip(closures, shares, strict=True):
+                self.zero_grad()
+                loss = closure()
+                with self.perturbed():
+                    closure()
+                if share == 1.0:  # the whole batch: the gradients are there
+                    return loss
+                weighted = share * loss.detach()
+                total = weighted if total is None else total + weighted
+                self._accumulate(gradients, share)
+        if total is None:
+            raise SAMError("descent_gradient() expected one closure or more, got none")
+        for (_, parameter), gradient in zip(self._named, gradients, strict=True):
+            parameter.grad = gradient
+        return total
+
+    @torch.no_grad()
+    def _accumulate(self, gradients: list[Tensor | None], share: float) -> None:
+        for index, (_, parameter) in enumerate(self._named):
+            if parameter.grad is not None:
+                found, grad = gradients[index], parameter.grad
+                gradients[index] = grad * share if found is None else found.add_(grad, alpha=share)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:

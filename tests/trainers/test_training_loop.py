@@ -14,17 +14,12 @@ from torch import Tensor, nn
 from registry import UnknownNameError
 from trainers.checkpoints import CheckpointError, load_into, load_weights
 from trainers.evaluation import mean_scores
-from trainers.loop import (
-    Trainer,
-    TrainingDiverged,
-    TrainingError,
-    TrainingSettings,
-    epoch_order,
-    resume,
-    train,
-)
+from trainers.loop import resume, train
 from trainers.losses import build_loss
 from trainers.optimizers import build_optimizer, resolve_optimizer
+from trainers.seeds import epoch_order
+from trainers.settings import TrainingError, TrainingSettings
+from trainers.trainer import Trainer, TrainingDiverged
 
 LOSS = build_loss("cross-entropy", {})
 

@@ -1,0 +1,384 @@
+"""Assembles data, network, optimizer and loop into a training, and a run folder around it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.console import Console
+from commands.errors import NAMING, CommandError, UsageError, usage
+from commands.options import DEFAULT_DATA_DIR, peak_memory, resolve_device
+from commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
+from commands.train_record import (
+    TrainingLog,
+    copy_plugins,
+    draw_samples,
+    training_facts,
+    write_summary,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from datasets import Data
+    from landscape.losses import PerSampleLoss
+    from trainers.distributed import Group
+    from trainers.optimizers import OptimizerSettings
+    from trainers.runs import Run
+    from trainers.settings import TrainingSettings
+    from trainers.trainer import Augmentation, Trainer
+
+
+def train_run(
+    options: TrainOptions,
+    console: Console,
+    *,
+    results: Path,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    download: bool = False,
+    figures: bool = True,
+    resume: bool = False,
+    force: bool = False,
+    estimate: bool = False,
+) -> Run:
+    """Train as the options say and return the run; see `train` for what it leaves.
+
+    Under torchrun every process calls this; rank 0 alone writes, and evaluates in the end.
+    """
+    from trainers.distributed import local_device, process_group
+    from trainers.intel import check_intel
+    from trainers.runs import Run
+
+    place = local_device(resolve_device(device))
+    intel = check_intel() if options.intel else None
+    parts = _resolve(options, place)
+    began = time.monotonic()
+    with process_group(place) as group:
+        log = TrainingLog(console, speaks=group.main)
+        run = Run(results / "runs" / parts.name)
+        if group.main and not (resume or force or estimate):
+            refuse_taken(results, parts.name)
+        with group.main_first() if download else contextlib.nullcontext():
+            data = _load(options, data_dir or DEFAULT_DATA_DIR, download)
+        trainer = _assemble(parts, options, data, place, group)
+        if estimate:
+            _estimate(trainer, log)
+            return run
+        if group.main:
+            facts = training_facts(trainer.model, data, place, group, intel)
+            resolved = parts.config(options)
+            _open_run(run, results, {**resolved, "facts": facts}, log, resume=resume, force=force)
+        if resume:
+            _go_on(trainer, run, data, log)
+        elif group.main:
+            _record(run, trainer.model, data, options, parts, figures, log)
+        log.say(
+            f"run {parts.name}: {parts.model_spec}, "
+            f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+            f"{len(data.train):,} training samples, {options.optimizer}, {place}"
+            + (f", {group.size} processes" if group.size > 1 else "")
+        )
+        _train_to_the_end(trainer, run, options, log)
+    if group.main:
+        _finish(trainer, run, parts.loss, data, log, figures=figures, began=began)
+    return run
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the options name, before any data are read."""
+
+    name: str
+    model_spec: str
+    optimizer: OptimizerSettings
+    training: TrainingSettings
+    loss: PerSampleLoss
+    augment: Augmentation | None
+
+    def config(self, options: TrainOptions) -> dict[str, Any]:
+        """Return the options with all defaults resolved."""
+        settings = self.optimizer.to_json()
+        return {
+            **dataclasses.asdict(options),
+            "run": self.name,
+            "model": self.model_spec,
+            **{key: settings.get(key) for key in OPTIMIZER_OPTIONS},
+        }
+
+
+def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
+    from datasets import default_model
+    from trainers.losses import build_loss
+    from trainers.optimizers import resolve_optimizer
+    from trainers.settings import TrainingSettings
+
+    with usage():
+        model_spec = options.model or default_model(options.dataset)
+        if model_spec is None:
+            raise UsageError("--model: a data set of your own has no default network, name one")
+        return _Parts(
+            check_name_or_usage(options.run or _default_name(options)),
+            model_spec,
+            resolve_optimizer(
+                options.optimizer, **{key: getattr(options, key) for key in OPTIMIZER_OPTIONS}
+            ),
+            TrainingSettings(
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                schedule=options.schedule,
+                schedule_arguments=options.schedule_arg,
+                warmup=options.warmup,
+                patience=options.patience,
+                clip=options.clip,
+                amp=options.amp,
+            ),
+            build_loss(options.loss, options.loss_arg, place),
+            _augmentation(options.augment),
+        )
+
+
+def _default_name(options: TrainOptions) -> str:
+    data = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(options.dataset).name).lstrip(".")
+    return f"{data}-{options.optimizer}"
+
+
+def _augmentation(spec: str | None) -> Augmentation | None:
+    if spec is None:
+        return None
+    from datasets.augment import AUGMENTATIONS
+    from registry import load_factory
+
+    return load_factory(spec, AUGMENTATIONS)
+
+
+def refuse_taken(results: Path, name: str) -> None:
+    """Say what to do where a run of that name exists, before anything long is done."""
+    from trainers.runs import create_run
+
+    if (results / "runs" / name / "config.json").is_file():
+        create_run(results, name, {})  # raises
+
+
+def _load(options: TrainOptions, folder: Path, download: bool) -> Data:
+    from datasets import load_data
+
+    with usage(errors=NAMING):
+        return load_data(
+            options.dataset,
+            options.dataset_arg,
+            folder,
+            fraction=options.fraction,
+            val_fraction=options.val_fraction,
+            split_seed=options.split_seed,
+            download=download,
+        )
+
+
+def _assemble(
+    parts: _Parts, options: TrainOptions, data: Data, place: torch.device, group: Group
+) -> Trainer:
+    import torch
+
+    from models import create_model
+    from trainers.intel import optimise
+    from trainers.optimizers import build_optimizer
+    from trainers.trainer import Trainer
+
+    with usage():
+        torch.manual_seed(options.seed)
+        model = create_model(parts.model_spec, options.model_arg, data.info.model_context())
+        model = model.to(place)
+        fused = parts.optimizer.base is None  # the base of a wrapper keeps the plain step
+        prepare = functools.partial(optimise, model, fused=fused) if options.intel else None
+        optimizer = build_optimizer(parts.optimizer, model, prepare)
+        return Trainer(
+            model,
+            parts.loss,
+            optimizer,
+            data.train,
+            data.val,
+            parts.training,
+            augment=parts.augment,
+            group=group,
+        )
+
+
+def _open_run(
+    run: Run,
+    results: Path,
+    config: dict[str, Any],
+    log: TrainingLog,
+    *,
+    resume: bool,
+    force: bool,
+) -> None:
+    from trainers.runs import create_run, find_run
+
+    if resume:
+        find_run(results, run.name).write_manifest("training")
+    else:
+        create_run(results, run.name, config, force=force)
+    log.open(run)
+
+
+def _go_on(trainer: Trainer, run: Run, data: Data, log: TrainingLog) -> None:
+    from trainers.loop import resume
+
+    expected = run.config().get("facts", {}).get("data_digest")
+    if expected is not None and data.info.digest != expected:
+        raise CommandError(
+            f"run {run.name} was begun on data with digest {expected[:12]}, got "
+            f"{data.info.digest[:12]}\npoint --data-dir at the data of the run"
+        )
+    if (run.checkpoints / "state.pt").is_file():
+        resume(trainer, run.checkpoints)
+    log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {trainer.settings.epochs}")
+
+
+def _record(
+    run: Run,
+    model: torch.nn.Module,
+    data: Data,
+    options: TrainOptions,
+    parts: _Parts,
+    figures: bool,
+    log: TrainingLog,
+) -> None:
+    """Write what a run holds before training, beside its configuration."""
+    copy_plugins(run, options, parts.model_spec)
+    write_summary(run, model, data)
+    if figures:
+        for path in draw_samples(run, data):
+            log.say(f"wrote {path}")
+
+
+def _finish(
+    trainer: Trainer,
+    run: Run,
+    loss: PerSampleLoss,
+    data: Data,
+    log: TrainingLog,
+    *,
+    figures: bool,
+    began: float,
+) -> None:
+    """Evaluate the final weights, say so in the manifest, and draw."""
+    from commands.evaluate import evaluate_model
+
+    evaluation = evaluate_model(trainer.model, loss, data)
+    run.write_evaluation(evaluation)
+    run.write_manifest(
+        "finished",
+        seconds=time.monotonic() - began,
+        epochs=trainer.epoch,
+        best_epoch=trainer.best_epoch,
+        stopped_early=trainer.stopped_early,
+    )
+    if figures:
+        from commands.drawing import draw_run
+
+        for path in draw_run(run):
+            log.say(f"wrote {path}")
+    log.say(_summary(run, evaluation["splits"]["test"]))
+
+
+def check_name_or_usage(name: str) -> str:
+    """Return a run's name; one that is none is wrong usage."""
+    from trainers.runs import RunError, check_name
+
+    try:
+        return check_name(name)
+    except RunError as error:
+        raise UsageError(f"--run: {error}") from error
+
+
+def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: TrainingLog) -> None:
+    from trainers import loop
+    from trainers.trainer import TrainingDiverged
+
+    main = trainer.group.main
+
+    def on_epoch(history: Any) -> None:
+        last = history[-1]
+        if main:
+            run.write_history(history)
+        log.say(
+            f"epoch {last.epoch}/{options.epochs}: train loss {last.train_loss:.4f}, "
+            f"accuracy {100 * last.train_accuracy:.2f} %; validation loss {last.val_loss:.4f}, "
+            f"accuracy {100 * last.val_accuracy:.2f} %; {last.seconds:.1f} s"
+        )
+
+    if main:
+        run.write_history(trainer.history)
+    try:
+        with log.progress(f"training {run.name}") as progress:
+            loop.train(
+                trainer,
+                run.checkpoints,
+                checkpoint_every=options.checkpoint_every,
+                progress=progress,
+                on_epoch=on_epoch,
+            )
+    except TrainingDiverged as error:
+        if main:
+            run.write_manifest("diverged")
+            log.note(str(error))
+        raise
+    except KeyboardInterrupt:
+        if main:
+            run.write_manifest("interrupted")
+        text = (
+            f"interrupted after epoch {trainer.epoch} of {options.epochs}\n"
+            f"go on with: python cli.py train --run {run.name} --resume"
+        )
+        log.note(text)
+        raise CommandError(text) from None
+    if trainer.stopped_early:
+        log.say(
+            f"stopped after epoch {trainer.epoch}: no lower validation loss since epoch "
+            f"{trainer.best_epoch}"
+        )
+
+
+def _estimate(trainer: Trainer, console: Console) -> None:
+    """Time a few steps and scale up."""
+    from trainers.settings import TrainingError
+
+    class EnoughError(Exception):
+        """Raised to leave the epoch after the steps that are timed."""
+
+    marks: list[float] = []
+
+    def after_step(done: int) -> None:
+        marks.append(time.perf_counter())
+        if done >= min(6, trainer.steps_per_epoch):
+            raise EnoughError
+
+    with contextlib.suppress(EnoughError):
+        trainer.train_epoch(after_step)
+    if len(marks) < 2:
+        raise TrainingError("expected 2 steps or more to time, the epoch has one")
+    step = (marks[-1] - marks[0]) / (len(marks) - 1)
+    steps = trainer.steps_per_epoch * trainer.settings.epochs
+    console.say(
+        f"about {step * steps:.0f} s for {steps} steps of {1000 * step:.1f} ms; "
+        f"peak memory {peak_memory() / 2**20:.0f} MiB"
+    )
+    console.result({"seconds": step * steps, "steps": steps, "peak_memory_bytes": peak_memory()})
+
+
+def _summary(run: Run, test: Any) -> str:
+    if test.accuracy != test.accuracy:  # a regression
+        return f"test loss {test.loss:.4f} ± {test.loss_standard_error:.4f}; {run.path}"
+    return (
+        f"test accuracy {100 * test.accuracy:.2f} ± {100 * test.accuracy_standard_error:.2f} %, "
+        f"loss {test.loss:.4f} ± {test.loss_standard_error:.4f}; {run.path}"
+    )

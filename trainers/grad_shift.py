@@ -1,0 +1,80 @@
+"""The rule g + rho w, under a name that does not promise what it does not do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class GradientShift(Optimizer):
+    r"""Adds rho w to the gradient of every parameter before the base optimizer steps.
+
+    This rule has been described as sharpness-aware minimisation. It is not: no gradient is taken
+    anywhere but at w, and rho w is the gradient of the penalty rho/2 ||w||^2. So it is
+
+    - with SGD, `weight_decay=rho`, bit for bit, momentum included;
+    - with Adam, Adam's coupled decay `weight_decay=rho` (not AdamW's).
+
+    It is kept so that results obtained with it can be reproduced and compared. For sharpness-aware
+    minimisation see `trainers.sam.SAM`.
+
+    `state_dict`, `load_state_dict`, `zero_grad`, `param_groups` and `state` are the base's.
+
+    Args:
+        base: Any optimizer that steps without a closure.
+        rho: The coefficient.
+
+    Raises:
+        ValueError: For a negative rho.
+    """
+
+    def __init__(self, base: Optimizer, rho: float) -> None:
+        if not rho >= 0:
+            raise ValueError(f"expected rho >= 0, got {rho}")
+        super().__init__(base.param_groups, base.defaults)
+        self.base, self.rho = base, rho
+        self._adopt_base()
+
+    def _adopt_base(self) -> None:
+        # The very objects, so that a learning rate set on either is set on both.
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """Take one step with the gradients present, or with those that a closure computes.
+
+        Args:
+            closure: Computes the loss, calls backward and returns the loss.
+
+        Returns:
+            The closure's loss, None without one.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                self.zero_grad()
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        # A new tensor, as weight decay does it: the gradient may be in use.
+                        parameter.grad = parameter.grad.add(parameter, alpha=self.rho)
+        self.base.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Zero the gradients of the base optimizer's parameters."""
+        self.base.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base optimizer's state."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state of the base optimizer."""
+        self.base.load_state_dict(state_dict)
+        self._adopt_base()
