@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -12,13 +11,14 @@ import torch
 from torch import Tensor
 
 from datasets.catalogue import DataError
+from datasets.graphs import GraphSplit, is_graph, to_graph_split
 from datasets.info import DataInfo
-from datasets.splits import TensorSplit
+from datasets.splits import Split, TensorSplit
 
 SPLITS = ("train", "val", "test")
 
 
-def convert(returned: Any, what: str) -> tuple[dict[str, TensorSplit], DataInfo]:
+def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
     """Checks what a factory returned and converts it.
 
     Floating inputs become float32, class labels int64. A map-style dataset is read through once,
@@ -27,8 +27,9 @@ def convert(returned: Any, what: str) -> tuple[dict[str, TensorSplit], DataInfo]
 
     Args:
         returned: {"train": D, "test": D, "val": D (optional), "info": DataInfo or a mapping of
-            some of its fields (optional)}; D is a pair of tensors or arrays, or a map-style
-            dataset of such pairs.
+            some of its fields (optional), "facts": JSON-able (optional, for provenance)}; D is a
+            pair of tensors or arrays, a map-style dataset of such pairs, or a list or dataset of
+            graphs (`torch_geometric.data.Data`).
         what: for messages, as "data set 'digits'".
 
     Returns:
@@ -40,31 +41,39 @@ def convert(returned: Any, what: str) -> tuple[dict[str, TensorSplit], DataInfo]
     if not isinstance(returned, Mapping) or not {"train", "test"} <= set(returned):
         got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
         raise DataError(f"{what}: expected a dict with 'train' and 'test', got {got}")
-    unknown = set(returned) - {*SPLITS, "info"}
+    unknown = set(returned) - {*SPLITS, "info", "facts"}
     if unknown:
-        raise DataError(f"{what}: expected keys train, val, test, info; got also {sorted(unknown)}")
+        raise DataError(
+            f"{what}: expected keys train, val, test, info, facts; got also {sorted(unknown)}"
+        )
     splits = {
         name: _to_split(returned[name], f"{what}, {name}")
         for name in SPLITS
         if returned.get(name) is not None
     }
+    if len({type(split) for split in splits.values()}) > 1:
+        raise DataError(f"{what}: expected either graphs or tensors in all splits, got both")
     info = _complete_info(returned.get("info"), splits, what)
     for name, split in splits.items():
         _check(split, info, f"{what}, {name}")
     return splits, info
 
 
-def _to_split(data: Any, what: str) -> TensorSplit:
+def _to_split(data: Any, what: str) -> Split:
+    if isinstance(data, GraphSplit):
+        return data
     if isinstance(data, TensorSplit):
         inputs, targets = data.inputs, data.targets
     elif isinstance(data, tuple) and len(data) == 2:
         inputs, targets = _to_tensor(data[0], what), _to_tensor(data[1], what)
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        if len(data) and is_graph(data[0]):
+            return to_graph_split(data, what)
         inputs, targets = _stack(data, what)
     else:
         raise DataError(
-            f"{what}: expected a pair (inputs, targets) of tensors or arrays or a map-style "
-            f"dataset, got {type(data).__name__}"
+            f"{what}: expected a pair (inputs, targets) of tensors or arrays, a map-style dataset "
+            f"or a list of graphs, got {type(data).__name__}"
         )
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
         raise DataError(
@@ -129,7 +138,7 @@ def _stack(dataset: Any, what: str) -> tuple[Tensor, Tensor]:
     return torch.stack(inputs), torch.stack(targets)
 
 
-def _complete_info(stated: Any, splits: dict[str, TensorSplit], what: str) -> DataInfo:
+def _complete_info(stated: Any, splits: dict[str, Split], what: str) -> DataInfo:
     if isinstance(stated, DataInfo):
         return stated
     given = dict(stated or {})
@@ -139,9 +148,12 @@ def _complete_info(stated: Any, splits: dict[str, TensorSplit], what: str) -> Da
             f"{what}: info has no field {', '.join(sorted(set(given) - known))}; "
             f"valid: {', '.join(sorted(known))}"
         )
-    shape = tuple(splits["train"].inputs.shape[1:])
-    inferred: dict[str, Any] = {"input_shape": shape, "num_features": math.prod(shape)}
-    is_regression = splits["train"].targets.is_floating_point()
+    train = splits["train"]
+    inferred: dict[str, Any] = {
+        "input_shape": train.input_shape,
+        "num_features": train.num_features,
+    }
+    is_regression = train.targets.is_floating_point()
     if given.get("task") == "regression" or (is_regression and not {*given} & _OF_CLASSES):
         inferred.update(task="regression", num_classes=None, class_names=())
     try:
@@ -155,7 +167,7 @@ def _complete_info(stated: Any, splits: dict[str, TensorSplit], what: str) -> Da
 _OF_CLASSES = {"task", "num_classes", "class_names"}
 
 
-def _infer_classes(given: dict[str, Any], splits: dict[str, TensorSplit]) -> dict[str, Any]:
+def _infer_classes(given: dict[str, Any], splits: dict[str, Split]) -> dict[str, Any]:
     classes = given.get("num_classes")
     if classes is None and "class_names" in given:
         classes = len(given["class_names"])
@@ -166,11 +178,15 @@ def _infer_classes(given: dict[str, Any], splits: dict[str, TensorSplit]) -> dic
     return {"task": "classification", "num_classes": classes, "class_names": names}
 
 
-def _check(split: TensorSplit, info: DataInfo, what: str) -> None:
-    shape = tuple(split.inputs.shape[1:])
-    if shape != info.input_shape:
-        raise DataError(f"{what}: expected samples of shape {info.input_shape}, got {shape}")
-    for name, tensor in (("inputs", split.inputs), ("targets", split.targets)):
+def _check(split: Split, info: DataInfo, what: str) -> None:
+    if split.input_shape != info.input_shape:
+        raise DataError(
+            f"{what}: expected samples of shape {info.input_shape}, got {split.input_shape}"
+        )
+    if split.num_features != info.num_features:
+        raise DataError(f"{what}: expected {info.num_features} features, got {split.num_features}")
+    tensors = {"inputs": split.inputs} if isinstance(split, TensorSplit) else {}
+    for name, tensor in {**tensors, "targets": split.targets}.items():
         if not tensor.is_floating_point():
             continue
         bad = ~tensor.flatten(1).isfinite().all(1) if tensor.ndim > 1 else ~tensor.isfinite()

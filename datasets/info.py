@@ -50,6 +50,9 @@ class DataInfo:
         num_features: scalars in one sample, or in one node of a graph.
         task: "classification" or "regression".
         normalisation: what was done to the raw values; None if nothing is known of it.
+        notes: what a reader of results should know of the data, a sentence each.
+        class_groups: names of classes over which averages are reported beside those of all, where
+            the field does so: (("N", "S", "V", "F"),) where Q all but vanishes.
         digest: SHA-256 of all splits as they are used.
     """
 
@@ -59,6 +62,8 @@ class DataInfo:
     num_features: int
     task: str = "classification"
     normalisation: Normalisation | None = None
+    notes: tuple[str, ...] = ()
+    class_groups: tuple[tuple[str, ...], ...] = ()
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -69,6 +74,9 @@ class DataInfo:
                 f"expected one class name for each of {self.num_classes or 0} classes, "
                 f"got {len(self.class_names)}"
             )
+        unknown = {name for group in self.class_groups for name in group} - {*self.class_names}
+        if unknown:
+            raise ValueError(f"class groups name no class: {', '.join(sorted(unknown))}")
 
     @property
     def in_channels(self) -> int | None:
@@ -96,10 +104,11 @@ class DataInfo:
     def from_json(cls, values: Mapping[str, Any]) -> DataInfo:
         """Reads what `to_json` wrote, also after a round through JSON."""
         fields = dict(values)
-        if fields.get("normalisation") is not None:
-            stated = fields["normalisation"]
+        stated = fields.get("normalisation")
+        if isinstance(stated, Mapping):
             channels = {name: tuple(stated[name]) for name in ("mean", "std")}
             fields["normalisation"] = Normalisation(**{**stated, **channels})
-        for name in ("input_shape", "class_names"):
-            fields[name] = tuple(fields[name])
+        for name in ("input_shape", "class_names", "notes"):
+            fields[name] = tuple(fields.get(name, ()))  # notes are newer than some files
+        fields["class_groups"] = tuple(tuple(group) for group in fields.get("class_groups", ()))
         return cls(**fields)

@@ -25,7 +25,8 @@ class Data:
         test: always whole.
         info: facts of the data.
         provenance: JSON-able: what `load_data` was given, where the validation split is from,
-            sizes and digests of the splits, file and SHA-256 of a plug-in.
+            sizes and digests of the splits, the source's own facts (which files, what was left
+            out and why), file and SHA-256 of a plug-in.
     """
 
     train: Split
@@ -85,8 +86,7 @@ def load_data(
     returned = call_with_arguments(
         factory, arguments or {}, {"download": download}, what, positional=(Path(data_dir),)
     )
-    converted, info = convert(returned, what)
-    splits: dict[str, Split] = {**converted}
+    splits, info = convert(returned, what)
     val_from = "source"
     if "val" not in splits:
         aside, rest = stratified_indices(splits["train"].targets, val_fraction, split_seed)
@@ -109,6 +109,8 @@ def load_data(
         "split_seed": split_seed,
         "samples": {name: len(splits[name]) for name in sorted(splits)},
         "digests": digests,
+        "source": dict(returned.get("facts", {})),
+        "notes": list(info.notes),
         "plugin_file": str(factory.file) if factory.file else None,
         "plugin_sha256": factory.sha256,
     }

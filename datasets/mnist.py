@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import math
-import os
-import socket
 import struct
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from datasets.catalogue import DATASETS, DataError, DataMissingError, DownloadError
+from datasets.catalogue import DATASETS, DataError, DataMissingError
+from datasets.downloads import download_files
 from datasets.info import DataInfo, Normalisation
-
-DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; torchvision itself would wait for ever
 
 
 @DATASETS.register(
@@ -71,7 +63,7 @@ def _load(
     files = [folder / archive.removesuffix(".gz") for archive, _ in source.resources]
     missing = [file for file in files if not file.is_file()]
     if missing and download:
-        _download(source, name, folder)
+        _download(source, name, folder, files)
     elif missing:
         raise DataMissingError(
             f"{name}: expected {', '.join(file.name for file in missing)} in {folder}\n"
@@ -121,41 +113,10 @@ def _check_idx(file: Path) -> None:
         )
 
 
-def _download(source: Any, name: str, folder: Path) -> None:
-    """Fetches into a temporary folder beside the target and moves what is complete."""
-    base = next(parent for parent in folder.parents if parent.is_dir())
-    try:
-        temporary = tempfile.TemporaryDirectory(prefix=".download-", dir=base)
-    except OSError as error:
-        raise DownloadError(
-            f"{name}: expected a folder to download into, cannot write into {base} "
-            f"({error.strerror}); choose another with --data-dir"
-        ) from error
-    archives = [archive for archive, _ in source.resources]
-    with temporary:
-        fetched = Path(temporary.name) / source.__name__ / "raw"
-        try:
-            with _quiet_and_impatient():
-                source(temporary.name, train=True, download=True)
-        except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise DownloadError(
-                f"{name}: could not download {', '.join(archives)}\n"
-                f"from {source.mirrors[0]}: {reason}\n"
-                f"check the network, or put the unpacked files into {folder}"
-            ) from error
-        folder.mkdir(parents=True, exist_ok=True)
-        for archive in archives:
-            file = archive.removesuffix(".gz")
-            os.replace(fetched / file, folder / file)
+def _download(source: Any, name: str, folder: Path, files: list[Path]) -> None:
+    def fetch(temporary: Path) -> dict[Path, Path]:
+        source(str(temporary), train=True, download=True)
+        return {temporary / source.__name__ / "raw" / file.name: file for file in files}
 
-
-@contextlib.contextmanager
-def _quiet_and_impatient() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
+    archives = ", ".join(archive for archive, _ in source.resources)
+    download_files(name, fetch, folder, files=archives, address=source.mirrors[0])

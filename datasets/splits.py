@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,10 +17,22 @@ class Split(Protocol):
 
     `targets` are (N, ...), in the order of the samples. `subset` keeps the given order of indices.
     `batches` yields what a Problem takes: tensor pairs here, other kinds in splits of other data.
+    `input_shape` is of one sample, () where samples differ in size; `num_features` are the scalars
+    in one sample, or in one node of a graph. `handover_batch` is a size of batch in which samples
+    may be handed to a Problem, which cuts what it can cut.
     """
 
     @property
     def targets(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def num_features(self) -> int: ...  # noqa: D102
+
+    @property
+    def handover_batch(self) -> int: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 
@@ -45,6 +58,17 @@ class TensorSplit:
 
     inputs: Tensor
     targets: Tensor
+    handover_batch = 10_000
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def num_features(self) -> int:
+        """Scalars in one sample."""
+        return math.prod(self.input_shape)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -73,24 +97,37 @@ class TensorSplit:
         Raises:
             ValueError: a size below 1.
         """
-        if size < 1:
-            raise ValueError(f"expected a batch size of at least 1, got {size}")
         indices = None if order is None else torch.as_tensor(order, dtype=torch.int64)
         count = len(self) if indices is None else len(indices)
-        for start in range(0, count - size + 1 if drop_last else count, size):
-            chosen = (
-                slice(start, start + size) if indices is None else indices[start : start + size]
-            )
+        for part in batch_slices(count, size, drop_last):
+            chosen = part if indices is None else indices[part]
             yield self.inputs[chosen], self.targets[chosen]
 
     def digest(self) -> str:
         """SHA-256 over dtype, shape and bytes of inputs and targets."""
-        sha = hashlib.sha256()
-        for tensor in (self.inputs, self.targets):
-            sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            sha.update(flat.view(torch.uint8).numpy().data)
-        return sha.hexdigest()
+        return digest_tensors([("", self.inputs), ("", self.targets)])
+
+
+def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[slice]:
+    """Yields slices of `size` that cover `count` samples, the last one ragged or left out.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {size}")
+    for start in range(0, count - size + 1 if drop_last else count, size):
+        yield slice(start, min(start + size, count))
+
+
+def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of each, in order."""
+    sha = hashlib.sha256()
+    for name, tensor in tensors:
+        sha.update(f"{name}{tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(flat.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:

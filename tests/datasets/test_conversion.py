@@ -105,7 +105,7 @@ HOLES[2, 0, 1, 1], HOLES[4, 0, 0, 0] = torch.nan, torch.inf
         ({"train": (X[:, :, :3], Y)}, r"test: expected samples of shape \(1, 3, 4\), got"),
         ({"train": (["a"], ["b"])}, "expected a tensor, array, image or number, got list"),
         ({"train": (np.array(["a"] * 6), Y)}, "expected numbers, got an array of <U1"),
-        ({"train": 3}, "expected a pair .* or a map-style dataset, got int"),
+        ({"train": 3}, "expected a pair .* a map-style dataset or a list of graphs, got int"),
         ({"train": [3, 4]}, "expected sample 0 to be a pair .*, got int"),
         ({"train": [(X[0], 1), (X[1, 0], 1)]}, r"of one shape, got \(1, 4, 4\) at 0 .* at 1; pad"),
         ({"train": [(Image.new("P", (2, 2)), 1)]}, r"mode L or RGB, got P; convert"),
