@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from trainers.distributed import Group
     from trainers.runs import Run
 
-SHOWN_SAMPLES = 16
-
 
 class TrainingLog(Console):
     """The console of a training, which also writes what is said to the run's `log.txt`.
@@ -92,10 +90,10 @@ def training_facts(
     from models import model_facts
     from trainers.intel import intel_is_loaded
 
-    facts = model_facts(model)
+    facts = model_facts(model, data.info.input_shape or None)
     return {
         "parameters": facts.parameters,
-        "receptive_field": getattr(facts, "receptive_field", None),
+        "receptive_field": facts.receptive_field,
         "samples": data.provenance["samples"],
         "data_dir": data.provenance["data_dir"],
         "data_digest": data.info.digest,
@@ -146,26 +144,6 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     path = run.path / "summary.txt"
     write_text(path, f"{summary}\n")
     return path
-
-
-def draw_samples(run: Run, data: Data) -> list[Path]:
-    """Draw some training samples, balanced over classes, as they were before normalisation.
-
-    Nothing is drawn for data that are neither images nor series.
-    """
-    from figures.samples import samples_figure
-    from figures.style import save_figure
-
-    shape = data.info.input_shape
-    if not (len(shape) in (1, 2) or (len(shape) == 3 and shape[0] in (1, 3))):
-        return []
-    split = data.train.balanced(min(SHOWN_SAMPLES, len(data.train)), seed=0)
-    inputs, targets = next(iter(split.batches(SHOWN_SAMPLES)))
-    names = data.info.class_names
-    titles = [names[int(t)] if names else f"{t.flatten()[0]:.3g}" for t in targets]
-    raw = data.info.denormalise(inputs).numpy()
-    figure = samples_figure(raw, titles, title=f"{run.label}, training samples")
-    return save_figure(figure, run.path / "samples")
 
 
 def copy_plugins(run: Run, options: TrainOptions, model_spec: str) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,9 @@ from typing import TYPE_CHECKING, Any
 from commands.console import Console
 from commands.errors import NAMING, CommandError, UsageError, usage
 from commands.options import DEFAULT_DATA_DIR, peak_memory, resolve_device
+from commands.provenance import file_sha256
 from commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
-from commands.train_record import (
-    TrainingLog,
-    copy_plugins,
-    draw_samples,
-    training_facts,
-    write_summary,
-)
+from commands.train_record import TrainingLog, copy_plugins, training_facts, write_summary
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
     from trainers.optimizers import OptimizerSettings
     from trainers.runs import Run
     from trainers.settings import TrainingSettings
-    from trainers.trainer import Augmentation, Trainer
+    from trainers.trainer import Trainer
 
 
 def train_run(
@@ -47,10 +43,24 @@ def train_run(
     resume: bool = False,
     force: bool = False,
     estimate: bool = False,
+    splits: Sequence[str] = ("train", "val", "test"),
 ) -> Run:
     """Train as the options say and return the run; see `train` for what it leaves.
 
     Under torchrun every process calls this; rank 0 alone writes, and evaluates in the end.
+
+    Args:
+        options: What to train and how.
+        console: Where to say what happens.
+        results: Folder of all results.
+        data_dir: Folder of the data.
+        device: Where to train.
+        download: Whether missing data may be fetched.
+        figures: Whether to draw.
+        resume: Whether to go on with the run of that name.
+        force: Whether to replace it.
+        estimate: Whether to time a few steps and stop.
+        splits: Those that the final weights are scored on.
     """
     from trainers.distributed import local_device, process_group
     from trainers.intel import check_intel
@@ -71,14 +81,16 @@ def train_run(
         if estimate:
             _estimate(trainer, log)
             return run
+        if resume:
+            _go_on(trainer, run, data)
         if group.main:
             facts = training_facts(trainer.model, data, place, group, intel)
-            resolved = parts.config(options)
-            _open_run(run, results, {**resolved, "facts": facts}, log, resume=resume, force=force)
+            config = {**parts.config(options), "facts": facts}
+            _open_run(run, results, config, log, resume=resume, force=force)
+            if not (run.path / "summary.txt").is_file():
+                _record(run, trainer.model, data, options, parts, figures)
         if resume:
-            _go_on(trainer, run, data, log)
-        elif group.main:
-            _record(run, trainer.model, data, options, parts, figures, log)
+            log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
         log.say(
             f"run {parts.name}: {parts.model_spec}, "
             f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
@@ -87,7 +99,10 @@ def train_run(
         )
         _train_to_the_end(trainer, run, options, log)
     if group.main:
-        _finish(trainer, run, parts.loss, data, log, figures=figures, began=began)
+        seconds = time.monotonic() - began
+        _finish(
+            trainer, run, parts.loss, data, log, figures=figures, seconds=seconds, splits=splits
+        )
     return run
 
 
@@ -100,7 +115,6 @@ class _Parts:
     optimizer: OptimizerSettings
     training: TrainingSettings
     loss: PerSampleLoss
-    augment: Augmentation | None
 
     def config(self, options: TrainOptions) -> dict[str, Any]:
         """Return the options with all defaults resolved."""
@@ -141,22 +155,12 @@ def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
                 amp=options.amp,
             ),
             build_loss(options.loss, options.loss_arg, place),
-            _augmentation(options.augment),
         )
 
 
 def _default_name(options: TrainOptions) -> str:
     data = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(options.dataset).name).lstrip(".")
     return f"{data}-{options.optimizer}"
-
-
-def _augmentation(spec: str | None) -> Augmentation | None:
-    if spec is None:
-        return None
-    from datasets.augment import AUGMENTATIONS
-    from registry import load_factory
-
-    return load_factory(spec, AUGMENTATIONS)
 
 
 def refuse_taken(results: Path, name: str) -> None:
@@ -187,12 +191,16 @@ def _assemble(
 ) -> Trainer:
     import torch
 
+    from datasets import create_augmentation
     from models import create_model
     from trainers.intel import optimise
     from trainers.optimizers import build_optimizer
     from trainers.trainer import Trainer
 
     with usage():
+        augment = None
+        if options.augment is not None:
+            augment = create_augmentation(options.augment, data.info)
         torch.manual_seed(options.seed)
         model = create_model(parts.model_spec, options.model_arg, data.info.model_context())
         model = model.to(place)
@@ -206,7 +214,7 @@ def _assemble(
             data.train,
             data.val,
             parts.training,
-            augment=parts.augment,
+            augment=augment,
             group=group,
         )
 
@@ -220,16 +228,19 @@ def _open_run(
     resume: bool,
     force: bool,
 ) -> None:
-    from trainers.runs import create_run, find_run
+    from trainers.runs import create_run, find_run, write_json
 
     if resume:
-        find_run(results, run.name).write_manifest("training")
+        stored = find_run(results, run.name)
+        # Those settings were compared; the number of epochs alone may be another one now.
+        write_json(run.path / "config.json", {**stored.config(), "epochs": config["epochs"]})
+        stored.write_manifest("training")
     else:
         create_run(results, run.name, config, force=force)
     log.open(run)
 
 
-def _go_on(trainer: Trainer, run: Run, data: Data, log: TrainingLog) -> None:
+def _go_on(trainer: Trainer, run: Run, data: Data) -> None:
     from trainers.loop import resume
 
     expected = run.config().get("facts", {}).get("data_digest")
@@ -238,9 +249,8 @@ def _go_on(trainer: Trainer, run: Run, data: Data, log: TrainingLog) -> None:
             f"run {run.name} was begun on data with digest {expected[:12]}, got "
             f"{data.info.digest[:12]}\npoint --data-dir at the data of the run"
         )
-    if (run.checkpoints / "state.pt").is_file():
+    if (run.checkpoints / "state.pt").is_file():  # else it was stopped before it began
         resume(trainer, run.checkpoints)
-    log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {trainer.settings.epochs}")
 
 
 def _record(
@@ -250,14 +260,14 @@ def _record(
     options: TrainOptions,
     parts: _Parts,
     figures: bool,
-    log: TrainingLog,
 ) -> None:
     """Write what a run holds before training, beside its configuration."""
     copy_plugins(run, options, parts.model_spec)
     write_summary(run, model, data)
     if figures:
-        for path in draw_samples(run, data):
-            log.say(f"wrote {path}")
+        from commands.sample_drawing import draw_samples
+
+        draw_samples(run, data)
 
 
 def _finish(
@@ -268,26 +278,34 @@ def _finish(
     log: TrainingLog,
     *,
     figures: bool,
-    began: float,
+    seconds: float,
+    splits: Sequence[str],
 ) -> None:
     """Evaluate the final weights, say so in the manifest, and draw."""
-    from commands.evaluate import evaluate_model
+    from commands.evaluate import summary_line, write_evaluation
 
-    evaluation = evaluate_model(trainer.model, loss, data)
-    run.write_evaluation(evaluation)
+    config = run.config()
+    facts = {
+        "checkpoint_sha256": file_sha256(run.checkpoint()),
+        "loss": {"spec": config["loss"], "arguments": config["loss_arg"]},
+    }
+    evaluation = write_evaluation(
+        run, trainer.model, loss, data, log, facts=facts, figures=figures, splits=splits
+    )
     run.write_manifest(
         "finished",
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         epochs=trainer.epoch,
         best_epoch=trainer.best_epoch,
         stopped_early=trainer.stopped_early,
     )
     if figures:
-        from commands.drawing import draw_run
+        from commands.drawing import draw_training
 
-        for path in draw_run(run):
-            log.say(f"wrote {path}")
-    log.say(_summary(run, evaluation["splits"]["test"]))
+        draw_training(run)  # its title says how the training ended
+    last = evaluation["splits"]
+    name = next((name for name in ("test", "val", "train") if name in last), None)
+    log.say(f"{name} {summary_line(last[name])}; {run.path}" if name else f"trained; {run.path}")
 
 
 def check_name_or_usage(name: str) -> str:
@@ -373,12 +391,3 @@ def _estimate(trainer: Trainer, console: Console) -> None:
         f"peak memory {peak_memory() / 2**20:.0f} MiB"
     )
     console.result({"seconds": step * steps, "steps": steps, "peak_memory_bytes": peak_memory()})
-
-
-def _summary(run: Run, test: Any) -> str:
-    if test.accuracy != test.accuracy:  # a regression
-        return f"test loss {test.loss:.4f} ± {test.loss_standard_error:.4f}; {run.path}"
-    return (
-        f"test accuracy {100 * test.accuracy:.2f} ± {100 * test.accuracy_standard_error:.2f} %, "
-        f"loss {test.loss:.4f} ± {test.loss_standard_error:.4f}; {run.path}"
-    )
