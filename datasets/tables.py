@@ -34,7 +34,7 @@ def read_numbers(
         raise DataError(f"{file}: expected numbers, got an empty file") from None
     except ValueError as error:  # says what, but not in which line
         raise DataError(_first_bad_line(file, columns) or f"{file}: {error}") from None
-    values: NDArray[np.float64] = table.to_numpy()
+    values: NDArray[np.float64] = table.to_numpy(copy=True)  # its own view is read-only
     if not np.isfinite(values).all() or values.shape[1] != (columns or values.shape[1]):
         # A row that is short has been filled up with NaN.
         raise DataError(_first_bad_line(file, columns) or f"{file}: cannot be read as numbers")

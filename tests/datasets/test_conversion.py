@@ -109,7 +109,7 @@ HOLES[2, 0, 1, 1], HOLES[4, 0, 0, 0] = torch.nan, torch.inf
         ({"train": [3, 4]}, "expected sample 0 to be a pair .*, got int"),
         ({"train": [(X[0], 1), (X[1, 0], 1)]}, r"of one shape, got \(1, 4, 4\) at 0 .* at 1; pad"),
         ({"train": [(Image.new("P", (2, 2)), 1)]}, r"mode L or RGB, got P; convert"),
-        ({"train": (X, Y), "info": {"classes": 3}}, "info has no field classes; valid: class_na"),
+        ({"train": (X, Y), "info": {"classes": 3}}, "info has no field classes; valid: class_gr"),
         ({"train": (X, Y), "info": {"class_names": 3}}, "info does not fit"),
         ({"train": (X, Y), "info": {"num_classes": 3, "class_names": ["a"]}}, "one class name for"),
     ],
