@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.sam import SAM, SAMError
+from trainers.sam import RULES, SAM, SAMError
 
 LR, RHO = 0.1, 0.3
 
@@ -40,7 +40,11 @@ def gradient(w: np.ndarray, b: np.ndarray, x: np.ndarray, y: np.ndarray) -> list
 
 def perturbation(rule: str, weights: list[np.ndarray], g: list[np.ndarray]) -> list[np.ndarray]:
     # Weight first, bias second; Kwon et al. scale the weight alone.
-    t = [np.abs(weights[0]) + 0.01, np.ones(2)] if rule == "asam" else [1.0, 1.0]
+    t = {
+        "sam": [1.0, 1.0],
+        "asam": [np.abs(weights[0]) + 0.01, np.ones(2)],
+        "asam-elementwise": [np.abs(weights[0]), np.abs(weights[1])],
+    }[rule]
     norm = np.sqrt(sum(np.sum((ti * gi) ** 2) for ti, gi in zip(t, g, strict=True)))
     return [RHO * ti**2 * gi / norm for ti, gi in zip(t, g, strict=True)]
 
@@ -82,7 +86,7 @@ BASES = {
 
 @pytest.mark.parametrize("style", ["closure", "ascend-descend"])
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("rule", ["sam", "asam"])
+@pytest.mark.parametrize("rule", RULES)
 def test_steps_equal_the_papers_algorithm(rule, base, style):
     x, y, generator = data()
     model = Regression(generator)
@@ -113,6 +117,38 @@ def test_steps_equal_the_papers_algorithm(rule, base, style):
         for parameter, expected in zip(model.parameters(), weights, strict=True):
             # Six steps of a few dozen roundings of 1e-16 on values of order 1.
             np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_m_sharpness_is_the_mean_over_subsets_of_gradients_at_their_own_perturbation(rule):
+    x, y, generator = data()  # 7 samples: subsets of 3, 3 and 1
+    model = Regression(generator)
+    optimizer = SAM(model, torch.optim.SGD(model.parameters(), lr=LR), rho=RHO, rule=rule, m=3)
+    w = [p.detach().numpy().copy() for p in model.parameters()]
+    expected, mean = [0.0, 0.0], 0.0
+    for part in (slice(0, 3), slice(3, 6), slice(6, 7)):
+        xs, ys = x[part].numpy(), y[part].numpy()
+        e = perturbation(rule, w, gradient(*w, xs, ys))
+        moved = [wi + ei for wi, ei in zip(w, e, strict=True)]
+        share = len(xs) / 7
+        g = gradient(*moved, xs, ys)
+        expected = [a + share * b for a, b in zip(expected, g, strict=True)]
+        mean += share * float(np.mean((xs @ w[0].T + w[1] - ys) ** 2))
+
+    def closure_of(part: slice):
+        def closure() -> Tensor:
+            loss = nn.functional.mse_loss(model(x[part]), y[part])
+            loss.backward()
+            return loss
+
+        return closure
+
+    parts = [slice(0, 3), slice(3, 6), slice(6, 7)]
+    loss = optimizer.descent_gradient([closure_of(p) for p in parts], [3 / 7, 3 / 7, 1 / 7])
+    assert loss.item() == pytest.approx(mean, rel=1e-12)
+    for parameter, before, g in zip(model.parameters(), w, expected, strict=True):
+        assert np.array_equal(parameter.detach().numpy(), before)
+        np.testing.assert_allclose(parameter.grad.numpy(), g, rtol=0, atol=1e-13)
 
 
 def test_closed_form_on_a_quadratic():
@@ -289,6 +325,7 @@ def test_torch_schedulers_drive_it_and_its_state_is_the_bases():
 MISUSES = {
     "descend before ascend": (lambda o: o.descend(), "call ascend"),
     "ascend without gradient": (lambda o: o.ascend(), "backward"),
+    "no subsets": (lambda o: o.descent_gradient([], []), "one closure or more"),
 }
 
 
@@ -316,3 +353,5 @@ def test_base_over_other_parameters_is_refused():
     model = awkward_model()
     with pytest.raises(ValueError, match="rho"):
         SAM(model, torch.optim.SGD(model.parameters(), lr=LR), rho=-1.0)
+    with pytest.raises(ValueError, match="m of 1"):
+        SAM(model, torch.optim.SGD(model.parameters(), lr=LR), m=0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from landscape.losses import LossShapeError
 from registry import ArgumentError, PluginError, UnknownNameError
@@ -106,3 +109,37 @@ def test_refused(file, case):
     spec, arguments, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         build_loss(spec.replace("FILE", str(file)), arguments)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10])
+@pytest.mark.parametrize("s", [0.0, 0.1, 0.3])
+def test_smooth_crossentropy_is_label_smoothing_minus_a_constant(classes, s):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(4, classes, dtype=torch.float64, generator=generator)
+    targets = torch.randint(classes, (4,), generator=generator)
+    ours = build_loss("smooth-crossentropy", {"smoothing": s}, dtype=torch.float64)
+    smoothing = s * classes / (classes - 1)
+
+    def theirs(outputs):
+        return nn.functional.cross_entropy(
+            outputs, targets, label_smoothing=smoothing, reduction="none"
+        )
+
+    entropy = -sum(q * math.log(q) * n for q, n in ((1 - s, 1), (s / (classes - 1), classes - 1))
+                   if q > 0)  # fmt: skip
+    if (classes, s) == (10, 0.1):
+        assert entropy == pytest.approx(0.5448, abs=5e-5)
+    # Sums of a few terms of order 1 in float64.
+    exact = {"rtol": 0, "atol": 1e-13}
+    torch.testing.assert_close(ours(outputs, targets), theirs(outputs) - entropy, **exact)
+    mean_ours, mean_theirs = (lambda o: ours(o, targets).mean()), (lambda o: theirs(o).mean())
+    gradient, hessian = torch.func.grad, torch.func.hessian
+    torch.testing.assert_close(
+        gradient(mean_ours)(outputs), gradient(mean_theirs)(outputs), **exact
+    )
+    torch.testing.assert_close(hessian(mean_ours)(outputs), hessian(mean_theirs)(outputs), **exact)
+
+
+def test_smooth_crossentropy_refuses_a_smoothing_out_of_range():
+    with pytest.raises(LossError, match=r"smoothing in \[0, 1\], got 1.5"):
+        build_loss("smooth-crossentropy", {"smoothing": 1.5})
