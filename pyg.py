@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 EXTENSION = "intel_extension_for_pytorch"
@@ -35,7 +36,11 @@ def import_pyg() -> Any:
     if keep_out:
         sys.modules[EXTENSION] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module("torch_geometric")
+        with warnings.catch_warnings():
+            # That torch_geometric uses torch.jit is nothing a user could change.
+            warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            return importlib.import_module("torch_geometric")
     except ImportError as error:
         raise PygError(
             f"graph networks and graph data need torch-geometric: {error}\n"
