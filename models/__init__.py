@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from models import cnn as cnn  # registers its networks
+from models import cnn as cnn  # each registers its networks
+from models import densenet as densenet
+from models import ecg_attention as ecg_attention
+from models import gcn as gcn
+from models import mnist as mnist
+from models import resnet as resnet
+from models import se_cnn as se_cnn
+from models import torchvision_models as torchvision_models
+from models import vgg as vgg
+from models import wide_resnet as wide_resnet
 from models.catalogue import MODELS, ModelError, ModelFacts, model_facts
+from models.receptive_field import receptive_field
 from registry import call_with_arguments, load_factory
 
-__all__ = ["MODELS", "ModelError", "ModelFacts", "create_model", "model_facts"]
+__all__ = [
+    "MODELS",
+    "ModelError",
+    "ModelFacts",
+    "create_model",
+    "default_facts",
+    "model_facts",
+    "receptive_field",
+]
 
 
 def create_model(
@@ -27,7 +46,7 @@ def create_model(
         torch.Size([2, 26])
 
     Args:
-        spec: a name of `MODELS` or ``path/file.py:factory``.
+        spec: a name of `MODELS`, ``torchvision:NAME`` or ``path/file.py:factory``.
         arguments: the user's, by name.
         context: what is known of the data (`DataInfo.model_context`): in_channels, num_features,
             num_classes, input_shape. Those the factory names are passed unless in `arguments`.
@@ -46,3 +65,18 @@ def create_model(
             f"got {type(model).__name__}"
         )
     return model
+
+
+def default_facts(name: str) -> ModelFacts | None:
+    """Returns the facts of a registered network with its default arguments, None for a family.
+
+    The network is built without memory for its weights.
+
+    Raises:
+        UnknownNameError: no such network.
+    """
+    entry = MODELS.get(name)
+    if entry.is_family:
+        return None
+    with torch.device("meta"):
+        return model_facts(entry.factory(), entry.facts["input_shape"])

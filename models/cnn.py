@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.catalogue import MODELS, ModelError
+from models.catalogue import MODELS, image_shape
 
 
-@MODELS.register("fashion-cnn", "two 3x3 convolutions (16, 32), each pooled, and 128 units")
+@MODELS.register(
+    "fashion-cnn",
+    "two 3x3 convolutions (16, 32), each pooled, and 128 units",
+    inputs="image",
+    input_shape=(1, 28, 28),
+    datasets=("fashion-mnist", "mnist", "digits"),
+    smallest={},
+    smallest_shape=(1, 4, 4),
+)
 def fashion_cnn(
     input_shape: Sequence[int] = (1, 28, 28),
     num_classes: int = 10,
@@ -31,7 +39,15 @@ def fashion_cnn(
     return _network("fashion-cnn", (16, 32), input_shape, num_classes, in_channels)
 
 
-@MODELS.register("classifier", "one 3x3 convolution (16), pooled, and 128 units")
+@MODELS.register(
+    "classifier",
+    "one 3x3 convolution (16), pooled, and 128 units",
+    inputs="image",
+    input_shape=(1, 28, 28),
+    datasets=("fashion-mnist", "mnist"),
+    smallest={},
+    smallest_shape=(1, 4, 4),
+)
 def classifier(
     input_shape: Sequence[int] = (1, 28, 28),
     num_classes: int = 10,
@@ -60,14 +76,7 @@ def _network(
     num_classes: int,
     in_channels: int | None,
 ) -> nn.Sequential:
-    smallest = 2 ** len(widths)
-    if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
-        raise ModelError(
-            f"{name} expects images (channels, height, width) of at least "
-            f"{smallest}x{smallest}, got input_shape {tuple(input_shape)}"
-        )
-    channels, height, width = input_shape
-    channels = in_channels or channels
+    channels, height, width = image_shape(name, input_shape, in_channels, 2 ** len(widths))
     layers: list[nn.Module] = []
     for features in widths:
         layers += [nn.Conv2d(channels, features, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]

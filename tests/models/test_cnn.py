@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import MODELS, ModelError, create_model, model_facts
+from models import ModelError, create_model, model_facts
 from registry import ArgumentError, UnknownNameError
 
 
@@ -32,7 +32,7 @@ def test_facts_count_frozen_shared_and_buffers() -> None:
     assert (facts.parameters, facts.trainable, facts.buffers) == (10, 8, 5)
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", ["fashion-cnn", "classifier"])
 @pytest.mark.parametrize(
     ("shape", "classes"), [((1, 28, 28), 10), ((3, 32, 32), 100), ((1, 9, 5), 2)]
 )
@@ -50,7 +50,7 @@ def test_arguments_overrule_the_data() -> None:
     assert model(torch.zeros(1, 3, 28, 28)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", ["fashion-cnn", "classifier"])
 def test_weights_come_from_the_global_seed(name: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
