@@ -13,10 +13,12 @@ from commands.listing import list_
 from commands.plot import plot
 from commands.surface import surface
 from commands.train import train
+from commands.tune import tune
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
+    "tune": tune,
     "surface": surface,
     "hessian": hessian,
     "compare": compare,

@@ -161,7 +161,11 @@ def summary_line(split: SplitScores) -> str:
     if not split.classes:  # a regression
         return f"{loss} on {split.count:,} samples"
     accuracy = f"{100 * split.accuracy:.2f} ± {100 * split.accuracy_standard_error:.2f} %"
-    return f"accuracy {accuracy}, {loss}, macro F1 {split.macro_f1:.4f}, {split.count:,} samples"
+    groups = "".join(f" ({g.macro_f1:.4f} over {' '.join(g.classes)})" for g in split.groups)
+    return (
+        f"accuracy {accuracy}, {loss}, macro F1 {split.macro_f1:.4f}{groups}, "
+        f"{split.count:,} samples"
+    )
 
 
 def _predictions(model: nn.Module, data: Data, names: Sequence[str]) -> dict[str, Predictions]:
@@ -177,7 +181,7 @@ def _scores(
 ) -> dict[str, Any]:
     from trainers.scores import score
 
-    names, groups = data.info.class_names or None, data.provenance.get("report_groups")
+    names, groups = data.info.class_names or None, data.info.class_groups
     scores = {name: score(part, loss, names, groups) for name, part in predictions.items()}
     return {"checkpoint": "checkpoints/last.pt", "splits": scores}
 
@@ -191,7 +195,7 @@ def _write_reports(
 
     names = data.info.class_names or None
     files = [run.path / "report.txt"]
-    write_text(files[0], report(scores, f"{run.label}, test split"))
+    write_text(files[0], report(scores, f"{run.label}, test split", data.info.notes))
     if write_predictions(run.path / "predictions.csv", predictions, names):
         files.append(run.path / "predictions.csv")
     if predictions.classes:

@@ -77,7 +77,7 @@ def roc_figure(
         handles = [
             axes.plot(
                 *_steps(curve, floor),
-                label=f"{curve.name}  {with_error(curve.area, curve.standard_error)}",
+                label=f"{curve.name}:  {with_error(curve.area, curve.standard_error)}",
                 **line,
             )[0]
             for curve, line in zip(told, _lines(len(told)), strict=True)

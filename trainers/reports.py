@@ -26,7 +26,7 @@ MISSING = "-"
 LARGEST_REGRESSION = 16
 
 
-def report(scores: SplitScores, title: str = "") -> str:
+def report(scores: SplitScores, title: str = "", notes: Sequence[str] = ()) -> str:
     """Return the classification report of a split as text.
 
     Averages leave out classes where a score is undefined; the weighted ones weight by support.
@@ -34,6 +34,7 @@ def report(scores: SplitScores, title: str = "") -> str:
     Args:
         scores: Of the split; a regression has its loss alone.
         title: First line.
+        notes: Last lines: what a reader should know of the data.
     """
     lines = [line for line in (title, _loss_line(scores)) if line]
     if not scores.classes:
@@ -55,8 +56,9 @@ def report(scores: SplitScores, title: str = "") -> str:
         cells = "".join(map(_cell, means)) + _cell(math.nan)
         lines.append(f"{name + ' average':{width}}{cells}{scores.count:>9}")
     for group in scores.groups:
-        lines += ["", f"{group.name}: macro F1 {group.macro_f1:.4f} over {', '.join(group.classes)}"
-                  f" ({group.support} samples)"]  # fmt: skip
+        names = ", ".join(group.classes)
+        lines += ["", f"macro F1 {group.macro_f1:.4f} over {names} ({group.support} samples)"]
+    lines += ["", *notes] if notes else []
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from trainers.evaluation import (
 )
 from trainers.roc import auc, log_odds
 
-Groups = Mapping[str, Sequence[str]]
+Groups = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,11 @@ class GroupScores:
     """Scores of some of the classes, when all classes could be predicted.
 
     Attributes:
-        name: Name of the group.
-        classes: Names of its classes.
+        classes: Names of the classes.
         macro_f1: Mean of their F1, those where it is NaN left out.
         support: Samples of these classes.
     """
 
-    name: str
     classes: tuple[str, ...]
     macro_f1: float
     support: int
@@ -116,7 +114,7 @@ def score(
         predictions: From `predict`.
         loss: One value a sample.
         class_names: A name for each output; the indices where None.
-        groups: Names of classes whose macro F1 is wanted by itself, by the name of the group.
+        groups: Names of classes over which macro F1 is wanted beside that over all.
 
     Returns:
         The scores.
@@ -148,7 +146,7 @@ def score(
         macro_auc=_mean([c.auc for c in classes]),
         confusion=tuple(tuple(map(int, row)) for row in counts),
         classes=classes,
-        groups=tuple(_group(name, members, classes) for name, members in (groups or {}).items()),
+        groups=tuple(_group(members, classes) for members in groups or ()),
     )
 
 
@@ -208,17 +206,17 @@ def _class_scores(
     return tuple(classes)
 
 
-def _group(name: str, members: Sequence[str], classes: Sequence[ClassScores]) -> GroupScores:
+def _group(members: Sequence[str], classes: Sequence[ClassScores]) -> GroupScores:
     by_name = {scores.name: scores for scores in classes}
     unknown = [member for member in members if member not in by_name]
     if unknown or not members:
         raise ScoresError(
-            f"group {name!r}: expected classes among {', '.join(by_name)}, "
+            f"expected a group of classes among {', '.join(by_name)}, "
             f"got {', '.join(unknown) or 'none'}"
         )
     chosen = [by_name[member] for member in members]
     return GroupScores(
-        name, tuple(members), _mean([c.f1 for c in chosen]), sum(c.support for c in chosen)
+        tuple(members), _mean([c.f1 for c in chosen]), sum(c.support for c in chosen)
     )
 
 
