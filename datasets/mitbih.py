@@ -132,9 +132,7 @@ def _find(data_dir: Path, source: str, download: bool) -> Path | tuple[Path, ...
     partly = len(missing) < 3 * len(physionet.RECORDS)  # then somebody means the records
     if source != "csv" and not missing:
         return records
-    if source != "records" and pair is not None and not partly:
-        return pair
-    if source == "csv" and pair is not None:
+    if pair is not None and (source == "csv" or (source == "auto" and not partly)):
         return pair
     if download and source != "csv":
 
@@ -149,6 +147,8 @@ def _find(data_dir: Path, source: str, download: bool) -> Path | tuple[Path, ...
         "records": f"{shown} in {records} ({physionet.ADDRESS}, or --download)",
         "csv": f"{' and '.join(beat_csv.ROWS)} in {folders[0]} or {data_dir} ({beat_csv.ADDRESS})",
     }
+    if pair is not None:
+        wanted["csv"] = "take the CSV pair with source=csv"
     names = ["records", "csv"] if source == "auto" else [source]
     raise DataMissingError("mitbih: expected " + "\nor ".join(wanted[name] for name in names))
 

@@ -8,12 +8,12 @@ import pytest
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder with real data, in the layout torchvision's loaders read."""
+    """The folder with real data, in the layout that the data sets look for."""
     named = os.environ.get("ISOLOSS_DATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(
-            f"needs real data (MNIST/raw, FashionMNIST/raw, ..): no folder {folder}; "
+            f"needs real data (MNIST/raw, TUDataset, mitdb, ..): no folder {folder}; "
             f"point ISOLOSS_DATA at one"
         )
     return folder
