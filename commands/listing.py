@@ -37,22 +37,13 @@ def list_(
 
 def _entries(what: str) -> list[dict[str, Any]]:
     if what == "models":
-        from models import MODELS, model_facts
-
-        return [
-            {
-                "name": entry.name,
-                "parameters": f"{model_facts(entry.factory()).parameters:,}",
-                "description": entry.description,
-            }
-            for entry in MODELS
-        ]
+        return _models()
     if what == "data":
         from datasets import DATASETS
 
         return [
             {
-                "name": entry.name,
+                "name": entry.usage,
                 "default model": entry.facts["default_model"],
                 "description": entry.description,
             }
@@ -63,6 +54,25 @@ def _entries(what: str) -> list[dict[str, Any]]:
 
     entries = OPTIMIZERS if what == "optimizers" else LOSSES
     return [{"name": entry.name, "description": entry.description} for entry in entries]
+
+
+def _models() -> list[dict[str, Any]]:
+    """Networks as they are by default; the receptive field in pixels, where it applies."""
+    from models import MODELS, default_facts
+
+    rows = []
+    for entry in MODELS:
+        facts = default_facts(entry.name)
+        field = "" if facts is None or facts.receptive_field is None else facts.receptive_field
+        rows.append(
+            {
+                "name": entry.usage,
+                "parameters": "" if facts is None else f"{facts.parameters:,}",
+                "field": field,
+                "description": entry.description,
+            }
+        )
+    return rows
 
 
 def _runs(results: Path) -> list[dict[str, Any]]:

@@ -23,9 +23,6 @@ from trainers.checkpoints import load_into, load_weights, save_weights
 from trainers.losses import build_loss
 from trainers.runs import CHECKPOINTS, Run, check_name, create_run, find_run, newest_run
 
-# Largest batch that data is handed over in; problems cut it as their plan says.
-HANDOVER_BATCH = 10_000
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -89,7 +86,7 @@ class Subject:
         return Problem(
             self.model,
             self.loss,
-            list(part.batches(HANDOVER_BATCH)),
+            list(part.batches(part.handover_batch)),
             bn=bn,
             bn_batch=bn_batch,
             device=device,
