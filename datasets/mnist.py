@@ -13,22 +13,36 @@ from datasets.catalogue import DATASETS, DataError, DataMissingError
 from datasets.downloads import download_files
 from datasets.info import DataInfo, Normalisation
 
+# Mean and standard deviation of all train pixels divided by 255.
+DIGITS = (0.1307, 0.3081)
+CLOTHES = (0.2860, 0.3530)
+
 
 @DATASETS.register(
     "mnist", "70,000 handwritten digits, 28x28 (LeCun et al. 1998)", default_model="fashion-cnn"
 )
-def mnist(data_dir: Path, download: bool = False) -> dict[str, Any]:
-    """Loads MNIST, (1, 28, 28), normalised by mean 0.1307 and standard deviation 0.3081.
+def mnist(
+    data_dir: Path, mean: float = DIGITS[0], std: float = DIGITS[1], download: bool = False
+) -> dict[str, Any]:
+    """Loads MNIST, (1, 28, 28), normalised as (pixel / 255 - mean) / std.
+
+    Args:
+        data_dir: holds ``MNIST/raw``.
+        mean: that of the train split unless given.
+        std: likewise.
+        download: whether missing files may be fetched.
 
     Raises:
         DataMissingError: names the files, the folder and where to get them.
-        DataError: a truncated or foreign file.
+        DataError: a truncated or foreign file, or a normalisation that is none.
         DownloadError: asked to fetch them and could not.
     """
     from torchvision.datasets import MNIST  # torchvision takes a second to import
 
     names = tuple(str(digit) for digit in range(10))
-    return _load(MNIST, "mnist", data_dir, download, names, mean=0.1307, std=0.3081)
+    return _load(
+        MNIST, "mnist", data_dir, download, names, _normalisation("mnist", (mean, std), DIGITS)
+    )
 
 
 @DATASETS.register(
@@ -36,18 +50,37 @@ def mnist(data_dir: Path, download: bool = False) -> dict[str, Any]:
     "70,000 articles of clothing, 28x28 (Xiao et al. 2017)",
     default_model="fashion-cnn",
 )
-def fashion_mnist(data_dir: Path, download: bool = False) -> dict[str, Any]:
-    """Loads Fashion-MNIST, (1, 28, 28), normalised by mean 0.2860, standard deviation 0.3530.
+def fashion_mnist(
+    data_dir: Path, mean: float = CLOTHES[0], std: float = CLOTHES[1], download: bool = False
+) -> dict[str, Any]:
+    """Loads Fashion-MNIST, (1, 28, 28), normalised as (pixel / 255 - mean) / std.
+
+    Args:
+        data_dir: holds ``FashionMNIST/raw``.
+        mean: that of the train split unless given; 0.5 with std 0.5 makes pixels -1 to 1.
+        std: likewise.
+        download: whether missing files may be fetched.
 
     Raises:
         DataMissingError: names the files, the folder and where to get them.
-        DataError: a truncated or foreign file.
+        DataError: a truncated or foreign file, or a normalisation that is none.
         DownloadError: asked to fetch them and could not.
     """
     from torchvision.datasets import FashionMNIST
 
     names = tuple(FashionMNIST.classes)
-    return _load(FashionMNIST, "fashion-mnist", data_dir, download, names, mean=0.2860, std=0.3530)
+    normalisation = _normalisation("fashion-mnist", (mean, std), CLOTHES)
+    return _load(FashionMNIST, "fashion-mnist", data_dir, download, names, normalisation)
+
+
+def _normalisation(
+    name: str, chosen: tuple[float, float], usual: tuple[float, float]
+) -> Normalisation:
+    mean, std = chosen
+    if not (math.isfinite(mean) and 0 < std < math.inf):
+        raise DataError(f"{name}: expected a finite mean and a std above 0, got {mean} and {std}")
+    whose = "usual values of the train split" if chosen == usual else "mean and std as given"
+    return Normalisation((mean,), (std,), f"pixels divided by 255; {whose}")
 
 
 def _load(
@@ -56,8 +89,7 @@ def _load(
     data_dir: Path,
     download: bool,
     class_names: tuple[str, ...],
-    mean: float,
-    std: float,
+    normalisation: Normalisation,
 ) -> dict[str, Any]:
     folder = Path(data_dir) / source.__name__ / "raw"
     files = [folder / archive.removesuffix(".gz") for archive, _ in source.resources]
@@ -72,9 +104,6 @@ def _load(
         )
     for file in files:
         _check_idx(file)
-    normalisation = Normalisation(
-        (mean,), (std,), "pixels divided by 255; usual values of the train split"
-    )
 
     def split(train: bool) -> tuple[Tensor, Tensor]:
         loaded = source(str(data_dir), train=train)

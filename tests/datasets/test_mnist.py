@@ -44,6 +44,19 @@ def test_small_files_are_read_and_normalised(small: Path) -> None:
     assert (data.info.normalisation.mean, data.info.normalisation.std) == ((0.1307,), (0.3081,))
 
 
+def test_another_normalisation_is_applied_and_stated(small: Path) -> None:
+    data = load_data("mnist", {"mean": 0.5, "std": 0.5}, small)
+    raw = (torch.arange(20 * 784) % 251).view(20, 1, 28, 28)
+    torch.testing.assert_close(data.test.inputs, raw / 127.5 - 1)
+    stated = data.info.normalisation
+    assert stated is not None
+    assert (stated.mean, stated.std) == ((0.5,), (0.5,))
+    assert "as given" in stated.source
+    for wrong in ({"std": 0}, {"std": -0.5}, {"mean": float("nan")}):
+        with pytest.raises(DataError, match="mnist: expected a finite mean and a std above 0"):
+            load_data("mnist", wrong, small)
+
+
 @pytest.mark.parametrize(
     ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
 )
