@@ -63,22 +63,26 @@ def train(
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option("--augment", help="Augmentation of training batches; none where left out."),
+        typer.Option("--augment", help="Augmentation of training images, such as affine. [none]"),
     ] = None,
     optimizer: Annotated[
         str | None, typer.Option("--optimizer", help="A name of `list optimizers`. [sgd]")
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Base of sam, asam.. : sgd, adam, adamw or rmsprop. [sgd]"),
+        typer.Option("--base", help="Base of sam and its kin: sgd, adam, adamw or rmsprop. [sgd]"),
     ] = None,
     rho: Annotated[
         float | None,
-        typer.Option("--rho", help="Radius of sam, asam, asam-elementwise. [0.05, 0.5, 2]"),
+        typer.Option(
+            "--rho", help="Of sam, asam, asam-elementwise, grad-shift. [0.05, 0.5, 2, 0.05]"
+        ),
     ] = None,
     m: Annotated[
         int | None,
-        typer.Option("--m", min=1, help="Samples that share one perturbation of sam.. [the batch]"),
+        typer.Option(
+            "--m", min=1, help="Samples that share one perturbation in sam and kin. [the batch]"
+        ),
     ] = None,
     lr: Annotated[
         float | None, typer.Option("--lr", help="Learning rate. [sgd 0.05, all others 0.001]")
@@ -118,7 +122,9 @@ def train(
     checkpoint_every: Annotated[
         int | None,
         typer.Option(
-            "--checkpoint-every", min=1, help="Keep the weights of every N-th epoch, and of none."
+            "--checkpoint-every",
+            min=1,
+            help="Keep the initial weights and those of every N-th epoch.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -165,6 +171,8 @@ def train(
     """Train a network and leave a run: weights, configuration, history, scores and curves.
 
     For example: train --dataset mnist --data-dir data --model fashion-cnn --optimizer sam --run a
+
+    On several processes (mind the "--"): torchrun --nproc-per-node 2 -- cli.py train --run a
     """
     console = Console(as_json)
     given = {

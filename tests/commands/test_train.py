@@ -102,7 +102,8 @@ def test_killed_before_the_first_epoch_begins_again(tmp_path):
 @pytest.mark.slow
 def test_two_processes_leave_one_run_equal_to_that_of_one(tmp_path):
     arguments = ("--run", "a", "--epochs", 2, "--optimizer", "sam", "--json")
-    prefix = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    # After "--", or torchrun takes --run for an abbreviation of options of its own.
+    prefix = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
     two = launch(*arguments, results=tmp_path / "two", prefix=prefix)
     assert two.returncode == 0, two.stderr
     assert json.loads(two.stdout)["run"] == "a"
@@ -168,9 +169,10 @@ def test_the_summary_disturbs_neither_generator_nor_network(tmp_path):
 
 
 def test_options_reach_the_training_and_the_stored_configuration(tmp_path):
-    assert train("--run", "a", "--epochs", 2, "--optimizer", "asam-elementwise",
-                 "--base", "rmsprop", "--m", 16, "--schedule", "halve", "--schedule-arg", "every=1", "--warmup",
-                 "2steps", "--clip", 0.5, "--amp", "bf16", results=tmp_path) == 0  # fmt: skip
+    assert train("--run", "a", "--epochs", 2, "--optimizer", "asam-elementwise", "--base",
+                 "rmsprop", "--m", 16, "--schedule", "halve", "--schedule-arg", "every=1",
+                 "--warmup", "2steps", "--clip", 0.5, "--amp", "bf16",
+                 results=tmp_path) == 0  # fmt: skip
     run = Run(tmp_path / "runs" / "a")
     expected = {"optimizer": "asam-elementwise", "base": "rmsprop", "rho": 2.0, "m": 16,
                 "lr": 1e-3, "momentum": 0.0, "schedule": "halve", "schedule_arg": {"every": 1},

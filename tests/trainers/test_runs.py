@@ -156,3 +156,27 @@ def test_the_reader_is_free_of_torch(tmp_path):
     )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_checkpoints_of_epochs_are_listed_in_order(tmp_path):
+    run = create_run(tmp_path, "one", CONFIG)
+    assert run.epoch_checkpoints() == {}
+    for name in (
+        "last",
+        "state",
+        "epoch-0010",
+        "epoch-0000",
+        "epoch-0002",
+        "epoch-10000",
+        "epoch-x",
+    ):
+        (run.checkpoints / f"{name}.pt").write_bytes(b"")
+    found = run.epoch_checkpoints()
+    assert list(found) == [0, 2, 10, 10_000]
+    assert found[2] == run.checkpoint("epoch-0002") == run.checkpoints / "epoch-0002.pt"
+    with pytest.raises(RunError, match=r"no checkpoint epoch-0003.pt .*\n.*python cli.py train"):
+        run.checkpoint("epoch-0003")
+    with pytest.raises(RunError, match="last, best or epoch-N, got 'epoch-x'"):
+        run.checkpoint("epoch-x")
+    with pytest.raises(RunError, match=r"make it with: python cli\.py train --run two"):
+        find_run(tmp_path, "two")
