@@ -42,7 +42,7 @@ class TrialResult:
     """What came of a trial.
 
     Attributes:
-        state: "complete"; "failed" where training diverged, ran out of memory or its process was
+        state: "complete"; "failed" where training diverged, ran out of memory, or its process was
             ended; "refused" where the options do not go together; "interrupted"; or "broken" for
             any other error of a process of its own.
         reason: Why it is not complete.
@@ -70,7 +70,7 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
     """
     import torch
 
-    from commands.train import train_run
+    from commands.training import train_run
     from trainers.runs import Run
 
     assert options.run is not None
@@ -109,6 +109,8 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
             "expected a classification, as trials are judged by their validation accuracy, got "
             f"data without class labels: {options.dataset}"
         )
+    if scores["loss"] is None:  # NaN or infinite
+        return TrialResult("failed", "the validation loss is not finite")
     (run.checkpoints / "state.pt").unlink(missing_ok=True)  # nothing to resume
     return TrialResult(
         "complete",
