@@ -22,8 +22,8 @@ from trainers.evaluation import Predictions
 from trainers.reports import misclassified
 from trainers.runs import Run
 
-LARGEST_GRID = 32
-SERIES_IN_GRID = 12
+IMAGES = 32  # in one figure
+SERIES = 12
 LARGEST_SERIES = 12  # channels; more are no series that one could read
 LONGEST_NAME = 14  # characters that fit above a sample
 
@@ -44,14 +44,13 @@ def draw_misclassified(
     """
     if not predictions.classes:
         return []
-    chosen = misclassified(predictions, LARGEST_GRID)
+    chosen = misclassified(predictions, _room(data))
     shown = _shown(data, data.test, chosen) if len(chosen) else None
     if shown is None:
         why = "samples are neither images nor series" if len(chosen) else "no sample is"
         console.say(f"no figure of misclassified samples: {why}")
         return []
     samples, notes = shown
-    chosen = chosen[: len(samples)]
     names = data.info.class_names or range(predictions.outputs.shape[1])
     confidence = predictions.probabilities().amax(1)
     guesses = predictions.guesses()
@@ -81,18 +80,22 @@ def draw_samples(run: Run, data: Data) -> list[Path]:
     Returns:
         The files; none for samples that are neither images nor series.
     """
-    indices = _some_of_each(data.train.targets, LARGEST_GRID)
+    indices = _some_of_each(data.train.targets, _room(data))
     shown = _shown(data, data.train, indices)
     if shown is None:
         return []
     samples, notes = shown
-    targets = data.train.targets[_some_of_each(data.train.targets, len(samples))]
     names = data.info.class_names
-    titles = [_short(names[int(t)]) if names else _value(t) for t in targets]
+    titles = [_short(names[int(t)]) if names else _value(t) for t in data.train.targets[indices]]
     title = f"{run.label}: samples of the training split"
     return save_figure(
         samples_figure(samples, titles, title=title, notes=notes), run.path / "samples"
     )
+
+
+def _room(data: Data) -> int:
+    """How many samples a figure has room for."""
+    return SERIES if len(data.info.input_shape) == 2 else IMAGES
 
 
 def _some_of_each(targets: Tensor, count: int) -> Tensor:
@@ -111,7 +114,7 @@ def _shown(data: Data, split: Split, indices: Tensor) -> tuple[np.ndarray, list[
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         return None
     if inputs.ndim == 3 and inputs.shape[2] <= LARGEST_SERIES:
-        return data.info.denormalise(inputs[:SERIES_IN_GRID]).numpy(), []
+        return data.info.denormalise(inputs).numpy(), []
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
         return None
     images = data.info.denormalise(inputs).numpy()

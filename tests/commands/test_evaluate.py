@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import cli
-from commands import sample_drawing
+from commands import drawing, sample_drawing
 from commands.console import Console
 from commands.evaluate import evaluate_model, write_evaluation
 from commands.sample_drawing import draw_samples
@@ -63,6 +63,20 @@ def files(run):
 @pytest.fixture
 def run(tmp_path):
     return create_run(tmp_path, "a", {"label": "Run A"})
+
+
+@pytest.fixture
+def blank(monkeypatch):
+    """Figures are drawn, and written as empty files: rendering takes most of a test."""
+
+    def save(figure, stem):
+        paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "pdf")]
+        for path in paths:
+            path.touch()
+        return paths
+
+    for module in (drawing, sample_drawing):
+        monkeypatch.setattr(module, "save_figure", save)
 
 
 def test_images(run, monkeypatch):
@@ -126,7 +140,7 @@ def short(name):
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
-def test_what_an_earlier_evaluation_left_does_not_stay(run):
+def test_what_an_earlier_evaluation_left_does_not_stay(run, blank):
     shape = (1, 4, 4)
     data, _ = make_data(shape)
     write_evaluation(run, linear(shape), LOSS, data, Recorder())
@@ -149,7 +163,7 @@ def test_what_an_earlier_evaluation_left_does_not_stay(run):
     assert set(run.evaluation()["splits"]) == {"train"}
 
 
-def test_series_are_drawn_and_rows_of_a_table_are_not(run):
+def test_series_are_drawn_and_rows_of_a_table_are_not(run, blank):
     for shape, pictures in (((20, 1), {"misclassified.png", "samples.png"}), ((20,), set())):
         data, _ = make_data(shape)
         for path in run.path.glob("*.p*"):
@@ -157,6 +171,23 @@ def test_series_are_drawn_and_rows_of_a_table_are_not(run):
         write_evaluation(run, linear(shape), LOSS, data, Recorder())
         draw_samples(run, data)
         assert files(run) == CLASSIFIER | pictures
+
+
+@pytest.mark.parametrize(("shape", "count"), [((20, 1), 12), ((3, 4, 4), 32)])
+def test_samples_of_training_have_the_names_of_their_classes(run, monkeypatch, shape, count):
+    data, _ = make_data(shape)
+    drawn = []
+    monkeypatch.setattr(
+        sample_drawing, "samples_figure", lambda *arguments, **texts: drawn.append(arguments)
+    )
+    monkeypatch.setattr(sample_drawing, "save_figure", lambda *arguments: [])
+    draw_samples(run, data)
+    samples, titles = drawn[0]
+    assert titles == [short(name) for name in NAMES[:2] for _ in range(count // 2)]
+    y = data.train.targets
+    of_class = [data.train.inputs[y == k][: count // 2] for k in (0, 1)]
+    expected = torch.cat(of_class).numpy()
+    np.testing.assert_allclose(samples, expected if len(shape) == 2 else scaled(expected))
 
 
 def test_a_regression_has_its_loss_and_its_predictions(run):
@@ -171,7 +202,7 @@ def test_a_regression_has_its_loss_and_its_predictions(run):
     np.testing.assert_allclose([float(x) for x in lines[1].split(",")], expected, rtol=1e-6)
 
 
-def test_graphs_are_scored_and_have_no_picture(run):
+def test_graphs_are_scored_and_have_no_picture(run, blank):
     pytest.importorskip("torch_geometric")
 
     class Sum(nn.Module):
