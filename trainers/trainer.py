@@ -176,22 +176,21 @@ class Trainer:
     def _validate(self) -> tuple[float, float]:
         if self.validation is None:
             return math.nan, math.nan
-        part = _Part(self.validation, self.group.shard(torch.arange(len(self.validation))))
-        loss, accuracy = (
-            (0.0, 0.0)
-            if not len(part)
-            else mean_scores(
-                self.model,
-                self.loss,
-                part if self.group.size > 1 else self.validation,
-                batch_size=self.settings.evaluation_batch,
-                channels_last=self.settings.channels_last,
-            )
-        )
         if self.group.size == 1:
-            return loss, accuracy
+            return self._scores(self.validation)
+        part = _Part(self.validation, self.group.shard(torch.arange(len(self.validation))))
+        loss, accuracy = self._scores(part) if len(part) else (0.0, 0.0)
         total, hits = self.group.sum([loss * len(part), accuracy * len(part)])
         return total / len(self.validation), hits / len(self.validation)
+
+    def _scores(self, split: Split) -> tuple[float, float]:
+        return mean_scores(
+            self.model,
+            self.loss,
+            split,
+            batch_size=self.settings.evaluation_batch,
+            channels_last=self.settings.channels_last,
+        )
 
     def _step(self, subsets: list[Batch], samples: int, where: str) -> tuple[float, float]:
         """Take one step; return the sums of losses and of hits at the weights it starts from."""
