@@ -9,24 +9,32 @@ from figures.comparison import (
 from figures.confusion import confusion_figure
 from figures.curve import curve_figure
 from figures.density import density_figure
+from figures.roc import RocSeries, roc_figure
+from figures.samples import samples_figure
 from figures.scale import Scale, shared_scale
 from figures.style import FigureError, save_figure
 from figures.surface import KINDS, surface_figure
 from figures.training import training_figure
+from figures.trials import Trial, trials_figure
 
 __all__ = [
     "KINDS",
     "ComparisonRow",
     "FigureError",
+    "RocSeries",
     "Scale",
+    "Trial",
     "comparison_figure",
     "comparison_table",
     "confusion_figure",
     "curve_figure",
     "density_figure",
     "formatted_table",
+    "roc_figure",
+    "samples_figure",
     "save_figure",
     "shared_scale",
     "surface_figure",
     "training_figure",
+    "trials_figure",
 ]
