@@ -44,7 +44,7 @@ LossOption = Annotated[
     typer.Option(
         "--loss",
         "--loss_name",
-        help="Loss: cross-entropy, mse, or file.py:function; the run's own.",
+        help="Loss: a name of `list losses`, or file.py:function; the run's own where left out.",
     ),
 ]
 LossArgOption = Annotated[

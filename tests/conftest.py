@@ -3,6 +3,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Set before torch is imported, here and in the processes that tests start: one thread a worker, or
+# the workers get into each other's way. The order of sums, and so the last bits, do not depend on
+# the machine then, either.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 

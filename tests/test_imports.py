@@ -20,8 +20,8 @@ ALLOWED = {
     "datasets": {"registry", "pyg"},
     "trainers": {"registry", "landscape"},
     "figures": {"landscape.store", "hessian.store", "trainers.runs"},
-    "commands": {"registry", "plugins", "pyg", "landscape", "hessian", "models", "datasets", "trainers",
-                 "figures"},
+    "commands": {"registry", "plugins", "pyg", "landscape", "hessian", "models", "datasets",
+                 "trainers", "figures"},
     "cli": {"commands", "plugins"},
 }  # fmt: skip
 

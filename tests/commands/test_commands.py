@@ -22,7 +22,18 @@ from trainers.runs import Run
 
 HOUSE = Path(__file__).resolve().parents[2]
 GRID = ("--x=-1:1:5", "--y=-1:1:3", "--samples", "60")
-CURVATURE = ("--samples", "60", "--top", "2", "--probes", "2", "--steps", "8", "--trace-budget", "16")
+CURVATURE = (
+    "--samples",
+    "60",
+    "--top",
+    "2",
+    "--probes",
+    "2",
+    "--steps",
+    "8",
+    "--trace-budget",
+    "16",
+)
 
 
 def run_command(*arguments, results):
