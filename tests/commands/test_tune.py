@@ -150,9 +150,9 @@ def test_options_that_do_not_go_together_end_the_search(tune, capsys):
 
 def test_trials_in_processes_of_their_own(tune):
     width = ("model_arg.width=choice:4,13",)
-    assert tune("--trials", 3, "--jobs", 2, "--no-figures", search=width) == 0
+    assert tune("--trials", 2, "--jobs", 2, "--no-figures", search=width) == 0
     table = rows(tune.folder / "a")
-    assert len(table) == 3
+    assert len(table) == 2
     for row in table:  # a process that was killed takes its trial with it, and no other
         killed = row["model_arg.width"] == "13"
         assert row["state"] == ("failed" if killed else "complete")
