@@ -131,7 +131,7 @@ def measure(run: Run) -> Measured:
 
 def differences_between(measured: Sequence[Measured]) -> list[str]:
     """Name what was measured differently, as `surface dtype: run float32, other float64`."""
-    found: list[str] = []
+    found = [text for m in measured if (text := _other_weights(m))]
     for kind in ("surface", "curve", "hessian"):
         keys = COMPARED if kind == "hessian" else COMPARED | COMPARED_OF_SURFACES
         settings = {
@@ -144,6 +144,24 @@ def differences_between(measured: Sequence[Measured]) -> list[str]:
                 shown = ", ".join(f"{run} {_short(value)}" for run, value in values.items())
                 found.append(f"{kind} {name}: {shown}")
     return found
+
+
+def _other_weights(m: Measured) -> str:
+    """Say where what was measured of one run is of different weights (trained on, or best)."""
+    from trainers.runs import RunError
+
+    weights = {
+        kind: stored.settings.get("checkpoint_sha256")
+        for kind in ("surface", "curve", "hessian")
+        if (stored := getattr(m, kind)) is not None
+    }
+    with suppress(RunError):
+        weights["test accuracy"] = m.run.evaluation().get("checkpoint_sha256")
+    known = {kind: digest for kind, digest in weights.items() if digest is not None}
+    if len(set(known.values())) < 2:
+        return ""
+    shown = ", ".join(f"{kind} {digest[:8]}" for kind, digest in known.items())
+    return f"weights measured of {m.run.name}: {shown}"
 
 
 def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> list[Run]:
