@@ -11,7 +11,7 @@ from commands.console import Console
 from commands.errors import UsageError
 from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
 
-WHAT = ("models", "data", "optimizers", "losses", "runs")
+WHAT = ("models", "data", "optimizers", "schedules", "losses", "augmentations", "runs")
 
 
 def list_(
@@ -19,7 +19,7 @@ def list_(
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """List networks, data sets, optimizers, losses or runs, a line each."""
+    """List what can be asked for, or the runs that are there, a line each."""
     console = Console(as_json)
     if what not in WHAT:
         raise UsageError(f"expected one of {', '.join(WHAT)}, got {what!r}")
@@ -49,11 +49,18 @@ def _entries(what: str) -> list[dict[str, Any]]:
             }
             for entry in DATASETS
         ]
+    from datasets import AUGMENTATIONS
     from trainers.losses import LOSSES
     from trainers.optimizers import OPTIMIZERS
+    from trainers.schedules import SCHEDULES
 
-    entries = OPTIMIZERS if what == "optimizers" else LOSSES
-    return [{"name": entry.name, "description": entry.description} for entry in entries]
+    registry = {
+        "optimizers": OPTIMIZERS,
+        "schedules": SCHEDULES,
+        "losses": LOSSES,
+        "augmentations": AUGMENTATIONS,
+    }[what]
+    return [{"name": entry.name, "description": entry.description} for entry in registry]
 
 
 def _models() -> list[dict[str, Any]]:
