@@ -15,7 +15,7 @@ import typer
 
 from commands.console import Console
 from commands.errors import CommandError, UsageError
-from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
+from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption, check_name_or_usage
 
 if TYPE_CHECKING:
     from figures.comparison import ComparisonRow
@@ -36,7 +36,7 @@ COMPARED = {
 COMPARED_OF_SURFACES = {
     f"{what} of {axis}": ("directions", axis, what)
     for axis in "xy"
-    for what in ("kind", "normalisation", "ignore", "seed")
+    for what in ("kind", "normalisation", "ignore", "seed", "orthogonal")
 }
 
 
@@ -98,7 +98,7 @@ def compare_runs(
             "measure them again with the same options, or print the differences with --force"
         )
     rows = [_row(m) for m in measured]
-    notes = [f"measured differently: {text}" for text in differences]
+    notes = [f"measured differently: {text}" for text in differences] + _other_grids(measured)
     folder = out or results / "comparisons" / "_".join(run.name for run in runs)
     paths = save_figure(comparison_figure(rows, notes=notes), folder / "comparison")
     table, printed = comparison_table(rows), formatted_table(rows)
@@ -132,6 +132,7 @@ def measure(run: Run) -> Measured:
 def differences_between(measured: Sequence[Measured]) -> list[str]:
     """Name what was measured differently, as `surface dtype: run float32, other float64`."""
     found = [text for m in measured if (text := _other_weights(m))]
+    found += _other_losses(measured)
     for kind in ("surface", "curve", "hessian"):
         keys = COMPARED if kind == "hessian" else COMPARED | COMPARED_OF_SURFACES
         settings = {
@@ -164,13 +165,40 @@ def _other_weights(m: Measured) -> str:
     return f"weights measured of {m.run.name}: {shown}"
 
 
+def _other_grids(measured: Sequence[Measured]) -> list[str]:
+    """Say where surfaces or curves span different ranges, which may be compared all the same."""
+    found = []
+    for kind in ("surface", "curve"):
+        grids = {
+            m.run.name: " ".join(filter(None, _at(stored.settings, ("grid",)).values()))
+            for m in measured
+            if (stored := getattr(m, kind)) is not None and _at(stored.settings, ("grid",))
+        }
+        if len(set(grids.values())) > 1:
+            found.append(f"{kind} grids: {', '.join(f'{r} {g}' for r, g in grids.items())}")
+    return found
+
+
+def _other_losses(measured: Sequence[Measured]) -> list[str]:
+    """Say where the test scores are means of different losses."""
+    from trainers.runs import RunError
+
+    losses = {}
+    for m in measured:
+        with suppress(RunError):
+            losses[m.run.name] = json.dumps(m.run.evaluation().get("loss"), sort_keys=True)
+    if len(set(losses.values())) < 2:
+        return []
+    return [f"loss of the test scores: {', '.join(f'{r} {_short(v)}' for r, v in losses.items())}"]
+
+
 def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> list[Run]:
     from trainers.runs import find_run, list_runs
 
     if names:
         if len(set(names)) != len(names):
             raise UsageError(f"expected each run once, got {' '.join(names)}")
-        return [find_run(results, name) for name in names]
+        return [find_run(results, check_name_or_usage(name, "RUN")) for name in names]
     there = sorted(list_runs(results), key=lambda run: run.path.stat().st_mtime_ns)[-2:]
     if len(there) == 2:
         console.say(f"the two newest runs: {there[0].name} and {there[1].name}")
@@ -180,7 +208,9 @@ def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> lis
     from commands.demo import DEMO_RUNS, measure_demo_run
 
     console.say(f"no run in {results}: training SGD and SAM on the digits first")
-    return [measure_demo_run(DEMO_RUNS[name], results, console) for name in ("sgd", "sam")]
+    return [
+        measure_demo_run(DEMO_RUNS[name], results, console.of_part()) for name in ("sgd", "sam")
+    ]
 
 
 def _row(m: Measured) -> ComparisonRow:

@@ -33,6 +33,10 @@ class Console:
 
             print(json.dumps(to_json(content), indent=2, allow_nan=False), flush=True)
 
+    def of_part(self) -> Console:
+        """Return the console of a part of this command: its result is not printed by itself."""
+        return _Silent(as_json=True) if self.as_json else self
+
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
         """Show a bar with rate and remaining time on a terminal; None elsewhere.
@@ -69,3 +73,10 @@ class Console:
         with Progress(*columns, console=RichConsole(stderr=True)) as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Silent(Console):
+    """Says nothing: the whole command prints one result."""
+
+    def result(self, content: dict[str, Any]) -> None:
+        """Print nothing."""

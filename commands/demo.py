@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commands.compare import compare_runs
 from commands.console import Console
@@ -40,7 +40,7 @@ def demo(
     console = Console(as_json)
     began = time.monotonic()
     runs = [
-        measure_demo_run(options, results, _Silent() if as_json else console, force)
+        measure_demo_run(options, results, console.of_part(), force)
         for options in DEMO_RUNS.values()
     ]
     folder = compare_runs(runs, results, console)
@@ -75,16 +75,6 @@ def measure_demo_run(
     surface_of(subject, SURFACE, console, force=force)
     hessian_of(subject, HESSIAN, console, force=force)
     return run
-
-
-class _Silent(Console):
-    """Says nothing at all: the parts of a command whose result is printed once, as JSON."""
-
-    def __init__(self) -> None:
-        super().__init__(as_json=True)
-
-    def result(self, content: dict[str, Any]) -> None:
-        """Print nothing."""
 
 
 def _findings(runs: list[Run]) -> list[str]:

@@ -31,7 +31,7 @@ def draw_training(run: Run) -> list[Path]:
     """Draw the training curves of a run; none for imported weights."""
     if not (run.path / "history.json").is_file() or not run.history():
         return []
-    return save_figure(training_figure([run]), run.path / "training")
+    return save_figure(training_figure([run], title=run.label), run.path / "training")
 
 
 def draw_evaluation(run: Run) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,7 @@ from commands.options import (
     RunName,
     SamplesOption,
     SeedOption,
+    check_out,
     peak_memory,
     resolve_device,
     resolve_dtype,
@@ -180,12 +182,20 @@ def hessian_of(
     from hessian import HessianOperator
     from hessian.store import read_hessian
     from landscape import Plan
-    from landscape.store import SettingsDifferError, differing
+    from landscape.files import FileError
+    from landscape.store import refuse_other_function, refuse_other_settings
+    from landscape.vectors import digest
 
     path = out or subject.run.path / "hessian.h5"
+    check_out(path)
     stored: HessianData | None = None
     if path.exists() and not force and not estimate:
         stored = read_hessian(path)
+        if "plan" not in stored.settings:
+            raise FileError(
+                f"expected a file that this command made, got {path} without its settings\n"
+                "write to another file (--out FILE), or start over (--force)"
+            )
     problem = subject.problem(
         options.split,
         sample_count(options.samples, len(subject.split(options.split))),
@@ -197,7 +207,6 @@ def hessian_of(
     )
     if options.batch_size is not None:
         problem.plan = dataclasses.replace(problem.plan, product_batch=options.batch_size)
-    problem.plan.apply()
     size = sum(tensor.numel() for tensor in problem.parameters.values())
     if max(options.top, options.smallest) > size:
         raise UsageError(f"--top, --smallest: the network has {size} parameters, no more pairs")
@@ -211,6 +220,9 @@ def hessian_of(
         "sample_seed": SAMPLE_SEED,
         "samples": problem.count,
         "digest": problem.digest,
+        "weights_sha256": digest(problem.parameters),
+        "buffers_sha256": problem.buffers_digest,
+        "loss_at_weights": problem.evaluate().loss,
         "bn": problem.bn,
         "bn_batch": problem.bn_batch if problem.bn != "eval" else None,
         "dtype": options.dtype,
@@ -224,13 +236,9 @@ def hessian_of(
         },
     }  # fmt: skip
     if stored is not None:
-        differences = differing(stored.settings, settings)
-        if differences:
-            raise SettingsDifferError(
-                f"expected {path} to hold this computation, but it differs in "
-                f"{'; '.join(differences[:4])}{' ..' if len(differences) > 4 else ''}\n"
-                "write elsewhere with --out FILE, or start over with --force"
-            )
+        refuse_other_settings(path, stored.settings, settings)
+        before = stored.settings.get("loss_at_weights", math.nan)
+        refuse_other_function(path, "a loss of", [before], [settings["loss_at_weights"]])
         settings = stored.settings  # the file keeps saying how it was begun
     with HessianOperator(problem) as operator:
         if estimate:
@@ -240,9 +248,9 @@ def hessian_of(
         try:
             data = _stages(operator, options, path, settings, stored, console)
         except KeyboardInterrupt:
+            kept = f"what was finished is kept in {path}" if path.exists() else "nothing finished"
             raise CommandError(
-                f"interrupted; what was finished is kept in {path}\n"
-                "the same command goes on with the rest"
+                f"interrupted; {kept}\nthe same command goes on with the rest"
             ) from None
     if operator.products:
         console.say(f"{operator.products} products in {time.monotonic() - began:.1f} s")
@@ -273,8 +281,18 @@ def _stages(
     """Compute the stages that are missing, keeping each as soon as it is finished."""
     from hessian import spectral_density, top_eigenpairs, trace
     from hessian.store import HessianData, write_hessian
+    from landscape import Plan
 
     data = stored or HessianData(settings)
+    wanted = {
+        "eigenpairs": options.top,
+        "trace": options.trace_budget,
+        "density": options.probes,
+    }
+    if any(number and stage not in data.stages for stage, number in wanted.items()):
+        Plan.from_json(settings["plan"]).apply()
+    elif not path.with_suffix(".json").exists():
+        write_hessian(path, settings, data.eigenpairs, data.trace, data.density)
 
     def keep(**stage: Any) -> HessianData:
         known = {"eigenpairs": data.eigenpairs, "trace": data.trace, "density": data.density}

@@ -180,6 +180,31 @@ def resolve_dtype(text: str) -> torch.dtype:
     return known[text]
 
 
+def check_name_or_usage(name: str, option: str) -> str:
+    """Return a run's name; one that cannot be one is wrong usage."""
+    from trainers.runs import RunError, check_name
+
+    try:
+        return check_name(name)
+    except RunError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def check_out(path: Path) -> None:
+    """Refuse a file whose companions (summary, figures) would replace it or a run's own files.
+
+    Raises:
+        UsageError: For another suffix than .h5, or a stem that a run uses itself.
+    """
+    if path.suffix != ".h5":
+        raise UsageError(f"--out: expected a file that ends in .h5, got {path}")
+    if (
+        path.stem in ("config", "run", "history", "evaluation")
+        and path.parent.joinpath("config.json").exists()
+    ):
+        raise UsageError(f"--out: {path.stem}.json is the run's own, choose another name")
+
+
 def peak_memory() -> int:
     """Return the most memory this process has held, in bytes; 0 where that is not known."""
     try:

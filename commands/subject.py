@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,14 +15,24 @@ from torch import Tensor, nn
 
 from commands.console import Console
 from commands.errors import NAMING, CommandError, UsageError, usage
-from commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, key_values
-from commands.provenance import command_line, file_sha256, git_commit, versions
+from commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage, key_values
+from commands.provenance import (
+    absolute_spec,
+    command_line,
+    describe_plugin,
+    file_sha256,
+    git_commit,
+    plugin_file,
+    plugin_sha256,
+    versions,
+)
+from commands.train_record import copy_plugins, plugin_hashes
 from datasets import Data, Split, load_data
 from landscape import Plan, Problem
 from models import create_model
 from trainers.checkpoints import load_into, load_weights, save_weights
 from trainers.losses import build_loss
-from trainers.runs import CHECKPOINTS, Run, check_name, create_run, find_run, newest_run
+from trainers.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ def load_subject(selection: Selection, console: Console) -> Subject:
         CommandError: For data that changed since the run was trained.
     """
     which = selection.checkpoint or "last"
-    if which not in CHECKPOINTS:
+    if which not in CHECKPOINTS and not re.fullmatch(r"epoch-\d+", which):
         return _import_checkpoint(Path(which), selection, console)
     foreign = {"--model": selection.model, "--dataset": selection.dataset}
     for option, value in foreign.items():
@@ -123,6 +134,7 @@ def load_subject(selection: Selection, console: Console) -> Subject:
 
 def _chosen_run(selection: Selection, console: Console) -> Run:
     if selection.run is not None:
+        check_name_or_usage(selection.run, "RUN")
         return find_run(selection.results, selection.run)
     run = newest_run(selection.results)
     if run is None:
@@ -136,6 +148,7 @@ def _chosen_run(selection: Selection, console: Console) -> Run:
 
 
 def _subject(run: Run, checkpoint: Path, config: dict[str, Any], selection: Selection) -> Subject:
+    _refuse_changed_plugins(run, config, selection)
     data = _load_data(run, config, selection)
     try:
         model_spec, model_arguments = config["model"], config["model_arg"]
@@ -158,18 +171,34 @@ def _subject(run: Run, checkpoint: Path, config: dict[str, Any], selection: Sele
             "run": run.name,
             "checkpoint": str(checkpoint.relative_to(run.path)),
             "checkpoint_sha256": file_sha256(checkpoint),
-            "model": {"spec": model_spec, "arguments": model_arguments},
+            "model": describe_plugin(model_spec, model_arguments),
             "dataset": {
                 key: data.provenance[key]
                 for key in ("spec", "arguments", "fraction", "val_fraction", "split_seed")
             },
             "data_digest": data.info.digest,
-            "loss": {"spec": loss_spec, "arguments": loss_arguments},
+            "loss": describe_plugin(loss_spec, loss_arguments),
             "command": command_line(),
             "versions": versions(),
             "git": git_commit(),
         },
     )
+
+
+def _refuse_changed_plugins(run: Run, config: dict[str, Any], selection: Selection) -> None:
+    """Refuse files of the user's that are not those the run was made with."""
+    for role, expected in config.get("facts", {}).get("plugins", {}).items():
+        if role == "loss" and selection.loss is not None:
+            continue
+        file = plugin_file(config[role])
+        if file is None or plugin_sha256(config[role]) == expected:
+            continue
+        state = "has changed since" if file.is_file() else "is gone"
+        raise CommandError(
+            f"run {run.name} was made with {file}, which {state}\n"
+            f"put it back (a copy is {run.path / 'plugins' / f'{role}-{file.name}'}), "
+            "or train again"
+        )
 
 
 def _load_data(run: Run, config: dict[str, Any], selection: Selection) -> Data:
@@ -203,18 +232,18 @@ def _import_checkpoint(file: Path, selection: Selection, console: Console) -> Su
             f"and --dataset, got {file} alone"
         )
     weights = load_weights(file)
-    name = check_name(selection.run or file.stem)
+    name = check_name_or_usage(selection.run or file.stem, "RUN")
     config: dict[str, Any] = {
         "run": name,
         "label": name,
-        "model": selection.model,
+        "model": absolute_spec(selection.model),
         "model_arg": key_values(selection.model_arg, "--model-arg"),
-        "dataset": selection.dataset,
+        "dataset": absolute_spec(selection.dataset),
         "dataset_arg": key_values(selection.dataset_arg, "--dataset-arg"),
         "fraction": 1.0,
         "val_fraction": 0.0,
         "split_seed": 0,
-        "loss": selection.loss or "cross-entropy",
+        "loss": absolute_spec(selection.loss or "cross-entropy"),
         "loss_arg": key_values(selection.loss_arg, "--loss-arg"),
         "optimizer": "imported",
     }
@@ -222,9 +251,11 @@ def _import_checkpoint(file: Path, selection: Selection, console: Console) -> Su
         "data_dir": str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
         "imported_from": str(file.resolve()),
         "imported_sha256": file_sha256(file),
+        "plugins": plugin_hashes(config),
     }
     folder = selection.results / "runs" / name
-    if (folder / "config.json").is_file():
+    # Without weights it is what an import that was killed left: done again.
+    if (folder / "checkpoints" / "last.pt").is_file():
         run = find_run(selection.results, name)
         known = {key: value for key, value in run.config().items() if key != "facts"}
         digest = run.config().get("facts", {}).get("imported_sha256")
@@ -234,8 +265,9 @@ def _import_checkpoint(file: Path, selection: Selection, console: Console) -> Su
                 "name the import otherwise: give the run's name as the argument"
             )
         return _subject(run, run.checkpoint(), run.config(), selection)
-    run = create_run(selection.results, name, {**config, "facts": facts})
+    run = create_run(selection.results, name, {**config, "facts": facts}, force=folder.exists())
     try:
+        copy_plugins(run, config)
         save_weights(run.checkpoints / "last.pt", weights)
         subject = _subject(run, run.checkpoint(), run.config(), selection)
     except BaseException:

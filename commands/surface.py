@@ -39,6 +39,7 @@ from commands.options import (
     RunName,
     SamplesOption,
     SeedOption,
+    check_out,
     peak_memory,
     resolve_device,
     resolve_dtype,
@@ -192,6 +193,7 @@ def surface_of(
     from trainers.runs import write_json
 
     path = out or subject.run.path / f"surface-{'1d' if options.y is None else '2d'}.h5"
+    check_out(path)
     if force and not estimate:
         remove_surface(path)
     task = build_surface(subject, options, path, resuming=not (force or estimate))
@@ -219,6 +221,7 @@ def surface_of(
     summary = summarise(data) | {"file": path, "points_computed": total - finished}
     if finished < total:
         summary["seconds"] = seconds
+    if finished < total or not path.with_suffix(".json").exists():
         write_json(path.with_suffix(".json"), summary)
     _say(summary, data, console)
     written: list[Path] = []
@@ -257,8 +260,6 @@ def build_surface(
             chosen = problems[name].plan
             problems[name].plan = dataclasses.replace(chosen, micro_batch=options.batch_size)
         plan = problems[name].plan
-    assert plan is not None
-    plan.apply()
     grid = Grid.parse(options.x, options.y)
     first = next(iter(problems.values()))
     directions = random_directions(
@@ -289,7 +290,8 @@ def summarise(data: SurfaceData) -> dict[str, Any]:
             "origin": data.origin.get(name),
             "min": float(finite.min()) if finite.size else None,
             "max": float(finite.max()) if finite.size else None,
-            "not_finite": int(np.sum(data.done & ~np.isfinite(values))),
+            # An accuracy that has no meaning, of a regression, is NaN throughout.
+            "not_finite": int(np.sum(data.done & ~np.isfinite(values))) if finite.size else None,
         }
     return {
         "shape": list(data.done.shape),

@@ -7,9 +7,10 @@ import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from commands.errors import CommandError, UsageError
+from commands.provenance import PLUGIN_ROLES, absolute_spec
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,30 @@ def make_options(values: dict[str, Any]) -> TrainOptions:
     size = values.get("batch_size", 128)
     if size == "full" or size is None:
         values = {**values, "batch_size": None}
+    elif str(size).isdigit():
+        values = {**values, "batch_size": int(size)}
     else:
-        try:
-            values = {**values, "batch_size": int(size)}
-        except ValueError:
-            raise UsageError(f"--batch-size: expected a number or full, got {size!r}") from None
+        raise UsageError(f"--batch-size: expected a number or full, got {size!r}")
+    for role in PLUGIN_ROLES:  # a later command may be given in another folder
+        if values.get(role) is not None:
+            values = {**values, role: absolute_spec(values[role])}
     if "warmup" in values:  # a number in a file
         values = {**values, "warmup": str(values["warmup"])}
+    _check_types(values)
     return TrainOptions(**values)
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    """Refuse values of a configuration file that are not of their option's type."""
+    hints = get_type_hints(TrainOptions)
+    for name, value in values.items():
+        types = [get_origin(t) or t for t in get_args(hints[name]) or [hints[name]]]
+        if get_origin(hints[name]) is dict:
+            types = [dict]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (type(value) in types or (whole and float in types)):
+            names = " or ".join(t.__name__ for t in types if t is not type(None))
+            raise UsageError(f"--config: {name} expects {names}, got {value!r}")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.console import Console, Progress
-from commands.provenance import command_line, git_commit, versions
+from commands.provenance import (
+    PLUGIN_ROLES,
+    command_line,
+    git_commit,
+    plugin_file,
+    plugin_sha256,
+    versions,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from commands.train_options import TrainOptions
     from datasets import Data
     from trainers.distributed import Group
     from trainers.runs import Run
@@ -146,17 +152,18 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     return path
 
 
-def copy_plugins(run: Run, options: TrainOptions, model_spec: str) -> None:
+def copy_plugins(run: Run, config: Mapping[str, Any]) -> None:
     """Keep copies of the user's files that take part."""
-    from datasets import DATASETS
-    from models import MODELS
-    from registry import is_plugin
-    from trainers.losses import LOSSES
+    for role in PLUGIN_ROLES:
+        file = plugin_file(config[role])
+        if file is not None:
+            run.copy_plugin(file, role)
 
-    for role, spec, registry in (
-        ("model", model_spec, MODELS),
-        ("dataset", options.dataset, DATASETS),
-        ("loss", options.loss, LOSSES),
-    ):
-        if is_plugin(spec, registry):
-            run.copy_plugin(Path(spec.rpartition(":")[0]), role)
+
+def plugin_hashes(config: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the SHA-256 of each of the user's files that take part, by role."""
+    return {
+        role: plugin_sha256(config[role])
+        for role in PLUGIN_ROLES
+        if plugin_file(config[role]) is not None
+    }

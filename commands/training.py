@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from commands.console import Console
 from commands.errors import NAMING, CommandError, UsageError, usage
-from commands.options import DEFAULT_DATA_DIR, peak_memory, resolve_device
-from commands.provenance import file_sha256
+from commands.options import (
+    DEFAULT_DATA_DIR,
+    check_name_or_usage,
+    peak_memory,
+    resolve_device,
+)
+from commands.provenance import describe_plugin, file_sha256
 from commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
-from commands.train_record import TrainingLog, copy_plugins, training_facts, write_summary
+from commands.train_record import (
+    TrainingLog,
+    copy_plugins,
+    plugin_hashes,
+    training_facts,
+    write_summary,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -85,10 +96,11 @@ def train_run(
             _go_on(trainer, run, data)
         if group.main:
             facts = training_facts(trainer.model, data, place, group, intel)
-            config = {**parts.config(options), "facts": facts}
+            config = parts.config(options)
+            config["facts"] = {**facts, "plugins": plugin_hashes(config)}
             _open_run(run, results, config, log, resume=resume, force=force)
             if not (run.path / "summary.txt").is_file():
-                _record(run, trainer.model, data, options, parts, figures)
+                _record(run, trainer.model, data, config, figures)
         if resume:
             log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
         log.say(
@@ -138,7 +150,7 @@ def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
         if model_spec is None:
             raise UsageError("--model: a data set of your own has no default network, name one")
         return _Parts(
-            check_name_or_usage(options.run or _default_name(options)),
+            check_name_or_usage(options.run or _default_name(options), "--run"),
             model_spec,
             resolve_optimizer(
                 options.optimizer, **{key: getattr(options, key) for key in OPTIMIZER_OPTIONS}
@@ -257,12 +269,11 @@ def _record(
     run: Run,
     model: torch.nn.Module,
     data: Data,
-    options: TrainOptions,
-    parts: _Parts,
+    config: dict[str, Any],
     figures: bool,
 ) -> None:
     """Write what a run holds before training, beside its configuration."""
-    copy_plugins(run, options, parts.model_spec)
+    copy_plugins(run, config)
     write_summary(run, model, data)
     if figures:
         from commands.sample_drawing import draw_samples
@@ -287,7 +298,7 @@ def _finish(
     config = run.config()
     facts = {
         "checkpoint_sha256": file_sha256(run.checkpoint()),
-        "loss": {"spec": config["loss"], "arguments": config["loss_arg"]},
+        "loss": describe_plugin(config["loss"], config["loss_arg"]),
     }
     evaluation = write_evaluation(
         run, trainer.model, loss, data, log, facts=facts, figures=figures, splits=splits
@@ -306,16 +317,6 @@ def _finish(
     last = evaluation["splits"]
     name = next((name for name in ("test", "val", "train") if name in last), None)
     log.say(f"{name} {summary_line(last[name])}; {run.path}" if name else f"trained; {run.path}")
-
-
-def check_name_or_usage(name: str) -> str:
-    """Return a run's name; one that is none is wrong usage."""
-    from trainers.runs import RunError, check_name
-
-    try:
-        return check_name(name)
-    except RunError as error:
-        raise UsageError(f"--run: {error}") from error
 
 
 def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: TrainingLog) -> None:

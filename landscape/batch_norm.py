@@ -27,6 +27,31 @@ def check_policy(policy: str, bn_batch: int) -> None:
         )
 
 
+def check_layers(model: nn.Module, policy: str) -> None:
+    """Raise `BatchNormError` for layers that have no running statistics to hold constant."""
+    bare = [name for name, layer in model.named_modules() if _has_no_statistics(layer)]
+    if bare and policy != "train":
+        raise BatchNormError(
+            f"expected running statistics in every batch norm under the policy {policy!r}, "
+            f"{bare[0] or 'the network'} has none\nit normalises with the batch it is given: "
+            "use the policy 'train' (--bn train) with a stated batch (--bn-batch)"
+        )
+
+
+def explain_single_sample(error: ValueError) -> BatchNormError | None:
+    """Return what to say where a batch was too small for its statistics; None for other errors."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    return BatchNormError(
+        "expected statistics batches of 2 samples or more, got a last one of a single sample\n"
+        "choose a statistics batch (--bn-batch) or a number of samples that leaves more"
+    )
+
+
+def _has_no_statistics(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) and layer.running_mean is None
+
+
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the network's batch-norm layers."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -50,7 +50,6 @@ class Batch:
 
     def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Batch:
         """Move to a device; floating tensors also to `dtype`, images to the memory format."""
-
         # Not `contiguous`: it leaves the strides of one-channel images as they are, and the strides
         # are what decides the layout of everything behind.
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -59,13 +58,17 @@ class Batch:
             tensor = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
             return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
 
+        return self.map(move)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with every tensor changed."""
         if isinstance(self.inputs, Tensor):
-            inputs: Any = move(self.inputs)
+            inputs: Any = change(self.inputs)
         elif isinstance(self.inputs, dict):
-            inputs = {key: move(value) for key, value in self.inputs.items()}
+            inputs = {key: change(value) for key, value in self.inputs.items()}
         else:
-            inputs = self.inputs.clone().apply(move)
-        return Batch(inputs, move(self.targets), self.count)
+            inputs = self.inputs.clone().apply(change)
+        return Batch(inputs, change(self.targets), self.count)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by a sorted name: what the digest of the data is made of."""
@@ -132,6 +135,12 @@ def as_batch(item: Any) -> Batch:
                 f"expected a dict batch with its targets under one of {', '.join(TARGET_KEYS)}\n"
                 f"got the keys {', '.join(map(str, item))}"
             )
+        wrong = [name for name, value in item.items() if not torch.is_tensor(value)]
+        if wrong:
+            raise BatchError(
+                f"expected tensors in a dict batch, got {type(item[wrong[0]]).__name__} under "
+                f"{wrong[0]!r}\nleave out what is no tensor, or close over it in the model"
+            )
         inputs: Any = {name: value for name, value in item.items() if name != key}
         targets = item[key]
         lengths = {len(value) for value in inputs.values()}
@@ -174,6 +183,23 @@ class FixedData:
     def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> FixedData:
         """Return the data on a device (see `Batch.to`)."""
         return FixedData(batch.to(device, dtype, channels_last) for batch in self.batches)
+
+    def detached_from(self, lent: FixedData) -> FixedData:
+        """Return the data with memory of its own where a tensor is the lent one's.
+
+        What the caller does to its tensors later must not change the function.
+        """
+        theirs = {
+            tensor.untyped_storage().data_ptr()
+            for batch in lent.batches
+            for tensor in batch.tensors().values()
+        }
+        shared = any(
+            tensor.untyped_storage().data_ptr() in theirs
+            for batch in self.batches
+            for tensor in batch.tensors().values()
+        )
+        return FixedData(batch.map(torch.clone) for batch in self.batches) if shared else self
 
     def cut(self, size: int) -> Iterator[Batch]:
         """Yield the samples in order, in batches of at most `size` (graph batches whole)."""

@@ -23,6 +23,7 @@ class Direction:
         seed: Seed of a random direction.
         normalisation: Rule of `landscape.normalisation`.
         ignore: Which parameters stay where they are.
+        orthogonal: Whether it was made orthogonal to the direction of the first axis.
     """
 
     tensors: Tensors
@@ -30,6 +31,7 @@ class Direction:
     seed: int | None
     normalisation: str
     ignore: str
+    orthogonal: bool = False
 
     def recipe(self) -> dict[str, object]:
         """Return what is needed to make the direction again, and a digest to check it by."""
@@ -38,6 +40,7 @@ class Direction:
             "seed": self.seed,
             "normalisation": self.normalisation,
             "ignore": self.ignore,
+            "orthogonal": self.orthogonal,
             "digest": digest(self.tensors),
         }
 
@@ -99,6 +102,7 @@ def random_directions(
             "random",
             seed,
             *rules[axis],
+            orthogonal=orthogonal and axis == 1,
         )
         for axis, d in enumerate(made)
     ]

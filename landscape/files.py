@@ -26,6 +26,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Args:
         path: The file; its folder is made where it is missing.
         write: Called with a temporary path in the same folder; leaves the content there.
+
+    Raises:
+        FileError: If the content cannot be written (a full disk, say).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as matplotlib choose the format by it.
@@ -40,6 +43,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # h5py raises both where a disk is full
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileError(
+            f"could not write {path}: {reason}\nwhat was there before is unchanged"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

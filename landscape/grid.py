@@ -59,8 +59,9 @@ class Axis:
 
     @property
     def text(self) -> str:
-        """The axis as `min:max:count`."""
-        return f"{self.low:g}:{self.high:g}:{self.count}"
+        """The axis as `min:max:count`, exactly: it identifies the grid of a stored surface."""
+        low, high = (repr(end).removesuffix(".0") for end in (self.low, self.high))
+        return f"{low}:{high}:{self.count}"
 
     @property
     def points(self) -> np.ndarray:

@@ -22,7 +22,24 @@ def read_header(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     line, newline, _ = path.read_bytes().partition(b"\n")
-    return json.loads(line) if newline else None
+    if not newline:
+        return None
+    try:
+        return dict(json.loads(line))
+    except ValueError as error:
+        raise FileError(
+            f"expected the journal of a surface, got {path} with another first line\n"
+            "delete it to give its points up"
+        ) from error
+
+
+def _lock(file: Any) -> None:
+    """Lock a file until it is closed; the system lets the lock go whatever ends the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Journal:
@@ -45,7 +62,7 @@ class Journal:
         """Return the values of each recorded point by index; empty where there is no journal.
 
         Raises:
-            FileError: If the journal belongs to another computation.
+            FileError: If the journal belongs to another computation (which `read_header` shows).
         """
         if not self.path.exists():
             return {}
@@ -68,14 +85,34 @@ class Journal:
             records[index] = tuple(values)
         return records
 
-    def start(self, records: dict[int, tuple[float, ...]]) -> None:
-        """Begin a journal that holds `records`, replacing a damaged one, and keep it open."""
+    def start(self) -> dict[int, tuple[float, ...]]:
+        """Open the journal for this process alone, what is damaged at its end cut off.
+
+        Returns:
+            The points in it.
+
+        Raises:
+            FileError: If another process has it open, or it belongs to another computation.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = self._header + b"".join(self._encode(i, v) for i, v in records.items())
-        temporary = self.path.with_name(self.path.name + ".new")
-        temporary.write_bytes(content)
-        os.replace(temporary, self.path)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+        try:
+            _lock(self._file)
+        except OSError as error:
+            self._file.close()
+            self._file = None
+            raise FileError(
+                f"expected to work on {self.path} alone, but another process does\n"
+                "wait for it, or write to another file (--out FILE)"
+            ) from error
+        records = self.read()
+        record = self._record.size + self._checksum.size
+        if records:
+            self._file.truncate(len(self._header) + record * len(records))
+        else:
+            self._file.truncate(0)
+            self._file.write(self._header)
+        return records
 
     def append(self, index: int, values: tuple[float, ...]) -> None:
         """Record a finished point; it survives the end of this process at once."""

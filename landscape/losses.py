@@ -54,6 +54,13 @@ def per_sample_loss(
                 f"got shape {tuple(result.shape)} from targets of shape {tuple(targets.shape)}\n"
                 "return the values before averaging (torch losses: reduction='none')"
             )
+        if isinstance(outputs, Tensor) and result.numel() > max(outputs.numel(), targets.numel()):
+            raise LossShapeError(
+                f"loss {name}: expected outputs and targets of one shape\n"
+                f"got outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which it "
+                f"broadcast to {tuple(result.shape)}: samples would be compared with each other\n"
+                "give the targets the outputs' shape"
+            )
         return result if result.ndim == 1 else result.flatten(1).mean(1)
 
     return values

@@ -68,7 +68,10 @@ class Plan:
             The plan.
         """
         activation_bytes = activation_bytes_per_sample(model, data)
-        budget = ACTIVATION_BUDGET.get(device.type, ACCELERATOR_BUDGET)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        # Each micro-batch reads all weights, and a product writes a gradient of their size: with
+        # many weights and few activations, larger ones cost less.
+        budget = max(ACTIVATION_BUDGET.get(device.type, ACCELERATOR_BUDGET), weights)
         micro_batch = max(1, min(budget // max(activation_bytes, 1), LARGEST_MICRO_BATCH))
         kept = GRAPH_TO_ACTIVATIONS * activation_bytes * data.count
         images = isinstance(data.batches[0].inputs, Tensor) and data.batches[0].inputs.ndim == 4

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape.batch_norm import (
+    check_layers,
     check_policy,
     estimating_statistics,
+    explain_single_sample,
     use_batch_statistics,
 )
 from landscape.batches import Batch, FixedData, as_batch
 from landscape.losses import per_sample_loss
 from landscape.metrics import no_metric, top1
 from landscape.plan import Plan
+from landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 PROBE_SAMPLES = 1000
@@ -115,17 +118,20 @@ class Problem:
         self._sums = torch.device("cpu") if self.device.type == "mps" else self.device
         self._model = _copy_of(model).to(self.device, self.dtype).eval().requires_grad_(False)
         self._loss = per_sample_loss(loss, self.device, self.dtype)
-        items = FixedData(map(as_batch, batches))
-        if check:
-            _check_same_again(batches, items)
+        check_layers(self._model, bn)
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the caller's
+            items = FixedData(map(as_batch, batches))
+            if check:
+                _check_same_again(batches, items)
         self.count, self.digest = items.count, items.digest()
-        data = items.to(self.device, self.dtype, channels_last=False)
+        data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         self.plan = plan or Plan.choose(self._model, data, self.device)
         self._data = (
             data.to(self.device, self.dtype, channels_last=True)
             if self.plan.channels_last
             else data
         )
+        self.buffers_digest = digest(dict(self._model.named_buffers()))
         if bn == "train":
             use_batch_statistics(self._model)
         self._metric = _choose_metric(metric)
@@ -242,8 +248,11 @@ class Problem:
         buffers: Mapping[str, Tensor] | None,
     ) -> Any:
         state = {**(buffers or {}), **parameters}
-        with self._autocast():
-            outputs = batch.call(_Bound(self._model, state))
+        try:
+            with self._autocast():
+                outputs = batch.call(_Bound(self._model, state))
+        except ValueError as error:
+            raise explain_single_sample(error) or error from error
         if self.compute_dtype == torch.bfloat16 and isinstance(outputs, Tensor):
             outputs = outputs.float()
         return outputs

@@ -32,7 +32,9 @@ LARGEST_STORED_DIRECTION = 64 * 2**20
 WRITE_INTERVAL = 5.0  # seconds between rewrites of the .h5 while points come in
 # What may differ between the parts of one computation without changing its numbers. Versions are
 # kept by the plan, which refuses to be continued by another torch.
-FREE_SETTINGS = ("command", "git", "versions", "run", "label", "checkpoint")
+FREE_SETTINGS = (
+    "command", "git", "versions", "run", "label", "checkpoint", "loss_at_weights",
+)  # fmt: skip
 PENDING_IN_FOREIGN_FILES = -1.0
 
 
@@ -93,6 +95,11 @@ def read_surface(path: Path | str) -> SurfaceData:
         if not values:
             raise FileError(f"expected values of shape {shape} in {path}, got none")
         if "isoloss" in file.attrs:
+            if "done" not in file or file["done"].shape != shape:
+                raise FileError(
+                    f"expected `done` of shape {shape} in {path}: the file is damaged\n"
+                    "delete it and run the command again"
+                )
             done = file["done"][:]
         else:
             pending = [array == PENDING_IN_FOREIGN_FILES for array in values.values()]
@@ -155,10 +162,13 @@ class SurfaceStore:
                 settings differ.
             FileError: If the file is no surface.
         """
-        if self.path is not None and self.path.exists():
+        if self.path is None or self._journal is None:
+            return self.records
+        if self.path.exists():
             self.records = self._read_file(self.path)
-        if self._journal is not None:
-            self.records.update(self._journal.read())
+        elif (header := read_header(self._journal.path)) is not None:
+            refuse_other_settings(self.path, header, self.settings)
+        self.records.update(self._journal.read())
         return self.records
 
     @property
@@ -169,8 +179,14 @@ class SurfaceStore:
     def start(self) -> None:
         """Open the journal for new points."""
         if self._journal is not None:
-            self._journal.start(self.records)
+            self.records.update(self._journal.start())
         self._next_write = time.monotonic() + WRITE_INTERVAL
+
+    def settle(self) -> None:
+        """Bring a finished file to its final state where a kill came before that."""
+        if self._journal is not None and self._journal.path.exists():
+            self.start()
+            self.finish()
 
     def append(self, index: int, values: tuple[float, ...]) -> None:
         """Keep a finished point; every few seconds the .h5 is brought up to date."""
@@ -190,6 +206,7 @@ class SurfaceStore:
         if self._journal is None:
             return
         self.write()
+        self._sweep()
         if self.complete:
             self._journal.remove()
         else:
@@ -218,6 +235,12 @@ class SurfaceStore:
             self.cosine,
         )
 
+    def _sweep(self) -> None:
+        """Delete what a kill in the middle of a rewrite left; the journal's lock makes it ours."""
+        if self.path is not None:
+            for leftover in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):
+                leftover.unlink(missing_ok=True)
+
     def write(self) -> None:
         """Replace the .h5 by one that holds all points so far."""
         if self.path is not None:
@@ -244,13 +267,7 @@ class SurfaceStore:
     def _read_file(self, path: Path) -> dict[int, tuple[float, ...]]:
         with open_hdf5(path, "surface") as file:
             stored = read_settings(file)
-        differences = differing(stored, self.settings)
-        if differences:
-            raise SettingsDifferError(
-                f"expected {path} to hold this computation, but it differs in "
-                f"{'; '.join(differences[:4])}{' ..' if len(differences) > 4 else ''}\n"
-                "write elsewhere with --out FILE, or start over with --force"
-            )
+        refuse_other_settings(path, stored, self.settings)
         self.settings = stored  # the file keeps saying how it was begun
         data = read_surface(path)
         columns = [data.values[name].ravel() for name in self.columns]
@@ -267,6 +284,40 @@ def journal_path(path: Path | str) -> Path:
     """Return where the journal of a surface file lies."""
     path = Path(path)
     return path.with_name(path.name + ".journal")
+
+
+def refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise `SettingsDifferError`, naming the differences, where two computations differ."""
+    differences = differing(stored, wanted)
+    if differences:
+        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise SettingsDifferError(
+            f"expected {path} to hold this computation, but it differs in "
+            f"{'; '.join(differences[:4])}{more}\n"
+            "write to another file (--out FILE), or delete this one and start over (--force)"
+        )
+
+
+def refuse_other_function(
+    path: Path | None, name: str, stored: Sequence[float], found: Sequence[float]
+) -> None:
+    """Raise `SettingsDifferError` where a function no longer has its stored values.
+
+    Settings cannot show that the code of a network or loss has changed; this does.
+
+    Args:
+        path: The file the values were stored in.
+        name: What the first value is.
+        stored: Values at theta0 from the file.
+        found: The same values now.
+    """
+    # The same plan on another machine may round float32 sums otherwise.
+    if not np.allclose(stored, found, rtol=1e-5, atol=1e-7, equal_nan=True):
+        raise SettingsDifferError(
+            f"expected {name} {stored[0]:.8g} at the network's weights, as in {path}, "
+            f"got {found[0]:.8g}: the code of network, loss or data has changed\n"
+            "write to another file (--out FILE), or delete this one and start over (--force)"
+        )
 
 
 def stored_settings(path: Path | str) -> dict[str, Any] | None:

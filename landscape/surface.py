@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.directions import Direction, cosine
 from landscape.grid import Grid
 from landscape.problem import Evaluation, Problem
-from landscape.store import SurfaceData, SurfaceStore
+from landscape.store import SurfaceData, SurfaceStore, refuse_other_function
 from landscape.vectors import digest
 
 Progress = Callable[[int, int], None]
@@ -124,10 +124,14 @@ class Surface:
         """
         store = self.store(path)
         store.load()
+        origin, zero = self.grid.size, (0.0,) * len(self.directions)
+        if origin in store.records:
+            found = self.evaluate_at(*zero)
+            refuse_other_function(store.path, self.columns[0], store.records[origin], found)
         if store.complete:
+            store.settle()
             return store.data()
-        origin = self.grid.size
-        zero = (0.0,) * len(self.directions)
+        next(iter(self.problems.values())).plan.apply()
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
         store.start()
@@ -153,6 +157,7 @@ class Surface:
                 for axis, direction in zip("xy", self.directions, strict=False)
             },
             "weights_sha256": digest(self.origin),
+            "buffers_sha256": first.buffers_digest,
             "samples": {split: problem.count for split, problem in self.problems.items()},
             "digest": {split: problem.digest for split, problem in self.problems.items()},
             "bn": first.bn,

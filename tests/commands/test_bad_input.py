@@ -73,6 +73,8 @@ REFUSED = {
     "no such command": ("surfaces", 2, ["surface"]),
     "no such option": ("surface tiny --xx=-1:1:3", 2, ["--x"]),
     "nothing to plot": ("plot nowhere.h5", 1, ["nowhere.h5"]),
+    "summary over itself": ("surface tiny --out tiny.json", 2, ["--out", ".h5"]),
+    "name of a path": ("surface ../tiny", 2, ["RUN", "../tiny"]),
     "config": ("train --config nowhere.toml", 2, ["nowhere.toml"]),
 }
 

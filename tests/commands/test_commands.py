@@ -209,3 +209,35 @@ def test_measurements_of_other_weights_of_the_same_run_are_not_compared(results,
     capsys.readouterr()
     assert run_command("compare", "digits-sgd", "digits-sam", results=results) == 1
     assert "weights measured of digits-sgd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("surface", "--x=-1:1:3", "--y=-1:1:3", "--samples", "60", "--no-orthogonal"),
+         "orthogonal of y"),
+        (("hessian", "--samples", "50", "--top", "1", "--probes", "0", "--trace-budget", "0"),
+         "hessian sample digest"),
+        (("evaluate", "--loss", "mse"), "loss of the test scores"),
+    ],
+)  # fmt: skip
+def test_pairs_spectra_and_scores_measured_differently_are_not_compared(
+    results, capsys, command, named
+):
+    verb, *options = command
+    force = [] if verb == "evaluate" else ["--force"]
+    arguments = (verb, "digits-sam", *options, *force, "--no-figures")
+    assert run_command(*arguments, results=results) == 0
+    capsys.readouterr()
+    assert run_command("compare", "digits-sgd", "digits-sam", results=results) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_summaries_that_are_gone_are_made_again(results):
+    run = results / "runs" / "digits-sgd"
+    for name in ("surface-2d.json", "hessian.json"):
+        (run / name).unlink()
+    assert run_command("surface", "digits-sgd", *GRID, "--no-figures", results=results) == 0
+    assert run_command("hessian", "digits-sgd", *CURVATURE, "--no-figures", results=results) == 0
+    assert (run / "surface-2d.json").exists()
+    assert (run / "hessian.json").exists()

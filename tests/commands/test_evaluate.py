@@ -239,7 +239,9 @@ def test_the_command_scores_a_run_and_weights_from_elsewhere(tmp_path, capsys):
     after = json.loads((tmp_path / "runs/a/evaluation.json").read_text())
     assert printed == {"run": "a", **after}
     assert after["splits"]["test"] == before["splits"]["test"]
-    assert after["loss"] == {"spec": "cross-entropy", "arguments": {}}
+    assert after["loss"] == before["loss"] == {
+        "spec": "cross-entropy", "arguments": {}, "sha256": None,
+    }  # fmt: skip
     assert (tmp_path / "runs/a/misclassified.png").is_file()
     weights = tmp_path / "runs/a/checkpoints/last.pt"
     foreign = ("--checkpoint", str(weights), "--model", "classifier", "--dataset", "digits")

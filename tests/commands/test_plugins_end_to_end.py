@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import cli
 from landscape.store import read_surface
 from trainers.runs import Run
 
+HOUSE = Path(__file__).resolve().parents[2]
 FILES = {
     "models/__init__.py": "from models.blocks import Head\n",
     "models/blocks.py": """
@@ -86,3 +90,33 @@ def test_train_surface_and_hessian_of_a_plug_in(repository, tmp_path):
     test = run.evaluation()["splits"]["test"]["loss"]
     assert 2 * imported.origin["test_loss"] == pytest.approx(test, rel=1e-6)
     assert cli.main(["evaluate", "foreign", "--results", str(results)]) == 0
+
+
+def test_changed_files_of_the_user_are_noticed(repository, tmp_path, capsys, monkeypatch):
+    results = ["--results", str(tmp_path / "results")]
+    monkeypatch.chdir(repository)  # specs are given relative to it
+    train = ["train", "--model", "net.py:build", "--dataset", "data.py:load", "--loss",
+             "loss.py:doubled", "--run", "theirs", "--epochs", "1", "--no-figures"]  # fmt: skip
+    assert cli.main([*train, *results]) == 0
+    monkeypatch.chdir(tmp_path)
+    surface = ["surface", "theirs", "--x=-1:1:3", "--no-figures", *results]
+    assert cli.main(surface) == 0
+    loss = repository / "loss.py"
+    loss.write_text(loss.read_text().replace("2 *", "3 *"))
+    capsys.readouterr()
+    assert cli.main(surface) == 1
+    error = capsys.readouterr().err
+    assert "loss.py" in error
+    assert "changed" in error
+    assert len(error.splitlines()) <= 3
+    copied = tmp_path / "results" / "runs" / "theirs" / "plugins" / "loss-loss.py"
+    loss.write_text(copied.read_text())
+    assert cli.main(surface) == 0
+    # A file that the plug-in imports is not hashed: the loss at the weights gives it away.
+    utils = repository / "utils.py"
+    utils.write_text("def flat(x):\n    return 2 * x.flatten(1)\n")
+    done = subprocess.run(
+        [sys.executable, str(HOUSE / "cli.py"), *surface], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "the code of network, loss or data has changed" in done.stderr

@@ -283,3 +283,17 @@ def test_a_run_of_several_sources_has_a_name_by_default(tmp_path):
     code = cli.main(["train", *map(str, arguments), "--no-figures", "--results", str(tmp_path)])
     names = [path.name for path in (tmp_path / "runs").iterdir()] if code == 0 else code
     assert names == ["my-data.py-make-sgd"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['epochs = "three"', 'lr = "0.1"', "model-arg = 3", "schedule = 3", "batch-size = 64.5",
+     "intel = 1", "epochs = 2.5"],
+)  # fmt: skip
+def test_a_configuration_with_values_of_other_types_is_refused(tmp_path, capsys, line):
+    (tmp_path / "a.toml").write_text(line + "\n")
+    train = ["train", "--config", str(tmp_path / "a.toml"), "--results", str(tmp_path)]
+    assert cli.main(train) == 2
+    error = capsys.readouterr().err
+    assert line.split(" ")[0].replace("-", "_") in error.replace("-", "_")
+    assert len(error.splitlines()) <= 3

@@ -9,12 +9,12 @@ from landscape.grid import Axis, Grid, GridError
 
 
 def test_both_ends_and_an_exact_zero():
-    for text in ("-1:1:11", "-1:1:7", "-0.3:0.3:31", "-2:1:31", "0:1:51"):
+    for text in ("-1:1:11", "-1:1:7", "-0.3:0.3:31", "-2:1:31", "0:1:51", "1:1.000001:3"):
         axis = Axis.parse(text)
         assert axis.points[0] == axis.low
         assert axis.points[-1] == axis.high
         assert len(axis.points) == axis.count
-        assert 0.0 in axis.points
+        assert (0.0 in axis.points) == (axis.low <= 0)
         assert axis.text == text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from landscape.batch_norm import BatchNormError
 from landscape.batches import BatchError
 from landscape.losses import LossShapeError
 from landscape.problem import NotDeterministicError, Problem, ProblemError
@@ -257,6 +259,16 @@ class NoisyForward(nn.Module):
         return nn.functional.dropout(self.linear(x))
 
 
+def untracked():
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 4)
+    ).double()
+
+
+def normed():
+    return mlp(batch_norm=True)
+
+
 X, Y = classification()
 REFUSED = {
     "shuffled": (mlp, DataLoader(TensorDataset(X, Y), 8, shuffle=True), {}, NotDeterministicError),
@@ -267,6 +279,9 @@ REFUSED = {
     "unknown batch": (mlp, [X], {}, BatchError),
     "policy": (mlp, [(X, Y)], {"bn": "running"}, ValueError),
     "dtype": (mlp, [(X, Y)], {"dtype": torch.float16}, ProblemError),
+    "a number in a batch": (mlp, [{"x": X, "scale": 2.0, "y": Y}], {}, BatchError),
+    "no running statistics": (untracked, [(X, Y)], {}, BatchNormError),
+    "a batch of one": (normed, [(X, Y)], {"bn": "train", "bn_batch": 36}, BatchNormError),
     "no parameters": (nn.Identity, [(X, Y)], {}, ProblemError),
 }
 
@@ -286,3 +301,27 @@ def test_an_unshuffled_loader_is_accepted_and_a_scalar_loss_refused():
     assert value == pytest.approx(nn.functional.cross_entropy(model(X), Y).item(), rel=1e-13)
     with pytest.raises(LossShapeError, match="one value a sample"):
         Problem(model, nn.functional.cross_entropy, loader, dtype=F64)
+
+
+def test_targets_that_would_be_broadcast_are_refused():
+    model = nn.Linear(6, 1, dtype=F64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        with pytest.raises(LossShapeError, match="compared with each other"):
+            Problem(model, nn.MSELoss(), [(X, Y.double())], dtype=F64)
+
+
+def test_what_happens_to_lent_data_and_generators_changes_nothing():
+    x, y = X.clone(), Y.clone()
+    model, loss = mlp(), nn.CrossEntropyLoss()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    problem = Problem(model, loss, DataLoader(TensorDataset(x, y), 8), dtype=F64)
+    other = Problem(model, loss, [(x, y)], dtype=F64)
+    assert torch.equal(torch.rand(3), expected)
+    before = other.evaluate()
+    x.zero_()
+    y.zero_()
+    assert other.evaluate() == before
+    assert problem.evaluate().loss == pytest.approx(before.loss, abs=1e-14)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+
 import h5py
 import numpy as np
 import pytest
 
-from landscape.files import FileError, open_hdf5, write_atomically, write_settings
+from landscape.files import FileError, write_atomically, write_settings
 from landscape.grid import Grid
 from landscape.journal import Journal
-from landscape.store import SurfaceStore, read_surface
+from landscape.store import SettingsDifferError, SurfaceStore, journal_path, read_surface
 
 VALUES = (0.1, np.nan)
 
@@ -22,7 +24,7 @@ def store_at(path, settings=None):
 def test_a_journal_survives_a_cut_at_every_byte(tmp_path):
     path = tmp_path / "s.h5.journal"
     journal = Journal(path, {"a": 1}, 2)
-    journal.start({})
+    journal.start()
     for index in range(3):
         journal.append(index, (float(index), np.inf))
     journal.close()
@@ -33,12 +35,20 @@ def test_a_journal_survives_a_cut_at_every_byte(tmp_path):
         path.write_bytes(content[:length])
         whole = max(0, length - header) // record
         assert journal.read() == {i: (float(i), np.inf) for i in range(whole)}
+    # Started again, the damaged end goes and new points follow.
+    path.write_bytes(content[:-3])
+    assert sorted(journal.start()) == [0, 1]
+    journal.append(7, (7.0, 7.0))
+    journal.close()
+    assert sorted(journal.read()) == [0, 1, 7]
 
 
 def test_a_damaged_record_and_what_follows_are_dropped(tmp_path):
     path = tmp_path / "j"
     journal = Journal(path, {}, 1)
-    journal.start(dict.fromkeys(range(4), (1.0,)))
+    journal.start()
+    for index in range(4):
+        journal.append(index, (1.0,))
     journal.close()
     content = bytearray(path.read_bytes())
     record = (len(content) - content.index(b"\n") - 1) // 4
@@ -52,8 +62,55 @@ def test_the_journal_of_another_computation_is_refused(tmp_path):
     store.load()
     store.start()
     store.append(0, VALUES)
-    with pytest.raises(FileError, match="another one's"):
+    with pytest.raises(SettingsDifferError, match=r"a \(stored 1, now 2\)"):
         store_at(tmp_path / "s.h5", {"a": 2}).load()
+
+
+def test_two_processes_do_not_share_a_file(tmp_path):
+    first, second = store_at(tmp_path / "s.h5"), store_at(tmp_path / "s.h5")
+    first.start()
+    first.append(0, VALUES)
+    with pytest.raises(FileError, match="another process"):
+        second.start()
+    first.finish()
+    second.load()
+    second.start()  # free again
+
+
+@pytest.mark.parametrize("moment", ["h5py.File", "os.replace", "journal.remove"])
+def test_a_kill_at_the_end_loses_nothing(tmp_path, monkeypatch, moment):
+    def finish(folder):
+        store = store_at(folder / "s.h5")
+        store.load()
+        store.start()
+        for index in sorted(set(range(7)) - set(store.records)):
+            store.append(index, (float(index), 1.0))
+        store.finish()
+        return (folder / "s.h5").read_bytes()
+
+    whole = finish(tmp_path / "whole")
+    parts = tmp_path / "parts"
+
+    def kill(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        target = {
+            "h5py.File": ("landscape.store.h5py.File", kill),
+            "os.replace": ("landscape.files.os.replace", kill),
+            "journal.remove": ("landscape.journal.Journal.remove", kill),
+        }[moment]
+        patch.setattr(*target)
+        with pytest.raises(KeyboardInterrupt):
+            finish(parts)
+    journal_path(parts / "s.h5").read_bytes()
+    again = store_at(parts / "s.h5")
+    assert sorted(again.load()) == list(range(7))
+    again._journal.close()
+    gc.collect()  # the killed process's lock goes with its files
+    again.settle()
+    assert (parts / "s.h5").read_bytes() == whole
+    assert [p.name for p in parts.iterdir()] == ["s.h5"]
 
 
 def test_points_in_the_journal_and_in_the_file_are_joined(tmp_path):
@@ -93,6 +150,15 @@ def foreign(path):
         file["weights"] = np.ones(3)
 
 
+def without_done(path):
+    store = store_at(path)
+    store.start()
+    store.finish()
+    journal_path(path).unlink()
+    with h5py.File(path, "r+") as file:
+        del file["done"]
+
+
 def of_hessian(path):
     with h5py.File(path, "w") as file:
         write_settings(file, "hessian", {})
@@ -115,7 +181,7 @@ def truncated(path):
 @pytest.mark.parametrize(
     "make",
     [lambda path: None, lambda path: path.write_bytes(b"no hdf5"), foreign, of_hessian, newer,
-     truncated],
+     truncated, without_done],
 )  # fmt: skip
 def test_what_is_no_surface_file_is_refused(tmp_path, make):
     path = tmp_path / "s.h5"
@@ -123,8 +189,12 @@ def test_what_is_no_surface_file_is_refused(tmp_path, make):
     with pytest.raises(FileError, match="expected") as caught:
         read_surface(path)
     assert len(str(caught.value).splitlines()) <= 3
-    with pytest.raises(FileError, match="expected"):
-        open_hdf5(path, "surface").close()
+
+
+def test_a_journal_of_something_else_is_refused(tmp_path):
+    journal_path(tmp_path / "s.h5").write_bytes(b"no journal\nof ours")
+    with pytest.raises(FileError, match="expected the journal"):
+        store_at(tmp_path / "s.h5").load()
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -135,7 +205,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FileError, match="disk full"):
         write_atomically(path, fail)
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"

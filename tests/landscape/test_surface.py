@@ -37,8 +37,11 @@ def unit(index):
     return Direction({"w": tensor}, "loaded", None, "none", "none")
 
 
-def quadratic_surface(x="-1:1:5", y="0:2:3", w=(0.5, -0.25), **options):
-    problem = Problem(Quadratic(w), nn.MSELoss(), [(X, Y)], dtype=F64)
+def quadratic_surface(x="-1:1:5", y="0:2:3", w=(0.5, -0.25), scale=1.0, **options):
+    def loss(outputs, targets):
+        return scale * (outputs - targets).square()
+
+    problem = Problem(Quadratic(w), loss, [(X, Y)], dtype=F64)
     return Surface(
         problem, Grid.parse(x, y), [unit(0), unit(1)][: 1 if y is None else 2], **options
     )
@@ -105,6 +108,8 @@ def test_a_finished_surface_is_not_computed_again(tmp_path):
     ("change", "named"),
     [
         ({"x": "-1:1:7"}, "grid.x"),
+        ({"x": "-1:1.0000001:5"}, "grid.x"),
+        ({"scale": 2.0}, "the code of network, loss or data has changed"),
         ({"w": (0.5, 0.5)}, "weights_sha256"),
         ({"settings": {"dataset": "mnist"}}, "dataset"),
     ],
@@ -162,3 +167,30 @@ def test_axes_and_directions_must_fit():
     other = Direction({"v": torch.zeros(3)}, "loaded", None, "none", "none")
     with pytest.raises(SurfaceError, match="names and shapes"):
         Surface(problem, Grid.parse("-1:1:3"), [other])
+
+
+def test_other_running_statistics_are_another_computation(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    x, y = torch.randn(20, 4), torch.randint(3, (20,))
+
+    def run():
+        problem = Problem(model, nn.CrossEntropyLoss(), [(x, y)])
+        directions = random_directions(problem.parameters, 1)
+        return Surface(problem, Grid.parse("-1:1:3"), directions).run(tmp_path / "s.h5")
+
+    run()
+    model.train()(x)  # moves the running statistics alone
+    with pytest.raises(SettingsDifferError, match="buffers_sha256"):
+        run()
+
+
+def test_how_a_pair_was_made_is_stored():
+    torch.manual_seed(0)
+    problem = Problem(nn.Linear(4, 3), nn.MSELoss(), [(torch.randn(5, 4), torch.randn(5, 3))])
+    plain, made = (
+        [d.recipe() for d in random_directions(problem.parameters, orthogonal=orthogonal)]
+        for orthogonal in (False, True)
+    )
+    assert plain[0] == made[0]
+    assert (plain[1]["orthogonal"], made[1]["orthogonal"]) == (False, True)
