@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -83,10 +84,13 @@ def read_records(folder: Path, lead: str) -> list[Record]:
     wfdb = import_wfdb()
     leads: dict[str, list[str]] = {}
     records = []
-    for name in RECORDS:
-        header = _read_header(wfdb, folder / name)
-        leads[name] = list(header.sig_name)
-        records.append(_read_record(wfdb, folder / name, header, lead))
+    with warnings.catch_warnings():
+        # wfdb 4.3 uses pandas as its next major version no longer allows: nothing to act on here.
+        warnings.filterwarnings("ignore", module="wfdb")
+        for name in RECORDS:
+            header = _read_header(wfdb, folder / name)
+            leads[name] = list(header.sig_name)
+            records.append(_read_record(wfdb, folder / name, header, lead))
     if not any(record.has_lead for record in records):
         known = sorted({name for names in leads.values() for name in names})
         raise DataError(f"mitbih: no record has a lead {lead!r}; valid: {', '.join(known)}")

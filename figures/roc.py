@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -109,12 +111,15 @@ def _smallest_rate(series: Sequence[RocSeries]) -> float:
 
 
 def _lines(count: int) -> list[dict[str, object]]:
-    """Colour and line style for each curve; the second round of colours has other line styles."""
+    """Colour and line style for each curve: the house's colours, or more where these run out."""
     styles = series_styles([""] * 7)
+    colors: list[Any] = [style.color for style in styles]
+    if count > len(colors):
+        colors = list(matplotlib.colormaps["tab10" if count <= 10 else "tab20"].colors)  # type: ignore[attr-defined]
     return [
         {
-            "color": styles[k % 7].color,
-            "linestyle": styles[(k + 3 * (k // 7)) % 7].linestyle,
+            "color": colors[k],
+            "linestyle": styles[k % 7].linestyle,
             "linewidth": 1.0,
             "zorder": 2,
         }
