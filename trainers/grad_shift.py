@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainers.over_base import OverBase
 
-class GradientShift(Optimizer):
+
+class GradientShift(OverBase):
     r"""Adds rho w to the gradient of every parameter before the base optimizer steps.
 
     This rule has been described as sharpness-aware minimisation. It is not: no gradient is taken
@@ -35,13 +36,8 @@ class GradientShift(Optimizer):
     def __init__(self, base: Optimizer, rho: float) -> None:
         if not rho >= 0:
             raise ValueError(f"expected rho >= 0, got {rho}")
-        super().__init__(base.param_groups, base.defaults)
-        self.base, self.rho = base, rho
-        self._adopt_base()
-
-    def _adopt_base(self) -> None:
-        # The very objects, so that a learning rate set on either is set on both.
-        self.param_groups, self.state = self.base.param_groups, self.base.state
+        super().__init__(base)
+        self.rho = rho
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """Take one step with the gradients present, or with those that a closure computes.
@@ -65,16 +61,3 @@ class GradientShift(Optimizer):
                         parameter.grad = parameter.grad.add(parameter, alpha=self.rho)
         self.base.step()
         return loss
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Zero the gradients of the base optimizer's parameters."""
-        self.base.zero_grad(set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state of the base optimizer."""
-        self.base.load_state_dict(state_dict)
-        self._adopt_base()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from trainers.batch_norm import frozen_batch_norm_statistics
+from trainers.over_base import OverBase
 
 ASAM_ETA = 0.01  # of Kwon et al. 2021, section 5
 
@@ -66,7 +66,7 @@ RULES = {
 }
 
 
-class SAM(Optimizer):
+class SAM(OverBase):
     r"""Sharpness-aware minimisation over any base optimizer that steps without a closure.
 
     One step at weights w with gradient g = grad L(w) (Foret et al. 2021, Algorithm 1):
@@ -138,15 +138,10 @@ class SAM(Optimizer):
                 f"{len(foreign)} other tensors, the first of shape {foreign[0]}\n"
                 "make the base optimizer from the parameters of the model passed to SAM"
             )
-        super().__init__(base.param_groups, base.defaults)
-        self.model, self.base, self.rho, self.rule, self.m = model, base, rho, RULES[rule], m
+        super().__init__(base)
+        self.model, self.rho, self.rule, self.m = model, rho, RULES[rule], m
         self._named = [(names[parameter], parameter) for parameter in held]
         self._saved: list[tuple[Tensor, Tensor]] = []
-        self._adopt_base()
-
-    def _adopt_base(self) -> None:
-        # The very objects, so that a learning rate set on either is set on both.
-        self.param_groups, self.state = self.base.param_groups, self.base.state
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
         """Take one step.
@@ -257,16 +252,3 @@ class SAM(Optimizer):
             raise SAMError("descend() at unperturbed weights: call ascend() first")
         self.restore()
         self.base.step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Zero the gradients of the base optimizer's parameters."""
-        self.base.zero_grad(set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state of the base optimizer."""
-        self.base.load_state_dict(state_dict)
-        self._adopt_base()
