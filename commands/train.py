@@ -66,11 +66,18 @@ def train(
         typer.Option("--augment", help="Augmentation of training images, such as affine. [none]"),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option("--optimizer", help="A name of `list optimizers`. [sgd]")
+        str | None,
+        typer.Option(
+            "--optimizer",
+            help="A name of `list optimizers`. [sgd; adam for ecg-attention and gcn]",
+        ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Base of sam and its kin: sgd, adam, adamw or rmsprop. [sgd]"),
+        typer.Option(
+            "--base",
+            help="Base of sam and its kin: sgd, adam, adamw or rmsprop. [the network's own]",
+        ),
     ] = None,
     rho: Annotated[
         float | None,

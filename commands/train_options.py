@@ -31,7 +31,7 @@ class TrainOptions:
     val_fraction: float = 0.1
     split_seed: int = 0
     augment: str | None = None
-    optimizer: str = "sgd"
+    optimizer: str | None = None
     base: str | None = None
     rho: float | None = None
     m: int | None = None

@@ -77,6 +77,7 @@ def train_run(
     from trainers.intel import check_intel
     from trainers.runs import Run
 
+    options = with_defaults(options)
     place = local_device(resolve_device(device))
     intel = check_intel() if options.intel else None
     parts = _resolve(options, place)
@@ -139,19 +140,33 @@ class _Parts:
         }
 
 
-def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
+def with_defaults(options: TrainOptions) -> TrainOptions:
+    """Fill in what the data set (its network) and the network (its optimizer) decide."""
     from datasets import default_model
+    from models import default_optimizer
+    from trainers.optimizers import takes_base
+
+    with usage():
+        model = options.model or default_model(options.dataset)
+        if model is None:
+            raise UsageError("--model: a data set of your own has no default network, name one")
+        plain = default_optimizer(model)
+        optimizer = options.optimizer or plain
+        base = options.base or (plain if takes_base(optimizer) else None)
+    return dataclasses.replace(options, model=model, optimizer=optimizer, base=base)
+
+
+def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
     from trainers.losses import build_loss
     from trainers.optimizers import resolve_optimizer
     from trainers.settings import TrainingSettings
 
+    assert options.model is not None
+    assert options.optimizer is not None
     with usage():
-        model_spec = options.model or default_model(options.dataset)
-        if model_spec is None:
-            raise UsageError("--model: a data set of your own has no default network, name one")
         return _Parts(
             check_name_or_usage(options.run or _default_name(options), "--run"),
-            model_spec,
+            options.model,
             resolve_optimizer(
                 options.optimizer, **{key: getattr(options, key) for key in OPTIMIZER_OPTIONS}
             ),

@@ -20,7 +20,7 @@ from models import vgg as vgg
 from models import wide_resnet as wide_resnet
 from models.catalogue import MODELS, ModelError, ModelFacts, model_facts
 from models.receptive_field import receptive_field
-from registry import call_with_arguments, load_factory
+from registry import call_with_arguments, is_plugin, load_factory
 
 __all__ = [
     "MODELS",
@@ -28,9 +28,17 @@ __all__ = [
     "ModelFacts",
     "create_model",
     "default_facts",
+    "default_optimizer",
     "model_facts",
     "receptive_field",
 ]
+
+
+def default_optimizer(spec: str) -> str:
+    """Name of the optimizer a network trains well with: the fact `optimizer` where it has one."""
+    if is_plugin(spec, MODELS):
+        return "sgd"
+    return str(MODELS.get(spec).facts.get("optimizer", "sgd"))
 
 
 def create_model(

@@ -85,6 +85,7 @@ class ECGAttention(nn.Module):
 @MODELS.register(
     "ecg-attention",
     "transformer encoder over time and a head 512-256-128 on the whole sequence",
+    optimizer="adam",
     inputs="series",
     input_shape=(187, 1),
     datasets=("mitbih", "synthetic-ecg"),

@@ -75,6 +75,7 @@ class GCN(nn.Module):
 @MODELS.register(
     "gcn",
     "five graph convolutions (64, then 128), mean over the graph, two linear layers",
+    optimizer="adam",
     inputs="graph",
     input_shape=None,
     datasets=("tu:Mutagenicity", "synthetic-graphs"),

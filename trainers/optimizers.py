@@ -142,11 +142,11 @@ def resolve_optimizer(name: str, **options: Any) -> OptimizerSettings:
     own = _defaults(name)
     base = None
     inherited: dict[str, Any] = {}
-    if _over_a_base(name):
+    if takes_base(name):
         base = given.pop("base", "sgd")
         inherited = _defaults(base)
-        if _over_a_base(base):
-            plain = ", ".join(n for n in OPTIMIZERS.names() if not _over_a_base(n))
+        if takes_base(base):
+            plain = ", ".join(n for n in OPTIMIZERS.names() if not takes_base(n))
             raise OptimizerError(f"expected a base for {name} among {plain}, got {base}")
     for key, value in given.items():
         if key not in own and key not in inherited:
@@ -216,7 +216,12 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _over_a_base(name: str) -> bool:
+def takes_base(name: str) -> bool:
+    """Whether an optimizer wraps another one.
+
+    Raises:
+        UnknownNameError: For an unknown optimizer.
+    """
     return "base" in inspect.signature(OPTIMIZERS.get(name).factory).parameters
 
 

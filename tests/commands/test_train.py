@@ -297,3 +297,23 @@ def test_a_configuration_with_values_of_other_types_is_refused(tmp_path, capsys,
     error = capsys.readouterr().err
     assert line.split(" ")[0].replace("-", "_") in error.replace("-", "_")
     assert len(error.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "resolved"),
+    [
+        ({}, ("fashion-cnn", "sgd", None)),
+        ({"optimizer": "sam"}, ("fashion-cnn", "sam", "sgd")),
+        ({"dataset": "synthetic-graphs"}, ("gcn", "adam", None)),
+        ({"dataset": "synthetic-ecg", "optimizer": "asam"}, ("ecg-attention", "asam", "adam")),
+        ({"dataset": "synthetic-ecg", "optimizer": "sam", "base": "sgd"},
+         ("ecg-attention", "sam", "sgd")),
+        ({"model": "net.py:build"}, ("net.py:build", "sgd", None)),
+    ],
+)  # fmt: skip
+def test_the_data_name_the_network_and_the_network_its_optimizer(options, resolved):
+    from commands.train_options import TrainOptions
+    from commands.training import with_defaults
+
+    found = with_defaults(TrainOptions(**options))
+    assert (found.model, found.optimizer, found.base) == resolved
