@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -84,9 +85,7 @@ def read_records(folder: Path, lead: str) -> list[Record]:
     wfdb = import_wfdb()
     leads: dict[str, list[str]] = {}
     records = []
-    with warnings.catch_warnings():
-        # wfdb 4.3 uses pandas as its next major version no longer allows: nothing to act on here.
-        warnings.filterwarnings("ignore", module="wfdb")
+    with _wfdb_quiet():
         for name in RECORDS:
             header = _read_header(wfdb, folder / name)
             leads[name] = list(header.sig_name)
@@ -100,13 +99,22 @@ def read_records(folder: Path, lead: str) -> list[Record]:
 def import_wfdb() -> Any:
     """The module wfdb, which takes half a second to import."""
     try:
-        import wfdb
+        with _wfdb_quiet():
+            import wfdb
     except ImportError as error:
         raise DataMissingError(
             f"mitbih: reading PhysioNet's records needs wfdb: {error}\n"
             "install it with pip install wfdb, or use the CSV pair"
         ) from error
     return wfdb
+
+
+@contextmanager
+def _wfdb_quiet() -> Iterator[None]:
+    """Hide that wfdb 4.3 uses pandas as its next major version no longer allows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="wfdb")
+        yield
 
 
 def _read_header(wfdb: Any, path: Path) -> Any:
