@@ -22,11 +22,6 @@ from trainers.roc import read_roc
 from trainers.runs import Run
 
 
-def draw_run(run: Run) -> list[Path]:
-    """Draw what is stored of a run, training curves and evaluation; return the files."""
-    return draw_training(run) + draw_evaluation(run)
-
-
 def draw_training(run: Run) -> list[Path]:
     """Draw the training curves of a run; none for imported weights."""
     if not (run.path / "history.json").is_file() or not run.history():

@@ -238,7 +238,8 @@ class SurfaceStore:
     def _sweep(self) -> None:
         """Delete what a kill in the middle of a rewrite left; the journal's lock makes it ours."""
         if self.path is not None:
-            for leftover in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):
+            # Eight random characters, see `write_atomically`; other files' names differ in length.
+            for leftover in self.path.parent.glob(f".{self.path.stem}-????????{self.path.suffix}"):
                 leftover.unlink(missing_ok=True)
 
     def write(self) -> None:

@@ -209,3 +209,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(path, fail)
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
+
+
+def test_what_a_kill_in_a_rewrite_left_is_swept_and_nothing_else(tmp_path):
+    ours, theirs = tmp_path / ".s-ab12cd_3.h5", tmp_path / ".s-2d-ab12cd_3.h5"
+    ours.touch()
+    theirs.touch()  # of a file s-2d.h5, which may be being written
+    store = store_at(tmp_path / "s.h5")
+    store.start()
+    store.finish()
+    assert not ours.exists()
+    assert theirs.exists()
