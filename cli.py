@@ -1,6 +1,10 @@
 """Isoloss on the command line: options, help, errors and exit codes.
 
 `main(argv)` returns the exit code: 0, 1 where something failed, 2 where the command line is wrong.
+
+Run as a script (`python cli.py`), this file is the package's door in a clone, installed or not: it
+makes `isoloss` stand for its own folder, so that one clone never runs another one's code, and takes
+that folder off the path, where `models` or `datasets` would hide other people's packages.
 """
 
 from __future__ import annotations
@@ -9,11 +13,27 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+if not __package__:  # a script; also in processes that multiprocessing starts from one
+    from importlib.util import find_spec, module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    _HOUSE = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _HOUSE]
+    _spec = spec_from_file_location(
+        "isoloss", _HOUSE / "__init__.py", submodule_search_locations=[str(_HOUSE)]
+    )
+    if _spec is None or _spec.loader is None:
+        sys.exit(f"expected the package isoloss around {__file__}")
+    sys.modules["isoloss"] = module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["isoloss"])
+    if find_spec("typer") is None:
+        sys.exit(f"what isoloss needs is not installed; install it with: pip install -e {_HOUSE}")
+
 import typer
 
-from commands import COMMANDS
-from commands.errors import UsageError
-from commands.provenance import remember_command
+from isoloss.commands import COMMANDS
+from isoloss.commands.errors import UsageError
+from isoloss.commands.provenance import remember_command
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage. Any command takes --debug for a traceback."
 
@@ -89,9 +109,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 def _is_ours(error: Exception) -> bool:
     """Whether the error is one of the project's own, written for people to read."""
-    from plugins import HOUSE_NAMES
-
-    return type(error).__module__.partition(".")[0] in HOUSE_NAMES
+    return type(error).__module__.partition(".")[0] == "isoloss"
 
 
 def _lines(text: str, limit: int = 3) -> str:

@@ -1,12 +1,12 @@
 """Loads somebody else's Python file beside our own modules.
 
-Most research repositories have a ``models/``, a ``datasets/`` or a ``utils.py`` of their own, at
-the top level as ours are. A plug-in therefore gets a private table of modules, one for each plug-in
-folder. While its code imports something, the table is swapped into ``sys.modules``, its folder
-is first on ``sys.path`` and our names are out of its sight; afterwards everything is as before.
+Most research repositories have a ``models/``, a ``datasets/`` or a ``utils.py`` at their top level,
+and two of them may be used together. A plug-in therefore gets a private table of modules, one for
+each plug-in folder. While its code imports something, the table is swapped into ``sys.modules`` and
+its folder is first on ``sys.path``; afterwards everything is as before.
 
-Private are our top-level names and whatever is found in the plug-in's folder or in a folder it put
-on ``sys.path`` itself. Everything else (torch, numpy, the standard library) is shared as usual.
+Private is whatever is found in the plug-in's folder or in a folder it put on ``sys.path`` itself.
+Everything else (torch, numpy, Hugging Face's ``datasets``, ``isoloss``) is shared as usual.
 Three moments are served: importing the file, calling its factory, and import statements inside
 functions that run at any later time (``forward``, say): the last by a ``__import__`` of its own
 in the builtins of each private module. ``importlib.import_module`` is served in the first two only.
@@ -32,15 +32,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# fmt: off
-HOUSE_NAMES = frozenset([
-    "benchmarks", "cli", "commands", "datasets", "figures", "hessian", "landscape", "models",
-    "plugins", "pyg", "registry", "trainers",
-])
-# fmt: on
 HOUSE = Path(__file__).resolve().parent
-# Shared although a plug-in's folder may hold files of these names: the interpreter needs its own.
-_NEVER_PRIVATE = sys.stdlib_module_names | {"__main__"}
+# Shared although a plug-in's folder may hold files of these names: the interpreter needs its own,
+# and a second copy of this package would have registries of its own.
+_NEVER_PRIVATE = sys.stdlib_module_names | {"__main__", "isoloss"}
 
 
 class PluginError(RuntimeError):
@@ -89,7 +84,6 @@ class PluginModules(MetaPathFinder):
         self._path = [str(folder)]  # entries of sys.path that are the plug-in's own
         self._found: dict[str, bool] = {}  # top-level name -> is it in one of those entries
         self._outer_path: list[str] = []
-        self._outer_finders: list[Any] = []
         self._outer_modules: dict[str, ModuleType] = {}
 
     @contextmanager
@@ -114,9 +108,10 @@ class PluginModules(MetaPathFinder):
                     previous._enter()
 
     def _enter(self) -> None:
-        self._outer_path, self._outer_finders = list(sys.path), list(sys.meta_path)
+        self._outer_path = list(sys.path)
         sys.path[:] = [*self._path, *(p for p in sys.path if p not in self._path)]
-        sys.meta_path[:] = [self]
+        # The other finders stay: they also answer for the metadata of installed packages.
+        sys.meta_path.insert(0, self)
         self._outer_modules = self._take_private()
         sys.modules.update(self._table)
 
@@ -125,9 +120,7 @@ class PluginModules(MetaPathFinder):
         self._table = self._take_private()
         sys.modules.update(self._outer_modules)
         sys.path[:] = self._outer_path
-        # Import hooks that somebody installed meanwhile keep their place.
-        here = sys.meta_path.index(self)
-        sys.meta_path[here : here + 1] = self._outer_finders
+        sys.meta_path.remove(self)
 
     def _adopt_path(self) -> None:
         # What a plug-in added to sys.path stays its own.
@@ -140,9 +133,9 @@ class PluginModules(MetaPathFinder):
         return {name: sys.modules.pop(name) for name in names}
 
     def _is_private(self, top: str) -> bool:
-        if self.folder == HOUSE or top in _NEVER_PRIVATE:
+        if top in _NEVER_PRIVATE:
             return False
-        if top in HOUSE_NAMES or top in self.files:
+        if top in self.files:
             return True
         if top not in self._found:
             self._found[top] = self._own_spec(top) is not None
@@ -156,21 +149,21 @@ class PluginModules(MetaPathFinder):
         return spec
 
     def _other_spec(self, top: str) -> ModuleSpec | None:
+        # Our folder is on the path of whoever works in it; nothing in it has a name of its own.
         paths = [p for p in sys.path if p not in self._path and Path(p).resolve() != HOUSE]
         return PathFinder.find_spec(top, paths)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds private modules in the plug-in's folders, all others as usual."""
+        """Finds private modules in the plug-in's folders; leaves all others to other finders."""
         self._adopt_path()
         if not self._is_private(name.partition(".")[0]):
-            specs = (finder.find_spec(name, path, target) for finder in self._outer_finders)
-            return next((spec for spec in specs if spec is not None), None)
+            return None
         if name in self.files:
             spec = spec_from_file_location(name, self.files[name])
         elif path is None:
-            spec = self._own_spec(name) or self._other_spec(name)
+            spec = self._own_spec(name)
         else:
             spec = PathFinder.find_spec(name, path)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -198,6 +191,9 @@ class PluginModules(MetaPathFinder):
 
     def load(self, file: Path) -> ModuleType:
         """Imports one file of the folder, as part of its package where it belongs to one."""
+        if file.is_relative_to(HOUSE) and self.folder == HOUSE.parent:  # one of our own
+            parts = file.relative_to(HOUSE).with_suffix("").parts
+            return importlib.import_module(".".join(("isoloss", *parts)))
         relative = file.relative_to(self.folder).with_suffix("")
         if len(relative.parts) > 1:
             name = ".".join(relative.parts).removesuffix(".__init__")
@@ -205,8 +201,7 @@ class PluginModules(MetaPathFinder):
             name = relative.name
             if not name.isidentifier() or name in _NEVER_PRIVATE:
                 name = "plugin_" + re.sub(r"\W", "_", name)
-            if self.folder != HOUSE:
-                self.files[name] = file
+            self.files[name] = file
         importlib.invalidate_caches()
         with self.active():
             return importlib.import_module(name)
@@ -214,8 +209,6 @@ class PluginModules(MetaPathFinder):
     def describe(self, error: BaseException) -> str:
         """Exception type, first line of its message and the plug-in's line, as one line of text."""
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        if isinstance(error, ModuleNotFoundError) and (error.name or "") in HOUSE_NAMES:
-            message += f" (a plug-in sees no {error.name!r} but its own)"
         if isinstance(error, SystemExit):
             message += " (code that runs a program belongs under: if __name__ == '__main__')"
         lines = [

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from plugins import Plugin, PluginError, load_plugin
+from isoloss.plugins import Plugin, PluginError, load_plugin
 
 __all__ = [
     "ArgumentError",

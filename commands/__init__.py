@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from commands.compare import compare
-from commands.demo import demo
-from commands.evaluate import evaluate
-from commands.hessian import hessian
-from commands.listing import list_
-from commands.plot import plot
-from commands.surface import surface
-from commands.train import train
-from commands.tune import tune
+from isoloss.commands.compare import compare
+from isoloss.commands.demo import demo
+from isoloss.commands.evaluate import evaluate
+from isoloss.commands.hessian import hessian
+from isoloss.commands.listing import list_
+from isoloss.commands.plot import plot
+from isoloss.commands.surface import surface
+from isoloss.commands.train import train
+from isoloss.commands.tune import tune
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.console import Console
-from commands.errors import CommandError, UsageError
-from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption, check_name_or_usage
+from isoloss.commands.console import Console
+from isoloss.commands.errors import CommandError, UsageError
+from isoloss.commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption, check_name_or_usage
 
 if TYPE_CHECKING:
-    from figures.comparison import ComparisonRow
-    from hessian.store import HessianData
-    from landscape.store import SurfaceData
-    from trainers.runs import Run
+    from isoloss.figures.comparison import ComparisonRow
+    from isoloss.hessian.store import HessianData
+    from isoloss.landscape.store import SurfaceData
+    from isoloss.trainers.runs import Run
 
 # What must agree for numbers of two runs to say something of the runs, by path in the settings.
 COMPARED = {
@@ -78,11 +78,11 @@ def compare_runs(
     force: bool = False,
 ) -> Path:  # fmt: skip
     """Write the comparison of some runs and return its folder."""
-    from commands.drawing import png_files
-    from figures.comparison import comparison_figure, comparison_table, formatted_table
-    from figures.style import save_figure
-    from landscape.files import write_text
-    from trainers.runs import write_json
+    from isoloss.commands.drawing import png_files
+    from isoloss.figures.comparison import comparison_figure, comparison_table, formatted_table
+    from isoloss.figures.style import save_figure
+    from isoloss.landscape.files import write_text
+    from isoloss.trainers.runs import write_json
 
     measured = [measure(run) for run in runs]
     if not any(m.surface or m.curve or m.hessian for m in measured):
@@ -115,8 +115,8 @@ def compare_runs(
 
 def measure(run: Run) -> Measured:
     """Read what was measured of a run."""
-    from hessian.store import read_hessian
-    from landscape.store import read_surface
+    from isoloss.hessian.store import read_hessian
+    from isoloss.landscape.store import read_surface
 
     surface, curve, hessian = (
         run.path / name for name in ("surface-2d.h5", "surface-1d.h5", "hessian.h5")
@@ -149,7 +149,7 @@ def differences_between(measured: Sequence[Measured]) -> list[str]:
 
 def _other_weights(m: Measured) -> str:
     """Say where what was measured of one run is of different weights (trained on, or best)."""
-    from trainers.runs import RunError
+    from isoloss.trainers.runs import RunError
 
     weights = {
         kind: stored.settings.get("checkpoint_sha256")
@@ -181,7 +181,7 @@ def _other_grids(measured: Sequence[Measured]) -> list[str]:
 
 def _other_losses(measured: Sequence[Measured]) -> list[str]:
     """Say where the test scores are means of different losses."""
-    from trainers.runs import RunError
+    from isoloss.trainers.runs import RunError
 
     losses = {}
     for m in measured:
@@ -193,7 +193,7 @@ def _other_losses(measured: Sequence[Measured]) -> list[str]:
 
 
 def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> list[Run]:
-    from trainers.runs import find_run, list_runs
+    from isoloss.trainers.runs import find_run, list_runs
 
     if names:
         if len(set(names)) != len(names):
@@ -205,7 +205,7 @@ def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> lis
         return there
     if there:
         raise UsageError(f"expected two runs or more to compare, there is one: {there[0].name}")
-    from commands.demo import DEMO_RUNS, measure_demo_run
+    from isoloss.commands.demo import DEMO_RUNS, measure_demo_run
 
     console.say(f"no run in {results}: training SGD and SAM on the digits first")
     return [
@@ -214,8 +214,8 @@ def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> lis
 
 
 def _row(m: Measured) -> ComparisonRow:
-    from figures.comparison import ComparisonRow
-    from trainers.runs import RunError
+    from isoloss.figures.comparison import ComparisonRow
+    from isoloss.trainers.runs import RunError
 
     scores: dict[str, Any] = {}
     with suppress(RunError):  # imported weights that were not evaluated

@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.compare import compare_runs
-from commands.console import Console
-from commands.hessian import HessianOptions, hessian_of
-from commands.options import DEFAULT_RESULTS, ForceOption, JsonOption, ResultsOption
-from commands.surface import SurfaceOptions, surface_of
-from commands.train import TrainOptions, train_run
+from isoloss.commands.compare import compare_runs
+from isoloss.commands.console import Console
+from isoloss.commands.hessian import HessianOptions, hessian_of
+from isoloss.commands.options import DEFAULT_RESULTS, ForceOption, JsonOption, ResultsOption
+from isoloss.commands.surface import SurfaceOptions, surface_of
+from isoloss.commands.train import TrainOptions, train_run
 
 if TYPE_CHECKING:
-    from trainers.runs import Run
+    from isoloss.trainers.runs import Run
 
 DEMO_RUNS = {
     "sgd": TrainOptions(run="demo-sgd", label="SGD", optimizer="sgd", epochs=10, batch_size=32),
@@ -60,8 +60,8 @@ def measure_demo_run(
     options: TrainOptions, results: Path, console: Console, force: bool = False
 ) -> Run:
     """Train one of the demo's runs and measure surface and curvature, as far as not yet done."""
-    from commands.subject import Selection, load_subject
-    from trainers.runs import RunError, find_run
+    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.trainers.runs import RunError, find_run
 
     assert options.run is not None
     try:
@@ -79,7 +79,7 @@ def measure_demo_run(
 
 def _findings(runs: list[Run]) -> list[str]:
     """Say what the numbers are, with their uncertainty, and no more than they carry."""
-    from commands.compare import measure
+    from isoloss.commands.compare import measure
 
     values = {}
     for run in runs:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from figures.confusion import confusion_figure
-from figures.curve import curve_figure
-from figures.density import density_figure, has_density
-from figures.roc import RocSeries, roc_figure
-from figures.style import save_figure
-from figures.surface import KINDS, surface_figure
-from figures.training import training_figure
-from hessian.store import read_hessian
-from landscape.files import FileError, open_hdf5
-from landscape.store import read_surface
-from trainers.roc import read_roc
-from trainers.runs import Run
+from isoloss.figures.confusion import confusion_figure
+from isoloss.figures.curve import curve_figure
+from isoloss.figures.density import density_figure, has_density
+from isoloss.figures.roc import RocSeries, roc_figure
+from isoloss.figures.style import save_figure
+from isoloss.figures.surface import KINDS, surface_figure
+from isoloss.figures.training import training_figure
+from isoloss.hessian.store import read_hessian
+from isoloss.landscape.files import FileError, open_hdf5
+from isoloss.landscape.store import read_surface
+from isoloss.trainers.roc import read_roc
+from isoloss.trainers.runs import Run
 
 
 def draw_training(run: Run) -> list[Path]:

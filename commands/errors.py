@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry import ArgumentError, UnknownNameError
+from isoloss.registry import ArgumentError, UnknownNameError
 
 
 class UsageError(Exception):

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.console import Console
-from commands.options import (
+from isoloss.commands.console import Console
+from isoloss.commands.options import (
     DEFAULT_RESULTS,
     CheckpointOption,
     DataDirOption,
@@ -29,11 +29,11 @@ from commands.options import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from datasets import Data
-    from landscape.losses import PerSampleLoss
-    from trainers.evaluation import Predictions
-    from trainers.runs import Run
-    from trainers.scores import SplitScores
+    from isoloss.datasets import Data
+    from isoloss.landscape.losses import PerSampleLoss
+    from isoloss.trainers.evaluation import Predictions
+    from isoloss.trainers.runs import Run
+    from isoloss.trainers.scores import SplitScores
 
 SPLITS = ("train", "val", "test")
 FIGURES = ("confusion", "roc", "misclassified")
@@ -66,8 +66,8 @@ def evaluate(
     Writes evaluation.json, report.txt, predictions.csv, roc.csv and figures of the confusion, the
     ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
     """
-    from commands.subject import Selection, load_subject
-    from trainers.reports import report
+    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.trainers.reports import report
 
     console = Console(as_json)
     subject = load_subject(
@@ -146,8 +146,8 @@ def write_evaluation(
         scores, guessed = evaluation["splits"]["test"], predictions["test"]
         files += _write_reports(run, scores, guessed, data)
         if figures:
-            from commands.drawing import draw_evaluation
-            from commands.sample_drawing import draw_misclassified
+            from isoloss.commands.drawing import draw_evaluation
+            from isoloss.commands.sample_drawing import draw_misclassified
 
             drawn = draw_evaluation(run) + draw_misclassified(run, data, guessed, console)
             files += [path for path in drawn if path.suffix == ".png"]
@@ -169,7 +169,7 @@ def summary_line(split: SplitScores) -> str:
 
 
 def _predictions(model: nn.Module, data: Data, names: Sequence[str]) -> dict[str, Predictions]:
-    from trainers.evaluation import predict
+    from isoloss.trainers.evaluation import predict
 
     splits = {"train": data.train, "val": data.val, "test": data.test}
     chosen = {name: splits[name] for name in SPLITS if name in names}
@@ -179,7 +179,7 @@ def _predictions(model: nn.Module, data: Data, names: Sequence[str]) -> dict[str
 def _scores(
     predictions: Mapping[str, Predictions], loss: PerSampleLoss, data: Data
 ) -> dict[str, Any]:
-    from trainers.scores import score
+    from isoloss.trainers.scores import score
 
     names, groups = data.info.class_names or None, data.info.class_groups
     scores = {name: score(part, loss, names, groups) for name, part in predictions.items()}
@@ -189,9 +189,9 @@ def _scores(
 def _write_reports(
     run: Run, scores: SplitScores, predictions: Predictions, data: Data
 ) -> list[Path]:
-    from landscape.files import write_text
-    from trainers.reports import report, write_predictions
-    from trainers.roc import roc_curves, write_roc
+    from isoloss.landscape.files import write_text
+    from isoloss.trainers.reports import report, write_predictions
+    from isoloss.trainers.roc import roc_curves, write_roc
 
     names = data.info.class_names or None
     files = [run.path / "report.txt"]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.console import Console
-from commands.errors import CommandError, UsageError, usage
-from commands.options import (
+from isoloss.commands.console import Console
+from isoloss.commands.errors import CommandError, UsageError, usage
+from isoloss.commands.options import (
     DEFAULT_RESULTS,
     SAMPLE_SEED,
     BatchSizeOption,
@@ -46,9 +46,9 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from commands.subject import Subject
-    from hessian import HessianOperator
-    from hessian.store import HessianData
+    from isoloss.commands.subject import Subject
+    from isoloss.hessian import HessianOperator
+    from isoloss.hessian.store import HessianData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def hessian(
     Each of the three is kept once it is finished: after an interruption the same command goes on
     with the rest. For example: hessian mnist-sam --top 10 --samples 2000
     """
-    from commands.subject import Selection, load_subject
+    from isoloss.commands.subject import Selection, load_subject
 
     console = Console(as_json)
     if operator != "hessian":
@@ -153,7 +153,7 @@ def hessian(
 
 def check_options(options: HessianOptions) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
-    from landscape.batch_norm import check_policy
+    from isoloss.landscape.batch_norm import check_policy
 
     for name, value in (("--tol", options.tol), ("--trace-error", options.trace_error)):
         if not value > 0:
@@ -179,12 +179,12 @@ def hessian_of(
     estimate: bool = False,
 ) -> Path:
     """Compute the curvature of a subject into its run's folder and return the file."""
-    from hessian import HessianOperator
-    from hessian.store import read_hessian
-    from landscape import Plan
-    from landscape.files import FileError
-    from landscape.store import refuse_other_function, refuse_other_settings
-    from landscape.vectors import digest
+    from isoloss.hessian import HessianOperator
+    from isoloss.hessian.store import read_hessian
+    from isoloss.landscape import Plan
+    from isoloss.landscape.files import FileError
+    from isoloss.landscape.store import refuse_other_function, refuse_other_settings
+    from isoloss.landscape.vectors import digest
 
     path = out or subject.run.path / "hessian.h5"
     check_out(path)
@@ -259,12 +259,12 @@ def hessian_of(
     _say(data, console)
     written: list[Path] = []
     if figures:
-        from commands.drawing import draw_hessian
+        from isoloss.commands.drawing import draw_hessian
 
         written = draw_hessian(path)
         names = [p.name for p in written if p.suffix == ".png"]
         console.say(f"wrote {', '.join([str(path), path.with_suffix('.json').name, *names])}")
-    from hessian.summary import summary
+    from isoloss.hessian.summary import summary
 
     console.result({"file": path, **summary(data), "figures": written})
     return path
@@ -279,9 +279,9 @@ def _stages(
     console: Console,
 ) -> HessianData:
     """Compute the stages that are missing, keeping each as soon as it is finished."""
-    from hessian import spectral_density, top_eigenpairs, trace
-    from hessian.store import HessianData, write_hessian
-    from landscape import Plan
+    from isoloss.hessian import spectral_density, top_eigenpairs, trace
+    from isoloss.hessian.store import HessianData, write_hessian
+    from isoloss.landscape import Plan
 
     data = stored or HessianData(settings)
     wanted = {

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.console import Console
-from commands.errors import UsageError
-from commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
+from isoloss.commands.console import Console
+from isoloss.commands.errors import UsageError
+from isoloss.commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
 
 WHAT = ("models", "data", "optimizers", "schedules", "losses", "augmentations", "runs")
 
@@ -39,7 +39,7 @@ def _entries(what: str) -> list[dict[str, Any]]:
     if what == "models":
         return _models()
     if what == "data":
-        from datasets import DATASETS
+        from isoloss.datasets import DATASETS
 
         return [
             {
@@ -49,10 +49,10 @@ def _entries(what: str) -> list[dict[str, Any]]:
             }
             for entry in DATASETS
         ]
-    from datasets import AUGMENTATIONS
-    from trainers.losses import LOSSES
-    from trainers.optimizers import OPTIMIZERS
-    from trainers.schedules import SCHEDULES
+    from isoloss.datasets import AUGMENTATIONS
+    from isoloss.trainers.losses import LOSSES
+    from isoloss.trainers.optimizers import OPTIMIZERS
+    from isoloss.trainers.schedules import SCHEDULES
 
     registry = {
         "optimizers": OPTIMIZERS,
@@ -65,7 +65,7 @@ def _entries(what: str) -> list[dict[str, Any]]:
 
 def _models() -> list[dict[str, Any]]:
     """Networks as they are by default; the receptive field in pixels, where it applies."""
-    from models import MODELS, default_facts
+    from isoloss.models import MODELS, default_facts
 
     rows = []
     for entry in MODELS:
@@ -83,7 +83,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _runs(results: Path) -> list[dict[str, Any]]:
-    from trainers.runs import RunError, list_runs
+    from isoloss.trainers.runs import RunError, list_runs
 
     rows = []
     for run in list_runs(results):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.errors import CommandError, UsageError, usage
+from isoloss.commands.errors import CommandError, UsageError, usage
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ SAMPLE_SEED = 0
 
 def key_values(pairs: list[str] | None, option: str) -> dict[str, object]:
     """Read repeated `key=value` options."""
-    from registry import parse_arguments
+    from isoloss.registry import parse_arguments
 
     with usage(option):
         return parse_arguments(pairs or [])
@@ -182,7 +182,7 @@ def resolve_dtype(text: str) -> torch.dtype:
 
 def check_name_or_usage(name: str, option: str) -> str:
     """Return a run's name; one that cannot be one is wrong usage."""
-    from trainers.runs import RunError, check_name
+    from isoloss.trainers.runs import RunError, check_name
 
     try:
         return check_name(name)

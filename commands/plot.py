@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from commands.console import Console
-from commands.errors import CommandError
-from commands.options import JsonOption
+from isoloss.commands.console import Console
+from isoloss.commands.errors import CommandError
+from isoloss.commands.options import JsonOption
 
 
 def plot(
@@ -23,7 +23,7 @@ def plot(
     as_json: JsonOption = False,
 ) -> None:
     """Draw a stored surface or spectrum again, PNG and PDF beside the file."""
-    from commands.drawing import draw_file
+    from isoloss.commands.drawing import draw_file
 
     console = Console(as_json)
     written = draw_file(file, title)

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commands.console import Console
-from datasets import Data, Split
-from figures.formatting import number
-from figures.samples import samples_figure
-from figures.style import save_figure
-from landscape.batches import as_batch
-from trainers.evaluation import Predictions
-from trainers.reports import misclassified
-from trainers.runs import Run
+from isoloss.commands.console import Console
+from isoloss.datasets import Data, Split
+from isoloss.figures.formatting import number
+from isoloss.figures.samples import samples_figure
+from isoloss.figures.style import save_figure
+from isoloss.landscape.batches import as_batch
+from isoloss.trainers.evaluation import Predictions
+from isoloss.trainers.reports import misclassified
+from isoloss.trainers.runs import Run
 
 IMAGES = 32  # in one figure
 SERIES = 12

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from commands.errors import UsageError
-from commands.train_options import TrainOptions, make_options
-from registry import parse_arguments
+from isoloss.commands.errors import UsageError
+from isoloss.commands.train_options import TrainOptions, make_options
+from isoloss.registry import parse_arguments
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

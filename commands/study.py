@@ -21,9 +21,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.errors import CommandError
-from commands.search_space import Dimension
-from commands.trial_runs import TrialResult
+from isoloss.commands.errors import CommandError
+from isoloss.commands.search_space import Dimension
+from isoloss.commands.trial_runs import TrialResult
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -185,7 +185,7 @@ class TrialTable:
 
     def write(self) -> None:
         """Write `trials.csv`."""
-        from landscape.files import write_csv
+        from isoloss.landscape.files import write_csv
 
         write_csv(
             self.folder / "trials.csv", list(self.rows[0]), [list(r.values()) for r in self.rows]
@@ -204,8 +204,8 @@ class TrialTable:
 
     def draw(self) -> list[Path]:
         """Draw all trials to `trials.png` and `.pdf`."""
-        from figures.style import save_figure
-        from figures.trials import Trial, trials_figure
+        from isoloss.figures.style import save_figure
+        from isoloss.figures.trials import Trial, trials_figure
 
         shown = [
             Trial(trial.number + 1, result.accuracy, result.accuracy_standard_error, trial.params)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from commands.console import Console
-from commands.errors import NAMING, CommandError, UsageError, usage
-from commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage, key_values
-from commands.provenance import (
+from isoloss.commands.console import Console
+from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
+from isoloss.commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage, key_values
+from isoloss.commands.provenance import (
     absolute_spec,
     command_line,
     describe_plugin,
@@ -26,13 +26,13 @@ from commands.provenance import (
     plugin_sha256,
     versions,
 )
-from commands.train_record import copy_plugins, plugin_hashes
-from datasets import Data, Split, load_data
-from landscape import Plan, Problem
-from models import create_model
-from trainers.checkpoints import load_into, load_weights, save_weights
-from trainers.losses import build_loss
-from trainers.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
+from isoloss.commands.train_record import copy_plugins, plugin_hashes
+from isoloss.datasets import Data, Split, load_data
+from isoloss.landscape import Plan, Problem
+from isoloss.models import create_model
+from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _chosen_run(selection: Selection, console: Console) -> Run:
         return find_run(selection.results, selection.run)
     run = newest_run(selection.results)
     if run is None:
-        from commands.train import TrainOptions, train_run
+        from isoloss.commands.train import TrainOptions, train_run
 
         options = TrainOptions(run="digits-sgd")
         console.say(f"no run in {selection.results}: training {options.run} first")

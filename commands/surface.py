@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands.console import Console
-from commands.errors import CommandError, UsageError, usage
-from commands.options import (
+from isoloss.commands.console import Console
+from isoloss.commands.errors import CommandError, UsageError, usage
+from isoloss.commands.options import (
     DEFAULT_RESULTS,
     SAMPLE_SEED,
     BatchSizeOption,
@@ -47,8 +47,8 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from commands.subject import Subject
-    from landscape import Surface, SurfaceData
+    from isoloss.commands.subject import Subject
+    from isoloss.landscape import Surface, SurfaceData
 
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
 
@@ -132,7 +132,7 @@ def surface(
     Finished points are kept as they come: after an interruption the same command goes on. For
     example: surface mnist-sam --x=-1:1:51 --y=-1:1:51
     """
-    from commands.subject import Selection, load_subject
+    from isoloss.commands.subject import Selection, load_subject
 
     console = Console(as_json)
     options = SurfaceOptions(
@@ -163,9 +163,9 @@ def surface(
 
 def check_options(options: SurfaceOptions) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
-    from landscape.batch_norm import check_policy
-    from landscape.grid import Grid
-    from landscape.normalisation import check_rules
+    from isoloss.landscape.batch_norm import check_policy
+    from isoloss.landscape.grid import Grid
+    from isoloss.landscape.normalisation import check_rules
 
     with usage():
         Grid.parse(options.x, options.y)
@@ -189,8 +189,8 @@ def surface_of(
     estimate: bool = False,
 ) -> Path:
     """Evaluate a surface of a subject into its run's folder and return the file."""
-    from landscape.store import remove_surface
-    from trainers.runs import write_json
+    from isoloss.landscape.store import remove_surface
+    from isoloss.trainers.runs import write_json
 
     path = out or subject.run.path / f"surface-{'1d' if options.y is None else '2d'}.h5"
     check_out(path)
@@ -226,7 +226,7 @@ def surface_of(
     _say(summary, data, console)
     written: list[Path] = []
     if figures:
-        from commands.drawing import draw_surface
+        from isoloss.commands.drawing import draw_surface
 
         written = draw_surface(path)
         console.say(f"wrote {path} and {', '.join(p.name for p in written if p.suffix == '.png')}")
@@ -238,8 +238,8 @@ def build_surface(
     subject: Subject, options: SurfaceOptions, path: Path, *, resuming: bool = True
 ) -> Surface:
     """Assemble problems, directions and grid; a surface begun at `path` lends its plan."""
-    from landscape import Grid, Plan, Surface, random_directions
-    from landscape.store import stored_settings
+    from isoloss.landscape import Grid, Plan, Surface, random_directions
+    from isoloss.landscape.store import stored_settings
 
     device, dtype = resolve_device(options.device), resolve_dtype(options.dtype)
     stored = stored_settings(path) if resuming else None

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.console import Console
-from commands.options import (
+from isoloss.commands.console import Console
+from isoloss.commands.options import (
     DEFAULT_RESULTS,
     DataDirOption,
     DatasetArgOption,
@@ -25,13 +25,13 @@ from commands.options import (
     ResultsOption,
     key_values,
 )
-from commands.train_options import (
+from isoloss.commands.train_options import (
     TrainOptions,
     make_options,
     read_config,
     stored_options,
 )
-from commands.training import train_run
+from isoloss.commands.training import train_run
 
 __all__ = ["TrainOptions", "train", "train_run"]
 
@@ -234,7 +234,7 @@ def train(
         force=force,
         estimate=estimate,
     )
-    from trainers.distributed import is_main
+    from isoloss.trainers.distributed import is_main
 
     if not estimate and is_main():
         console.result(

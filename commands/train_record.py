@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.console import Console, Progress
-from commands.provenance import (
+from isoloss.commands.console import Console, Progress
+from isoloss.commands.provenance import (
     PLUGIN_ROLES,
     command_line,
     git_commit,
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from datasets import Data
-    from trainers.distributed import Group
-    from trainers.runs import Run
+    from isoloss.datasets import Data
+    from isoloss.trainers.distributed import Group
+    from isoloss.trainers.runs import Run
 
 
 class TrainingLog(Console):
@@ -93,8 +93,8 @@ def training_facts(
     """
     import torch
 
-    from models import model_facts
-    from trainers.intel import intel_is_loaded
+    from isoloss.models import model_facts
+    from isoloss.trainers.intel import intel_is_loaded
 
     facts = model_facts(model, data.info.input_shape or None)
     return {
@@ -123,9 +123,9 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     import torch
     import torchinfo
 
-    from landscape.batches import as_batch, graph_arguments
-    from landscape.files import write_text
-    from trainers.evaluation import placement
+    from isoloss.landscape.batches import as_batch, graph_arguments
+    from isoloss.landscape.files import write_text
+    from isoloss.trainers.evaluation import placement
 
     twin = copy.deepcopy(model)
     device, dtype = placement(twin)

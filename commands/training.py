@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.console import Console
-from commands.errors import NAMING, CommandError, UsageError, usage
-from commands.options import (
+from isoloss.commands.console import Console
+from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
+from isoloss.commands.options import (
     DEFAULT_DATA_DIR,
     check_name_or_usage,
     peak_memory,
     resolve_device,
 )
-from commands.provenance import describe_plugin, file_sha256
-from commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
-from commands.train_record import (
+from isoloss.commands.provenance import describe_plugin, file_sha256
+from isoloss.commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
+from isoloss.commands.train_record import (
     TrainingLog,
     copy_plugins,
     plugin_hashes,
@@ -33,13 +33,13 @@ from commands.train_record import (
 if TYPE_CHECKING:
     import torch
 
-    from datasets import Data
-    from landscape.losses import PerSampleLoss
-    from trainers.distributed import Group
-    from trainers.optimizers import OptimizerSettings
-    from trainers.runs import Run
-    from trainers.settings import TrainingSettings
-    from trainers.trainer import Trainer
+    from isoloss.datasets import Data
+    from isoloss.landscape.losses import PerSampleLoss
+    from isoloss.trainers.distributed import Group
+    from isoloss.trainers.optimizers import OptimizerSettings
+    from isoloss.trainers.runs import Run
+    from isoloss.trainers.settings import TrainingSettings
+    from isoloss.trainers.trainer import Trainer
 
 
 def train_run(
@@ -73,9 +73,9 @@ def train_run(
         estimate: Whether to time a few steps and stop.
         splits: Those that the final weights are scored on.
     """
-    from trainers.distributed import local_device, process_group
-    from trainers.intel import check_intel
-    from trainers.runs import Run
+    from isoloss.trainers.distributed import local_device, process_group
+    from isoloss.trainers.intel import check_intel
+    from isoloss.trainers.runs import Run
 
     options = with_defaults(options)
     place = local_device(resolve_device(device))
@@ -142,9 +142,9 @@ class _Parts:
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
     """Fill in what the data set (its network) and the network (its optimizer) decide."""
-    from datasets import default_model
-    from models import default_optimizer
-    from trainers.optimizers import takes_base
+    from isoloss.datasets import default_model
+    from isoloss.models import default_optimizer
+    from isoloss.trainers.optimizers import takes_base
 
     with usage():
         model = options.model or default_model(options.dataset)
@@ -157,9 +157,9 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 
 
 def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
-    from trainers.losses import build_loss
-    from trainers.optimizers import resolve_optimizer
-    from trainers.settings import TrainingSettings
+    from isoloss.trainers.losses import build_loss
+    from isoloss.trainers.optimizers import resolve_optimizer
+    from isoloss.trainers.settings import TrainingSettings
 
     assert options.model is not None
     assert options.optimizer is not None
@@ -192,14 +192,14 @@ def _default_name(options: TrainOptions) -> str:
 
 def refuse_taken(results: Path, name: str) -> None:
     """Say what to do where a run of that name exists, before anything long is done."""
-    from trainers.runs import create_run
+    from isoloss.trainers.runs import create_run
 
     if (results / "runs" / name / "config.json").is_file():
         create_run(results, name, {})  # raises
 
 
 def _load(options: TrainOptions, folder: Path, download: bool) -> Data:
-    from datasets import load_data
+    from isoloss.datasets import load_data
 
     with usage(errors=NAMING):
         return load_data(
@@ -218,11 +218,11 @@ def _assemble(
 ) -> Trainer:
     import torch
 
-    from datasets import create_augmentation
-    from models import create_model
-    from trainers.intel import optimise
-    from trainers.optimizers import build_optimizer
-    from trainers.trainer import Trainer
+    from isoloss.datasets import create_augmentation
+    from isoloss.models import create_model
+    from isoloss.trainers.intel import optimise
+    from isoloss.trainers.optimizers import build_optimizer
+    from isoloss.trainers.trainer import Trainer
 
     with usage():
         augment = None
@@ -255,7 +255,7 @@ def _open_run(
     resume: bool,
     force: bool,
 ) -> None:
-    from trainers.runs import create_run, find_run, write_json
+    from isoloss.trainers.runs import create_run, find_run, write_json
 
     if resume:
         stored = find_run(results, run.name)
@@ -268,7 +268,7 @@ def _open_run(
 
 
 def _go_on(trainer: Trainer, run: Run, data: Data) -> None:
-    from trainers.loop import resume
+    from isoloss.trainers.loop import resume
 
     expected = run.config().get("facts", {}).get("data_digest")
     if expected is not None and data.info.digest != expected:
@@ -291,7 +291,7 @@ def _record(
     copy_plugins(run, config)
     write_summary(run, model, data)
     if figures:
-        from commands.sample_drawing import draw_samples
+        from isoloss.commands.sample_drawing import draw_samples
 
         draw_samples(run, data)
 
@@ -308,7 +308,7 @@ def _finish(
     splits: Sequence[str],
 ) -> None:
     """Evaluate the final weights, say so in the manifest, and draw."""
-    from commands.evaluate import summary_line, write_evaluation
+    from isoloss.commands.evaluate import summary_line, write_evaluation
 
     config = run.config()
     facts = {
@@ -326,7 +326,7 @@ def _finish(
         stopped_early=trainer.stopped_early,
     )
     if figures:
-        from commands.drawing import draw_training
+        from isoloss.commands.drawing import draw_training
 
         draw_training(run)  # its title says how the training ended
     last = evaluation["splits"]
@@ -335,8 +335,8 @@ def _finish(
 
 
 def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: TrainingLog) -> None:
-    from trainers import loop
-    from trainers.trainer import TrainingDiverged
+    from isoloss.trainers import loop
+    from isoloss.trainers.trainer import TrainingDiverged
 
     main = trainer.group.main
 
@@ -384,7 +384,7 @@ def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: Tr
 
 def _estimate(trainer: Trainer, console: Console) -> None:
     """Time a few steps and scale up."""
-    from trainers.settings import TrainingError
+    from isoloss.trainers.settings import TrainingError
 
     class EnoughError(Exception):
         """Raised to leave the epoch after the steps that are timed."""

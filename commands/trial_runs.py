@@ -10,9 +10,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.console import Console
-from commands.errors import CommandError, UsageError
-from commands.train_options import TrainOptions
+from isoloss.commands.console import Console
+from isoloss.commands.errors import CommandError, UsageError
+from isoloss.commands.train_options import TrainOptions
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -70,8 +70,8 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
     """
     import torch
 
-    from commands.training import train_run
-    from trainers.runs import Run
+    from isoloss.commands.training import train_run
+    from isoloss.trainers.runs import Run
 
     assert options.run is not None
     run = Run(place.folder / "runs" / options.run)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.console import Console
-from commands.errors import CommandError, UsageError, usage
-from commands.options import (
+from isoloss.commands.console import Console
+from isoloss.commands.errors import CommandError, UsageError, usage
+from isoloss.commands.options import (
     DEFAULT_RESULTS,
     DataDirOption,
     DeviceOption,
@@ -22,14 +22,14 @@ from commands.options import (
     ResultsOption,
     resolve_device,
 )
-from commands.search_space import (
+from isoloss.commands.search_space import (
     NAMES,
     Dimension,
     parse_search,
     parse_settings,
     trial_options,
 )
-from commands.study import (
+from isoloss.commands.study import (
     TrialTable,
     accuracy,
     alone,
@@ -39,14 +39,14 @@ from commands.study import (
     run_name,
     tell,
 )
-from commands.train_options import TrainOptions, read_config
-from commands.trial_runs import Place, run_trials
+from isoloss.commands.train_options import TrainOptions, read_config
+from isoloss.commands.trial_runs import Place, run_trials
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-    from trainers.runs import Run
+    from isoloss.trainers.runs import Run
 
 # So many trials in a row that training refuses are a mistake in the search, not bad luck.
 MOST_REFUSED = 3
@@ -97,7 +97,7 @@ def tune(
     --config. An interrupted search goes on with the same command. For example: tune --name a
     --search lr=loguniform:1e-3:1 --search optimizer=choice:sgd,sam --set epochs=3 --trials 10
     """
-    from trainers.runs import RunError, check_name
+    from isoloss.trainers.runs import RunError, check_name
 
     console = Console(as_json)
     space = parse_search(search or [])
@@ -210,7 +210,7 @@ def _summarise(
     figures: bool,
 ) -> dict[str, Any]:
     """Look at the test split for the best trial, and write and say what came out."""
-    from trainers.runs import list_runs, write_json
+    from isoloss.trainers.runs import list_runs, write_json
 
     run = _tested(best, place, figures)
     # A search that went on may have chosen twice: each look at the test split is on record.
@@ -247,9 +247,9 @@ def _summarise(
 
 def _tested(best: FrozenTrial, place: Place, figures: bool) -> Run:
     """Return the run of the best trial, evaluated on all splits, which is done once."""
-    from commands.evaluate import write_evaluation
-    from commands.subject import Selection, load_subject
-    from trainers.runs import Run
+    from isoloss.commands.evaluate import write_evaluation
+    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.trainers.runs import Run
 
     run = Run(place.folder / "runs" / run_name(best.number))
     if "test" in _stored_splits(run):
@@ -279,7 +279,7 @@ def _stored_splits(run: Run) -> Mapping[str, Any]:
 
 def _write_best(folder: Path, options: TrainOptions) -> None:
     """Write the options of the best trial as `train --config` reads them."""
-    from trainers.runs import write_json
+    from isoloss.trainers.runs import write_json
 
     values = {k: v for k, v in dataclasses.asdict(options).items() if k not in NAMES}
     values["batch_size"] = values["batch_size"] or "full"

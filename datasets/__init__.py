@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datasets import cifar as cifar  # each registers its sources
-from datasets import digits as digits
-from datasets import mitbih as mitbih
-from datasets import mnist as mnist
-from datasets import npz as npz
-from datasets import synthetic as synthetic
-from datasets import tu as tu
-from datasets.augment import AUGMENTATIONS, Augmentation, create_augmentation
-from datasets.catalogue import DATASETS, DataError, DataMissingError, DownloadError
-from datasets.graphs import GraphSplit
-from datasets.info import DataInfo, Normalisation
-from datasets.loading import Data, default_model, load_data
-from datasets.splits import Split, TensorSplit, balanced_indices, stratified_indices
+from isoloss.datasets import cifar as cifar  # each registers its sources
+from isoloss.datasets import digits as digits
+from isoloss.datasets import mitbih as mitbih
+from isoloss.datasets import mnist as mnist
+from isoloss.datasets import npz as npz
+from isoloss.datasets import synthetic as synthetic
+from isoloss.datasets import tu as tu
+from isoloss.datasets.augment import AUGMENTATIONS, Augmentation, create_augmentation
+from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError, DownloadError
+from isoloss.datasets.graphs import GraphSplit
+from isoloss.datasets.info import DataInfo, Normalisation
+from isoloss.datasets.loading import Data, default_model, load_data
+from isoloss.datasets.splits import Split, TensorSplit, balanced_indices, stratified_indices
 
 __all__ = [
     "AUGMENTATIONS",

@@ -14,9 +14,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from datasets.catalogue import DataError
-from datasets.info import DataInfo
-from registry import Registry
+from isoloss.datasets.catalogue import DataError
+from isoloss.datasets.info import DataInfo
+from isoloss.registry import Registry
 
 #: augment(images (batch, channels, height, width), generator) -> images of that shape and dtype.
 Augmentation = Callable[[Tensor, Generator], Tensor]

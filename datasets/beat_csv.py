@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.catalogue import DataError
-from datasets.tables import read_numbers
+from isoloss.datasets.catalogue import DataError
+from isoloss.datasets.tables import read_numbers
 
 ADDRESS = "https://www.kaggle.com/datasets/shayanfazeli/heartbeat"
 ROWS = {"mitbih_train.csv": 87_554, "mitbih_test.csv": 21_892}  # as published

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from registry import Registry
+from isoloss.registry import Registry
 
 #: factory(data_dir, **arguments) -> {"train": D, "test": D, "val": D?, "info": DataInfo?};
 #: the fact `default_model` names the network to train where the user names none.

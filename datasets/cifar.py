@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.catalogue import DATASETS, DataError, DataMissingError
-from datasets.downloads import download_files
-from datasets.info import DataInfo, Normalisation
+from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
+from isoloss.datasets.downloads import download_files
+from isoloss.datasets.info import DataInfo, Normalisation
 
 
 @DATASETS.register(

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.catalogue import DataError
-from datasets.graphs import GraphSplit, is_graph, to_graph_split
-from datasets.info import DataInfo
-from datasets.splits import Split, TensorSplit
+from isoloss.datasets.catalogue import DataError
+from isoloss.datasets.graphs import GraphSplit, is_graph, to_graph_split
+from isoloss.datasets.info import DataInfo
+from isoloss.datasets.splits import Split, TensorSplit
 
 SPLITS = ("train", "val", "test")
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate
 
-from datasets.catalogue import DATASETS
-from datasets.info import DataInfo, Normalisation
-from datasets.splits import stratified_indices
+from isoloss.datasets.catalogue import DATASETS
+from isoloss.datasets.info import DataInfo, Normalisation
+from isoloss.datasets.splits import stratified_indices
 
 TEST_FRACTION = 0.2
 

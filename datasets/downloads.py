@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from datasets.catalogue import DownloadError
+from isoloss.datasets.catalogue import DownloadError
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer; the libraries themselves would wait for ever
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.catalogue import DataError
-from datasets.splits import balanced_indices, batch_slices, digest_tensors
-from pyg import import_pyg
+from isoloss.datasets.catalogue import DataError
+from isoloss.datasets.splits import balanced_indices, batch_slices, digest_tensors
+from isoloss.pyg import import_pyg
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.catalogue import DATASETS, DataError
-from datasets.conversion import convert
-from datasets.info import DataInfo
-from datasets.splits import Split, stratified_indices
-from registry import call_with_arguments, is_plugin, load_factory
+from isoloss.datasets.catalogue import DATASETS, DataError
+from isoloss.datasets.conversion import convert
+from isoloss.datasets.info import DataInfo
+from isoloss.datasets.splits import Split, stratified_indices
+from isoloss.registry import call_with_arguments, is_plugin, load_factory
 
 
 @dataclass(frozen=True)

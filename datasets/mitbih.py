@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import beat_csv, physionet
-from datasets.catalogue import DATASETS, DataError, DataMissingError
-from datasets.downloads import download_files
-from datasets.heartbeats import LENGTH, RATE, cut_at_annotations, cut_like_kachuee
-from datasets.info import DataInfo, Normalisation
-from datasets.splits import balanced_indices, stratified_indices
+from isoloss.datasets import beat_csv, physionet
+from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
+from isoloss.datasets.downloads import download_files
+from isoloss.datasets.heartbeats import LENGTH, RATE, cut_at_annotations, cut_like_kachuee
+from isoloss.datasets.info import DataInfo, Normalisation
+from isoloss.datasets.splits import balanced_indices, stratified_indices
 
 CUTS = {"annotation": cut_at_annotations, "kachuee": cut_like_kachuee}
 TEST_FRACTION = 0.2

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from datasets.catalogue import DATASETS, DataError, DataMissingError
-from datasets.downloads import download_files
-from datasets.info import DataInfo, Normalisation
+from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
+from isoloss.datasets.downloads import download_files
+from isoloss.datasets.info import DataInfo, Normalisation
 
 # Mean and standard deviation of all train pixels divided by 255.
 DIGITS = (0.1307, 0.3081)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.catalogue import DATASETS, DataError, DataMissingError
-from datasets.info import Normalisation
+from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
+from isoloss.datasets.info import Normalisation
 
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "class_names")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.catalogue import DataError, DataMissingError
+from isoloss.datasets.catalogue import DataError, DataMissingError
 
 ADDRESS = "https://physionet.org/content/mitdb/1.0.0/"
 RATE = 360  # Hz

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.catalogue import DATASETS, DataError
-from datasets.graphs import GraphSplit
-from datasets.info import Normalisation
-from datasets.splits import stratified_indices
-from pyg import import_pyg
+from isoloss.datasets.catalogue import DATASETS, DataError
+from isoloss.datasets.graphs import GraphSplit
+from isoloss.datasets.info import Normalisation
+from isoloss.datasets.splits import stratified_indices
+from isoloss.pyg import import_pyg
 
 TEST_FRACTION = 0.2
 NOTE = "synthetic data: results say nothing about real {}"

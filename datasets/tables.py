@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.catalogue import DataError
+from isoloss.datasets.catalogue import DataError
 
 
 def read_numbers(

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from datasets.catalogue import DATASETS, DataError, DataMissingError
-from datasets.downloads import download_files
-from datasets.graphs import GraphSplit
-from datasets.splits import stratified_indices
-from datasets.tables import read_numbers
-from pyg import import_pyg
+from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
+from isoloss.datasets.downloads import download_files
+from isoloss.datasets.graphs import GraphSplit
+from isoloss.datasets.splits import stratified_indices
+from isoloss.datasets.tables import read_numbers
+from isoloss.pyg import import_pyg
 
 ADDRESS = "https://www.chrsmrrs.com/graphkerneldatasets"
 TEST_FRACTION = 0.3

@@ -1,21 +1,21 @@
 """Everything that draws: from stored results and arrays to figures fit for a paper."""
 
-from figures.comparison import (
+from isoloss.figures.comparison import (
     ComparisonRow,
     comparison_figure,
     comparison_table,
     formatted_table,
 )
-from figures.confusion import confusion_figure
-from figures.curve import curve_figure
-from figures.density import density_figure
-from figures.roc import RocSeries, roc_figure
-from figures.samples import samples_figure
-from figures.scale import Scale, shared_scale
-from figures.style import FigureError, save_figure
-from figures.surface import KINDS, surface_figure
-from figures.training import training_figure
-from figures.trials import Trial, trials_figure
+from isoloss.figures.confusion import confusion_figure
+from isoloss.figures.curve import curve_figure
+from isoloss.figures.density import density_figure
+from isoloss.figures.roc import RocSeries, roc_figure
+from isoloss.figures.samples import samples_figure
+from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.style import FigureError, save_figure
+from isoloss.figures.surface import KINDS, surface_figure
+from isoloss.figures.training import training_figure
+from isoloss.figures.trials import Trial, trials_figure
 
 __all__ = [
     "KINDS",

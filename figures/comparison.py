@@ -12,12 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from figures.curve import curve_notes, draw_curves
-from figures.density import density_notes, draw_densities, has_density, title_pad
-from figures.fields import Field, common_key, field, is_accuracy, quantity, row_through_origin
-from figures.formatting import number, with_error
-from figures.scale import Scale, shared_scale
-from figures.style import (
+from isoloss.figures.curve import curve_notes, draw_curves
+from isoloss.figures.density import density_notes, draw_densities, has_density, title_pad
+from isoloss.figures.fields import (
+    Field,
+    common_key,
+    field,
+    is_accuracy,
+    quantity,
+    row_through_origin,
+)
+from isoloss.figures.formatting import number, with_error
+from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.style import (
     NORMAL,
     PAGE,
     SMALL,
@@ -29,7 +36,7 @@ from figures.style import (
     styled,
     wrap,
 )
-from figures.surface import (
+from isoloss.figures.surface import (
     draw_filled_contour,
     draw_surface_3d,
     origin_text,
@@ -38,8 +45,8 @@ from figures.surface import (
 )
 
 if TYPE_CHECKING:
-    from hessian.store import HessianData
-    from landscape.store import SurfaceData
+    from isoloss.hessian.store import HessianData
+    from isoloss.landscape.store import SurfaceData
 
 
 @dataclass(frozen=True)

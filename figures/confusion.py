@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures.style import COLORMAP, PAGE, SMALL, FigureError, new_figure, styled
+from isoloss.figures.style import COLORMAP, PAGE, SMALL, FigureError, new_figure, styled
 
 _LARGEST_WITH_COUNTS = 30  # classes beyond which the counts could not be read
 

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 
-from figures.formatting import number
-from figures.style import SMALL
+from isoloss.figures.formatting import number
+from isoloss.figures.style import SMALL
 
 _FONT = SMALL - 1.0
 _ROOM = 11.0  # points between label centres, and from a label to what it must not cover

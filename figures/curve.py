@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from figures.fields import Field, edges, field, is_accuracy, quantity, row_through_origin
-from figures.formatting import number
-from figures.scale import Scale, shared_scale
-from figures.style import (
+from isoloss.figures.fields import Field, edges, field, is_accuracy, quantity, row_through_origin
+from isoloss.figures.formatting import number
+from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.style import (
     COLUMN,
     FLAWED,
     FigureError,
@@ -26,10 +26,10 @@ from figures.style import (
     styled,
     wrap,
 )
-from figures.surface import tick_text
+from isoloss.figures.surface import tick_text
 
 if TYPE_CHECKING:
-    from landscape.store import SurfaceData
+    from isoloss.landscape.store import SurfaceData
 
 LOSS_COLOR = "#0072B2"
 ACCURACY_COLOR = "#D55E00"

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from figures.formatting import number, power_of_ten
-from figures.style import (
+from isoloss.figures.formatting import number, power_of_ten
+from isoloss.figures.style import (
     COLUMN,
     FigureError,
     SeriesStyle,
@@ -29,7 +29,7 @@ from figures.style import (
 )
 
 if TYPE_CHECKING:
-    from hessian.store import DensityData, HessianData
+    from isoloss.hessian.store import DensityData, HessianData
 
 _MARGIN = 5.0  # bandwidths drawn beyond the outermost node, as the stored curves have it
 _POINTS = (1001, 20001)  # fewest and most points of a common grid

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from figures.formatting import number
-from figures.scale import Scale, shared_scale
-from figures.style import FigureError
+from isoloss.figures.formatting import number
+from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.style import FigureError
 
 if TYPE_CHECKING:
-    from landscape.store import SurfaceData
+    from isoloss.landscape.store import SurfaceData
 
 _NAMES = {
     "loss": "loss",

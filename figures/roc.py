@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.formatting import with_error
-from figures.style import (
+from isoloss.figures.formatting import with_error
+from isoloss.figures.style import (
     PAGE,
     FigureError,
     add_note,

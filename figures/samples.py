@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from figures.style import (
+from isoloss.figures.style import (
     NORMAL,
     PAGE,
     SMALL,

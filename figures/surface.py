@@ -21,11 +21,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
 
-from figures.contours import label_contours
-from figures.fields import Field, cell_polygons, edges, field, gap_polygons, has_area
-from figures.formatting import number, power_of_ten
-from figures.scale import Scale
-from figures.style import (
+from isoloss.figures.contours import label_contours
+from isoloss.figures.fields import Field, cell_polygons, edges, field, gap_polygons, has_area
+from isoloss.figures.formatting import number, power_of_ten
+from isoloss.figures.scale import Scale
+from isoloss.figures.style import (
     COLORMAP,
     COLUMN,
     FLAWED,
@@ -39,7 +39,7 @@ from figures.style import (
 )
 
 if TYPE_CHECKING:
-    from landscape.store import SurfaceData
+    from isoloss.landscape.store import SurfaceData
 
 _FILL_LEVELS = 48
 _MOST_LINES = 101  # grid lines of a 3-D surface each way; more would be ink only

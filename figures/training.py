@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from figures.curve import ACCURACY_COLOR, LOSS_COLOR, scale_axis
-from figures.scale import Scale, shared_scale
-from figures.style import (
+from isoloss.figures.curve import ACCURACY_COLOR, LOSS_COLOR, scale_axis
+from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.style import (
     PAGE,
     FigureError,
     SeriesStyle,
@@ -23,7 +23,7 @@ from figures.style import (
 )
 
 if TYPE_CHECKING:
-    from trainers.runs import Run
+    from isoloss.trainers.runs import Run
 
 History = dict[str, np.ndarray]
 _SPLITS = (("train", "training"), ("val", "validation"))

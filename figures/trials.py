@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from figures.formatting import number
-from figures.style import (
+from isoloss.figures.formatting import number
+from isoloss.figures.style import (
     COLORMAP,
     PAGE,
     SMALL,

@@ -8,12 +8,12 @@ An operator knows the network, loss and data; an estimator sees its products onl
         spectrum = spectral_density(hessian)
 """
 
-from hessian.density import Density, spectral_density
-from hessian.eigenpairs import Eigenpairs, top_eigenpairs
-from hessian.hessian_operator import HessianOperator
-from hessian.operators import LinearOperator, MatrixOperator, probe_vector
-from hessian.store import HessianData, read_hessian, write_hessian
-from hessian.trace import Trace, trace
+from isoloss.hessian.density import Density, spectral_density
+from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
+from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
+from isoloss.hessian.store import HessianData, read_hessian, write_hessian
+from isoloss.hessian.trace import Trace, trace
 
 __all__ = [
     "Density",

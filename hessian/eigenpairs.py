@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessian.lanczos import LanczosBasis, Ritz
-from hessian.operators import (
+from isoloss.hessian.lanczos import LanczosBasis, Ritz
+from isoloss.hessian.operators import (
     LinearOperator,
     NonFiniteProductError,
     OperatorError,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessian.operators import OperatorError, check_matrix, check_vector
-from landscape.problem import Problem
-from landscape.vectors import unflatten
+from isoloss.hessian.operators import OperatorError, check_matrix, check_vector
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.vectors import unflatten
 
 # Gradients of one micro-batch that depend on the parameters, with their parameters' positions.
 GradientGraph = tuple[list[int], list[Tensor]]

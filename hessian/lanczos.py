@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessian.operators import LinearOperator, checked_product, probe_vector, unit_roundoff
+from isoloss.hessian.operators import LinearOperator, checked_product, probe_vector, unit_roundoff
 
 # A new direction shorter than this many roundings of the operator's norm is rounding itself.
 BREAKDOWN_ROUNDINGS = 100

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from hessian.summary import summary
-from landscape.files import (
+from isoloss.hessian.summary import summary
+from isoloss.landscape.files import (
     FileError,
     open_hdf5,
     read_settings,
@@ -33,9 +33,9 @@ from landscape.files import (
 )
 
 if TYPE_CHECKING:
-    from hessian.density import Density
-    from hessian.eigenpairs import Eigenpairs
-    from hessian.trace import Trace
+    from isoloss.hessian.density import Density
+    from isoloss.hessian.eigenpairs import Eigenpairs
+    from isoloss.hessian.trace import Trace
 
 STAGES = ("eigenpairs", "trace", "density")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from hessian.store import HessianData
+    from isoloss.hessian.store import HessianData
 
 
 def summary(data: HessianData) -> dict[str, Any]:

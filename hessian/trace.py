@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from hessian.operators import LinearOperator, NonFiniteProductError, OperatorError, Progress
-from hessian.trace_samplers import METHODS, CountedOperator, RankReachedError
+from isoloss.hessian.operators import LinearOperator, NonFiniteProductError, OperatorError, Progress
+from isoloss.hessian.trace_samplers import METHODS, CountedOperator, RankReachedError
 
 # A standard error from 8 samples is itself known to about a quarter, 1 / sqrt(2 * 7).
 FIRST_SAMPLES = 8

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hessian.operators import (
+from isoloss.hessian.operators import (
     LinearOperator,
     Progress,
     checked_product,

@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from landscape.normalisation import NormalisationError, Tensors, normalise
-from landscape.vectors import digest, inner, norm
+from isoloss.landscape.normalisation import NormalisationError, Tensors, normalise
+from isoloss.landscape.vectors import digest, inner, norm
 
 
 @dataclass(frozen=True)

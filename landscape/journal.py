@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from landscape.files import FileError
+from isoloss.landscape.files import FileError
 
 
 def read_header(path: Path) -> dict[str, Any] | None:

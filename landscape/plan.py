@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.batches import FixedData
+from isoloss.landscape.batches import FixedData
 
 MIB = 2**20
 # On a CPU a micro-batch is fastest while its activations stay in cache and under the size at which

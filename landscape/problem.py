@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from landscape.batch_norm import (
+from isoloss.landscape.batch_norm import (
     check_layers,
     check_policy,
     estimating_statistics,
     explain_single_sample,
     use_batch_statistics,
 )
-from landscape.batches import Batch, FixedData, as_batch
-from landscape.losses import per_sample_loss
-from landscape.metrics import no_metric, top1
-from landscape.plan import Plan
-from landscape.vectors import digest
+from isoloss.landscape.batches import Batch, FixedData, as_batch
+from isoloss.landscape.losses import per_sample_loss
+from isoloss.landscape.metrics import no_metric, top1
+from isoloss.landscape.plan import Plan
+from isoloss.landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 PROBE_SAMPLES = 1000

@@ -20,12 +20,18 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from landscape.files import FileError, open_hdf5, read_settings, write_atomically, write_settings
-from landscape.grid import Grid
-from landscape.journal import Journal, read_header
+from isoloss.landscape.files import (
+    FileError,
+    open_hdf5,
+    read_settings,
+    write_atomically,
+    write_settings,
+)
+from isoloss.landscape.grid import Grid
+from isoloss.landscape.journal import Journal, read_header
 
 if TYPE_CHECKING:
-    from landscape.directions import Direction
+    from isoloss.landscape.directions import Direction
 
 # Larger directions are stored as their recipe and digest: they can be drawn again.
 LARGEST_STORED_DIRECTION = 64 * 2**20

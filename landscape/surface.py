@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from landscape.directions import Direction, cosine
-from landscape.grid import Grid
-from landscape.problem import Evaluation, Problem
-from landscape.store import SurfaceData, SurfaceStore, refuse_other_function
-from landscape.vectors import digest
+from isoloss.landscape.directions import Direction, cosine
+from isoloss.landscape.grid import Grid
+from isoloss.landscape.problem import Evaluation, Problem
+from isoloss.landscape.store import SurfaceData, SurfaceStore, refuse_other_function
+from isoloss.landscape.vectors import digest
 
 Progress = Callable[[int, int], None]
 

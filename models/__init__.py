@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import cnn as cnn  # each registers its networks
-from models import densenet as densenet
-from models import ecg_attention as ecg_attention
-from models import gcn as gcn
-from models import mnist as mnist
-from models import resnet as resnet
-from models import se_cnn as se_cnn
-from models import torchvision_models as torchvision_models
-from models import vgg as vgg
-from models import wide_resnet as wide_resnet
-from models.catalogue import MODELS, ModelError, ModelFacts, model_facts
-from models.receptive_field import receptive_field
-from registry import call_with_arguments, is_plugin, load_factory
+from isoloss.models import cnn as cnn  # each registers its networks
+from isoloss.models import densenet as densenet
+from isoloss.models import ecg_attention as ecg_attention
+from isoloss.models import gcn as gcn
+from isoloss.models import mnist as mnist
+from isoloss.models import resnet as resnet
+from isoloss.models import se_cnn as se_cnn
+from isoloss.models import torchvision_models as torchvision_models
+from isoloss.models import vgg as vgg
+from isoloss.models import wide_resnet as wide_resnet
+from isoloss.models.catalogue import MODELS, ModelError, ModelFacts, model_facts
+from isoloss.models.receptive_field import receptive_field
+from isoloss.registry import call_with_arguments, is_plugin, load_factory
 
 __all__ = [
     "MODELS",

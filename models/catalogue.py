@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.receptive_field import receptive_field
-from registry import Registry
+from isoloss.models.receptive_field import receptive_field
+from isoloss.registry import Registry
 
 # Facts every entry is registered with:
 #   inputs          "image" (channels, height, width), "series" (length, channels) or "graph"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.catalogue import MODELS, image_shape
+from isoloss.models.catalogue import MODELS, image_shape
 
 
 @MODELS.register(

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.catalogue import MODELS, ModelError
+from isoloss.models.catalogue import MODELS, ModelError
 
 
 def sinusoidal_positions(length: int, size: int) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.catalogue import MODELS, ModelError, check_choice
-from pyg import import_pyg
+from isoloss.models.catalogue import MODELS, ModelError, check_choice
+from isoloss.pyg import import_pyg
 
 
 class GCN(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.catalogue import MODELS, check_choice, image_shape
+from isoloss.models.catalogue import MODELS, check_choice, image_shape
 
 SHORTCUTS = ("projection", "zero-pad", "none")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.catalogue import MODELS, ModelError, check_choice, image_shape
+from isoloss.models.catalogue import MODELS, ModelError, check_choice, image_shape
 
 WIDTHS = (32, 64, 128)
 

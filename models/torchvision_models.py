@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.catalogue import MODELS, ModelError
-from registry import UnknownNameError
+from isoloss.models.catalogue import MODELS, ModelError
+from isoloss.registry import UnknownNameError
 
 # Both would return auxiliary logits beside the logits, and warn that their initialisation is slow.
 _DEFAULTS: dict[str, dict[str, Any]] = {

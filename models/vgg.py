@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.catalogue import MODELS, image_shape
+from isoloss.models.catalogue import MODELS, image_shape
 
 
 class VGG9(nn.Module):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from hessian import HessianOperator
-from landscape import Axis, Grid, Problem, Surface, random_directions
-from landscape.vectors import flatten
+from isoloss.hessian import HessianOperator
+from isoloss.landscape import Axis, Grid, Problem, Surface, random_directions
+from isoloss.landscape.vectors import flatten
 
 F64 = torch.float64
 

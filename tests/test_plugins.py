@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import datasets
-import models
-from models import create_model
-from plugins import HOUSE, HOUSE_NAMES
-from registry import Factory, Registry, load_factory
+from isoloss import models
+from isoloss.models import create_model
+from isoloss.plugins import HOUSE
+from isoloss.registry import Factory, Registry, load_factory
 
 NET = """
     import importlib
@@ -110,12 +109,12 @@ def test_a_repository_with_our_names_is_served_and_leaves_no_trace(tmp_path: Pat
     assert outputs.shape == (2, 5)
     assert torch.equal(outputs, net.head(net.block(inputs)) * 3)  # len("one")
     assert state() == (modules, path, finders)
-    import models as again
-    from models import cnn
-    from trainers import __file__ as ours
+    from isoloss import models as again
+    from isoloss.models import cnn
+    from isoloss.trainers import __file__ as ours
 
     assert (again, cnn) == (models, models.cnn)
-    assert sys.modules["datasets"] is datasets
+    assert "datasets" not in sys.modules
     assert Path(ours).parent.parent == HOUSE
     assert "utils" not in sys.modules
 
@@ -230,15 +229,17 @@ def test_a_file_of_our_own_sees_our_modules() -> None:
     assert factory(HOUSE, "fashion_cnn", "models/cnn.py").function is models.cnn.fashion_cnn
 
 
-def test_every_top_level_name_of_ours_is_hidden() -> None:
-    packages = {path.parent.name for path in HOUSE.glob("*/__init__.py")}
-    modules = {path.stem for path in HOUSE.glob("*.py")}
-    assert packages | modules <= HOUSE_NAMES
+def test_metadata_of_installed_packages_is_seen(tmp_path: Path) -> None:
+    text = (
+        "import importlib.metadata as m\nfound = m.version('numpy')\ndef make():\n    return found"
+    )
+    write(tmp_path, {"net.py": text})
+    assert factory(tmp_path)()
 
 
 def test_plugin_works_in_a_fresh_process_whose_path_is_ours(tmp_path: Path) -> None:
     repository(tmp_path, "one")
-    script = "import sys; from models import create_model; create_model(sys.argv[1])"
+    script = "import sys; from isoloss.models import create_model; create_model(sys.argv[1])"
     spec = f"{tmp_path / 'net.py'}:make"
     done = subprocess.run([sys.executable, "-c", script, spec], cwd=HOUSE, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

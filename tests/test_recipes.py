@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import cli
-from commands.train_options import TrainOptions, make_options, read_config
-from datasets import DATASETS, DataMissingError, load_data
-from registry import load_factory
+from isoloss import cli
+from isoloss.commands.train_options import TrainOptions, make_options, read_config
+from isoloss.datasets import DATASETS, DataMissingError, load_data
+from isoloss.registry import load_factory
 
 RECIPES = Path(__file__).resolve().parents[1] / "docs" / "recipes"
 FILES = sorted(RECIPES.glob("*.toml"))

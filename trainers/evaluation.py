@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from landscape.batches import as_batch
-from landscape.losses import PerSampleLoss
-from landscape.metrics import is_classification, top1
+from isoloss.landscape.batches import as_batch
+from isoloss.landscape.losses import PerSampleLoss
+from isoloss.landscape.metrics import is_classification, top1
 
 EVALUATION_BATCH = 256
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainers.over_base import OverBase
+from isoloss.trainers.over_base import OverBase
 
 
 class GradientShift(OverBase):

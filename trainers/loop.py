@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainers.checkpoints import load_state, save_state, save_weights
-from trainers.settings import EpochRecord
-from trainers.trainer import Trainer
+from isoloss.trainers.checkpoints import load_state, save_state, save_weights
+from isoloss.trainers.settings import EpochRecord
+from isoloss.trainers.trainer import Trainer
 
 
 def train(

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from landscape.losses import PerSampleLoss, per_sample_loss
-from registry import Registry, call_with_arguments, load_factory
+from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
+from isoloss.registry import Registry, call_with_arguments, load_factory
 
 LOSSES: Registry = Registry("loss")
 

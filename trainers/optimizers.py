@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from registry import Registry
-from trainers.grad_shift import GradientShift
-from trainers.sam import SAM
+from isoloss.registry import Registry
+from isoloss.trainers.grad_shift import GradientShift
+from isoloss.trainers.sam import SAM
 
 OPTIMIZERS: Registry = Registry("optimizer")
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.files import write_csv
-from trainers.evaluation import Predictions, class_labels
-from trainers.scores import SplitScores
+from isoloss.landscape.files import write_csv
+from isoloss.trainers.evaluation import Predictions, class_labels
+from isoloss.trainers.scores import SplitScores
 
 COLUMNS = ("precision", "recall", "f1", "iou", "auc")
 HEADINGS = {"f1": "F1", "iou": "IoU", "auc": "AUC", "auc_standard_error": "± s.e."}

@@ -13,8 +13,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from landscape.files import write_csv
-from trainers.evaluation import Predictions, class_labels
+from isoloss.landscape.files import write_csv
+from isoloss.trainers.evaluation import Predictions, class_labels
 
 
 @dataclass(frozen=True)

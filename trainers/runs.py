@@ -283,7 +283,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     # The package landscape imports torch, which takes seconds and readers of a run do not need.
-    from landscape.files import write_text
+    from isoloss.landscape.files import write_text
 
     write_text(path, text)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from trainers.batch_norm import frozen_batch_norm_statistics
-from trainers.over_base import OverBase
+from isoloss.trainers.batch_norm import frozen_batch_norm_statistics
+from isoloss.trainers.over_base import OverBase
 
 ASAM_ETA = 0.01  # of Kwon et al. 2021, section 5
 

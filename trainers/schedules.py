@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry import Registry, call_with_arguments
+from isoloss.registry import Registry, call_with_arguments
 
 SCHEDULES: Registry = Registry("schedule")
 

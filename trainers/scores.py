@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
-from landscape.losses import PerSampleLoss
-from landscape.metrics import top1
-from trainers.evaluation import (
+from isoloss.landscape.losses import PerSampleLoss
+from isoloss.landscape.metrics import top1
+from isoloss.trainers.evaluation import (
     EVALUATION_BATCH,
     Predictions,
     ScoresError,
@@ -20,7 +20,7 @@ from trainers.evaluation import (
     class_labels,
     predict,
 )
-from trainers.roc import auc, log_odds
+from isoloss.trainers.roc import auc, log_odds
 
 Groups = Sequence[Sequence[str]]
 

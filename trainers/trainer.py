@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from landscape.batches import Batch, as_batch
-from landscape.losses import PerSampleLoss
-from trainers.checkpoints import load_into
-from trainers.distributed import Group
-from trainers.evaluation import Split, correct, mean_scores, placement
-from trainers.sam import SAM
-from trainers.schedules import SCHEDULES, Horizon, create_schedule
-from trainers.seeds import AUGMENTATION, NETWORK, epoch_order, epoch_seed
-from trainers.settings import EpochRecord, TrainingError, TrainingSettings, best_epoch
+from isoloss.landscape.batches import Batch, as_batch
+from isoloss.landscape.losses import PerSampleLoss
+from isoloss.trainers.checkpoints import load_into
+from isoloss.trainers.distributed import Group
+from isoloss.trainers.evaluation import Split, correct, mean_scores, placement
+from isoloss.trainers.sam import SAM
+from isoloss.trainers.schedules import SCHEDULES, Horizon, create_schedule
+from isoloss.trainers.seeds import AUGMENTATION, NETWORK, epoch_order, epoch_seed
+from isoloss.trainers.settings import EpochRecord, TrainingError, TrainingSettings, best_epoch
 
 Augmentation = Callable[[Any, torch.Generator], Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import cli
+from isoloss import cli
 
 
 def run_command(capsys, *arguments, results):

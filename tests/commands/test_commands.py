@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cli
-from hessian.store import read_hessian
-from landscape.store import journal_path, read_surface
-from trainers.runs import Run
+from isoloss import cli
+from isoloss.hessian.store import read_hessian
+from isoloss.landscape.store import journal_path, read_surface
+from isoloss.trainers.runs import Run
 
 HOUSE = Path(__file__).resolve().parents[2]
 GRID = ("--x=-1:1:5", "--y=-1:1:3", "--samples", "60")
@@ -148,7 +148,7 @@ def test_a_finished_stage_of_the_curvature_is_not_computed_again(results, capsys
     path = results / "runs" / "digits-sgd" / "hessian.h5"
     whole = path.read_bytes()
     data = read_hessian(path)
-    from hessian.store import write_hessian
+    from isoloss.hessian.store import write_hessian
 
     write_hessian(path, data.settings, data.eigenpairs)  # as after an interruption
     assert run_command("hessian", "digits-sgd", *CURVATURE, "--no-figures", results=results) == 0

@@ -11,14 +11,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-import cli
-from commands import drawing, sample_drawing
-from commands.console import Console
-from commands.evaluate import evaluate_model, write_evaluation
-from commands.sample_drawing import draw_samples
-from datasets import Data, DataInfo, Normalisation, TensorSplit, load_data
-from trainers.losses import build_loss
-from trainers.runs import create_run
+from isoloss import cli
+from isoloss.commands import drawing, sample_drawing
+from isoloss.commands.console import Console
+from isoloss.commands.evaluate import evaluate_model, write_evaluation
+from isoloss.commands.sample_drawing import draw_samples
+from isoloss.datasets import Data, DataInfo, Normalisation, TensorSplit, load_data
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.runs import create_run
 
 LOSS = build_loss("cross-entropy", {})
 NAMES = ("Ankle boot", "a name that is much too long", "Q")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import cli
-from landscape.store import read_surface
-from trainers.runs import Run
+from isoloss import cli
+from isoloss.landscape.store import read_surface
+from isoloss.trainers.runs import Run
 
 HOUSE = Path(__file__).resolve().parents[2]
 FILES = {

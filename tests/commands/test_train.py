@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-import cli
-from commands.console import Console
-from commands.train import TrainOptions, train_run
-from commands.train_record import write_summary
-from datasets import load_data
-from trainers.runs import Run, create_run
+from isoloss import cli
+from isoloss.commands.console import Console
+from isoloss.commands.train import TrainOptions, train_run
+from isoloss.commands.train_record import write_summary
+from isoloss.datasets import load_data
+from isoloss.trainers.runs import Run, create_run
 
 HOUSE = Path(__file__).resolve().parents[2]
 SMALL = ("--fraction", "0.15", "--batch-size", "32", "--no-figures", "--device", "cpu")
@@ -126,7 +126,7 @@ def test_what_a_run_holds_before_training(tmp_path, monkeypatch):
         found["config"] = Run(folder.parent).config()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainers.loop.train", stop)
+    monkeypatch.setattr("isoloss.trainers.loop.train", stop)
     arguments = ["train", "--run", "a", "--model", "mnist-baseline", "--fraction", "0.1"]
     assert cli.main([*arguments, "--results", str(tmp_path)]) == 1
     assert {"config.json", "summary.txt", "samples.png", "samples.pdf", "log.txt"} <= found["files"]
@@ -263,7 +263,9 @@ def test_early_stopping_is_said_and_stored(tmp_path):
 
 def test_the_training_figure_says_how_it_ended(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("commands.drawing.draw_training", lambda run: seen.append(run.status) or [])
+    monkeypatch.setattr(
+        "isoloss.commands.drawing.draw_training", lambda run: seen.append(run.status) or []
+    )
     arguments = ["train", "--run", "a", "--fraction", "0.1", "--epochs", "1"]
     assert cli.main([*arguments, "--results", str(tmp_path)]) == 0
     assert seen == ["finished"]
@@ -312,8 +314,8 @@ def test_a_configuration_with_values_of_other_types_is_refused(tmp_path, capsys,
     ],
 )  # fmt: skip
 def test_the_data_name_the_network_and_the_network_its_optimizer(options, resolved):
-    from commands.train_options import TrainOptions
-    from commands.training import with_defaults
+    from isoloss.commands.train_options import TrainOptions
+    from isoloss.commands.training import with_defaults
 
     found = with_defaults(TrainOptions(**options))
     assert (found.model, found.optimizer, found.base) == resolved

@@ -9,11 +9,11 @@ import textwrap
 
 import pytest
 
-import cli
-from commands import study, training
-from commands.errors import CommandError, UsageError
-from commands.search_space import parse_search, parse_settings, trial_options
-from trainers.runs import Run
+from isoloss import cli
+from isoloss.commands import study, training
+from isoloss.commands.errors import CommandError, UsageError
+from isoloss.commands.search_space import parse_search, parse_settings, trial_options
+from isoloss.trainers.runs import Run
 
 pytest.importorskip("optuna")
 

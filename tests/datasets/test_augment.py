@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets import AUGMENTATIONS, DataError, DataInfo, Normalisation, create_augmentation
-from datasets.augment import _affine
-from registry import UnknownNameError
+from isoloss.datasets import AUGMENTATIONS, DataError, DataInfo, Normalisation, create_augmentation
+from isoloss.datasets.augment import _affine
+from isoloss.registry import UnknownNameError
 
 INFO = DataInfo(
     (3, 12, 10), 2, ("a", "b"), 360, normalisation=Normalisation((0.5,), (0.25,), "test")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from datasets import DataError, DataMissingError, DownloadError, TensorSplit, load_data
+from isoloss.datasets import DataError, DataMissingError, DownloadError, TensorSplit, load_data
 
 CASES = [("cifar10", "CIFAR10", 10), ("cifar100", "CIFAR100", 100)]
 COUNT = 200  # images in a file

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
-from datasets import DataError, TensorSplit
-from datasets.conversion import convert
+from isoloss.datasets import DataError, TensorSplit
+from isoloss.datasets.conversion import convert
 
 X = torch.rand(6, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])

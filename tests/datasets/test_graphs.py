@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets import DataError, GraphSplit, load_data
-from datasets.conversion import convert
-from landscape import Problem
-from pyg import import_pyg
+from isoloss.datasets import DataError, GraphSplit, load_data
+from isoloss.datasets.conversion import convert
+from isoloss.landscape import Problem
+from isoloss.pyg import import_pyg
 
 Data = import_pyg().data.Data
 global_mean_pool = import_pyg().nn.global_mean_pool

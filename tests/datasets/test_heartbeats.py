@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datasets.heartbeats import LENGTH, RATE, cut_at_annotations, cut_like_kachuee
+from isoloss.datasets.heartbeats import LENGTH, RATE, cut_at_annotations, cut_like_kachuee
 
 
 def pulses(times: list[float], heights: list[float], length: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from datasets import DataInfo, Normalisation
+from isoloss.datasets import DataInfo, Normalisation
 
 COLOUR = DataInfo(
     input_shape=(3, 2, 2),

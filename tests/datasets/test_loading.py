@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-import datasets
-from datasets import DATASETS, Data, DataError, default_model, load_data
-from models import MODELS
-from registry import ArgumentError, UnknownNameError
+from isoloss import datasets
+from isoloss.datasets import DATASETS, Data, DataError, default_model, load_data
+from isoloss.models import MODELS
+from isoloss.registry import ArgumentError, UnknownNameError
 
 PLUGIN = """
 import torch
@@ -41,7 +41,7 @@ def members(split: Any) -> set[float]:
 
 def test_sources_are_imported_where_they_are_used() -> None:
     heavy = ["torchvision", "torch_geometric", "wfdb", "pandas", "sklearn", "scipy.signal"]
-    code = f"import sys, datasets; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, isoloss.datasets; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(datasets.__file__).parents[1],

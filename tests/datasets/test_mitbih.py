@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import DataError, DataMissingError, DownloadError, TensorSplit, load_data
-from datasets.mitbih import DS1, DS2
-from datasets.physionet import RECORDS
+from isoloss.datasets import DataError, DataMissingError, DownloadError, TensorSplit, load_data
+from isoloss.datasets.mitbih import DS1, DS2
+from isoloss.datasets.physionet import RECORDS
 
 # wfdb 4.3 with pandas 3.1
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import FashionMNIST
 
-from datasets import DataError, DataMissingError, DownloadError, load_data
+from isoloss.datasets import DataError, DataMissingError, DownloadError, load_data
 
 FILES = {
     "train-images-idx3-ubyte": (60, 28, 28),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import DataError, DataMissingError, TensorSplit, load_data
+from isoloss.datasets import DataError, DataMissingError, TensorSplit, load_data
 
 RANDOM = np.random.default_rng(3)
 PIXELS = RANDOM.integers(0, 200, (20, 4, 5, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets import TensorSplit, balanced_indices, stratified_indices
+from isoloss.datasets import TensorSplit, balanced_indices, stratified_indices
 
 
 def labels(*sizes: int) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from datasets import Data, DataError, GraphSplit, TensorSplit, load_data
-from pyg import import_pyg
+from isoloss.datasets import Data, DataError, GraphSplit, TensorSplit, load_data
+from isoloss.pyg import import_pyg
 
 SOURCES = ["synthetic-ecg", "synthetic-images", "synthetic-graphs"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from datasets import DataError, DataMissingError, DownloadError, default_model, load_data
-from pyg import import_pyg
+from isoloss.datasets import DataError, DataMissingError, DownloadError, default_model, load_data
+from isoloss.pyg import import_pyg
 
 SIZES = [4, 3, 5] * 7  # nodes of each graph
 README = (

@@ -11,15 +11,15 @@ from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
-from figures.comparison import (
+from isoloss.figures.comparison import (
     ComparisonRow,
     comparison_figure,
     comparison_table,
     formatted_table,
 )
-from figures.style import FigureError, save_figure
-from hessian.store import DensityData, EigenpairsData, HessianData, TraceData
-from landscape.store import SurfaceData
+from isoloss.figures.style import FigureError, save_figure
+from isoloss.hessian.store import DensityData, EigenpairsData, HessianData, TraceData
+from isoloss.landscape.store import SurfaceData
 
 X = np.linspace(-1, 1, 7)
 Y = np.linspace(-1, 1, 5)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from figures.curve import curve_figure, flawed_spans
-from figures.fields import field
-from figures.style import FigureError
-from landscape.store import SurfaceData
+from isoloss.figures.curve import curve_figure, flawed_spans
+from isoloss.figures.fields import field
+from isoloss.figures.style import FigureError
+from isoloss.landscape.store import SurfaceData
 
 X = np.linspace(-1.0, 1.0, 9)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from figures.density import common_densities, density_figure, leading
-from figures.style import FigureError, series_styles
-from hessian.store import DensityData, EigenpairsData, HessianData, TraceData
+from isoloss.figures.density import common_densities, density_figure, leading
+from isoloss.figures.style import FigureError, series_styles
+from isoloss.hessian.store import DensityData, EigenpairsData, HessianData, TraceData
 
 
 def spectrum(largest: float = 10.0, bandwidth: float = 0.5, probes: int = 3) -> HessianData:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from figures.formatting import number, with_error
+from isoloss.figures.formatting import number, with_error
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from figures.roc import LARGEST_APART, RocSeries, roc_figure
-from figures.style import FigureError
+from isoloss.figures.roc import LARGEST_APART, RocSeries, roc_figure
+from isoloss.figures.style import FigureError
 
 
 def series(count: int) -> list[RocSeries]:

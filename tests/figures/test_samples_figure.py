@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from figures.samples import IMAGE_COLUMNS, samples_figure
-from figures.style import PAGE, FigureError
+from isoloss.figures.samples import IMAGE_COLUMNS, samples_figure
+from isoloss.figures.style import PAGE, FigureError
 
 
 def overlap(figure: Figure) -> bool:

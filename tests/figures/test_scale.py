@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from figures.scale import CLIP, prefers_log, shared_scale
+from isoloss.figures.scale import CLIP, prefers_log, shared_scale
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from figures.style import house_style, save_figure, series_styles, wrap
-from figures.surface import KINDS, surface_figure
-from landscape.store import SurfaceData
+from isoloss.figures.style import house_style, save_figure, series_styles, wrap
+from isoloss.figures.surface import KINDS, surface_figure
+from isoloss.landscape.store import SurfaceData
 
 
 def a_surface() -> SurfaceData:
@@ -91,7 +91,7 @@ def test_wrapped_lines_fit_the_width() -> None:
 
 def test_importing_figures_is_light_and_touches_no_global_state() -> None:
     code = (
-        "import sys, figures\n"
+        "import sys, isoloss.figures\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
     )

@@ -12,11 +12,11 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from figures.fields import edges, field, gap_polygons, row_through_origin
-from figures.scale import shared_scale
-from figures.style import FigureError
-from figures.surface import KINDS, surface_figure
-from landscape.store import SurfaceData
+from isoloss.figures.fields import edges, field, gap_polygons, row_through_origin
+from isoloss.figures.scale import shared_scale
+from isoloss.figures.style import FigureError
+from isoloss.figures.surface import KINDS, surface_figure
+from isoloss.landscape.store import SurfaceData
 
 X = np.linspace(-1.0, 1.0, 5)
 Y = np.linspace(0.0, 0.5, 3)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures.confusion import confusion_figure
-from figures.style import FigureError
-from figures.training import training_figure
-from trainers.runs import Run, create_run
+from isoloss.figures.confusion import confusion_figure
+from isoloss.figures.style import FigureError
+from isoloss.figures.training import training_figure
+from isoloss.trainers.runs import Run, create_run
 
 
 def run(results: Path, name: str, optimizer: str, epochs: int, status: str = "finished") -> Run:

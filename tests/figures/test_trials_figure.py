@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from figures.style import FigureError
-from figures.trials import Trial, trials_figure
+from isoloss.figures.style import FigureError
+from isoloss.figures.trials import Trial, trials_figure
 
 TRIALS = [
     Trial(1, 0.90, 0.01, {"lr": 0.1, "optimizer": "sgd"}),

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from hessian.density import probe_vector, spectral_density
-from hessian.operators import MatrixOperator, OperatorError
+from isoloss.hessian.density import probe_vector, spectral_density
+from isoloss.hessian.operators import MatrixOperator, OperatorError
 
 DOUBLE = torch.float64
 

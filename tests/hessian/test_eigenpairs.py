@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from hessian.eigenpairs import top_eigenpairs
-from hessian.lanczos import LanczosBasis
-from hessian.operators import MatrixOperator, OperatorError
+from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.lanczos import LanczosBasis
+from isoloss.hessian.operators import MatrixOperator, OperatorError
 
 DOUBLE = torch.float64
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from hessian.density import spectral_density
-from hessian.eigenpairs import top_eigenpairs
-from hessian.hessian_operator import (
+from isoloss.hessian.density import spectral_density
+from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.hessian_operator import (
     HessianOperator,
     NotTwiceDifferentiableError,
     ParameterNameError,
 )
-from hessian.operators import OperatorError
-from hessian.trace import trace
-from landscape.problem import Problem
-from landscape.vectors import flatten, unflatten
+from isoloss.hessian.operators import OperatorError
+from isoloss.hessian.trace import trace
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.vectors import flatten, unflatten
 
 DOUBLE = torch.float64
 

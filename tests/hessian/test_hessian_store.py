@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from hessian.density import spectral_density
-from hessian.eigenpairs import top_eigenpairs
-from hessian.operators import MatrixOperator
-from hessian.store import read_hessian, write_hessian
-from hessian.trace import trace
-from landscape.files import FileError
+from isoloss.hessian.density import spectral_density
+from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.operators import MatrixOperator
+from isoloss.hessian.store import read_hessian, write_hessian
+from isoloss.hessian.trace import trace
+from isoloss.landscape.files import FileError
 
 SHAPES = {"conv.weight": torch.Size([2, 3]), "a.bias": torch.Size([4]), "scale": torch.Size([])}
 SETTINGS = {"run": "sgd", "samples": 100, "versions": {"torch": "2"}}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hessian.operators import MatrixOperator, OperatorError, probe_vector, sign_vector
+from isoloss.hessian.operators import MatrixOperator, OperatorError, probe_vector, sign_vector
 
 DOUBLE = torch.float64
 

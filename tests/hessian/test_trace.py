@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hessian.operators import MatrixOperator, OperatorError, probe_vector
-from hessian.trace import trace
-from hessian.trace_samplers import METHODS as SAMPLERS
-from hessian.trace_samplers import CountedOperator
+from isoloss.hessian.operators import MatrixOperator, OperatorError, probe_vector
+from isoloss.hessian.trace import trace
+from isoloss.hessian.trace_samplers import METHODS as SAMPLERS
+from isoloss.hessian.trace_samplers import CountedOperator
 
 DOUBLE = torch.float64
 N = 120

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from landscape.directions import cosine, random_directions
-from landscape.normalisation import NORMALISATIONS, NormalisationError, normalise
-from landscape.vectors import flatten, inner, norm, unflatten
+from isoloss.landscape.directions import cosine, random_directions
+from isoloss.landscape.normalisation import NORMALISATIONS, NormalisationError, normalise
+from isoloss.landscape.vectors import flatten, inner, norm, unflatten
 
 F64 = torch.float64
 

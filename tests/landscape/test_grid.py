@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from landscape.grid import Axis, Grid, GridError
+from isoloss.landscape.grid import Axis, Grid, GridError
 
 
 def test_both_ends_and_an_exact_zero():

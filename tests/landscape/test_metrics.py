@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from landscape.metrics import top1
+from isoloss.landscape.metrics import top1
 
 NAN, INF = float("nan"), float("inf")
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from landscape.batch_norm import BatchNormError
-from landscape.batches import BatchError
-from landscape.losses import LossShapeError
-from landscape.problem import NotDeterministicError, Problem, ProblemError
+from isoloss.landscape.batch_norm import BatchNormError
+from isoloss.landscape.batches import BatchError
+from isoloss.landscape.losses import LossShapeError
+from isoloss.landscape.problem import NotDeterministicError, Problem, ProblemError
 
 F64 = torch.float64
 

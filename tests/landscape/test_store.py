@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from landscape.files import FileError, write_atomically, write_settings
-from landscape.grid import Grid
-from landscape.journal import Journal
-from landscape.store import SettingsDifferError, SurfaceStore, journal_path, read_surface
+from isoloss.landscape.files import FileError, write_atomically, write_settings
+from isoloss.landscape.grid import Grid
+from isoloss.landscape.journal import Journal
+from isoloss.landscape.store import SettingsDifferError, SurfaceStore, journal_path, read_surface
 
 VALUES = (0.1, np.nan)
 
@@ -96,9 +96,9 @@ def test_a_kill_at_the_end_loses_nothing(tmp_path, monkeypatch, moment):
 
     with monkeypatch.context() as patch:
         target = {
-            "h5py.File": ("landscape.store.h5py.File", kill),
-            "os.replace": ("landscape.files.os.replace", kill),
-            "journal.remove": ("landscape.journal.Journal.remove", kill),
+            "h5py.File": ("isoloss.landscape.store.h5py.File", kill),
+            "os.replace": ("isoloss.landscape.files.os.replace", kill),
+            "journal.remove": ("isoloss.landscape.journal.Journal.remove", kill),
         }[moment]
         patch.setattr(*target)
         with pytest.raises(KeyboardInterrupt):

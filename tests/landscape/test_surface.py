@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.directions import Direction, random_directions
-from landscape.grid import Grid
-from landscape.problem import Problem
-from landscape.store import SettingsDifferError, journal_path, read_surface
-from landscape.surface import Surface, SurfaceError
+from isoloss.landscape.directions import Direction, random_directions
+from isoloss.landscape.grid import Grid
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.store import SettingsDifferError, journal_path, read_surface
+from isoloss.landscape.surface import Surface, SurfaceError
 
 F64 = torch.float64
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import ModelError, create_model, model_facts
-from registry import ArgumentError, UnknownNameError
+from isoloss.models import ModelError, create_model, model_facts
+from isoloss.registry import ArgumentError, UnknownNameError
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from models import ModelError, create_model
-from models.ecg_attention import sinusoidal_positions
+from isoloss.models import ModelError, create_model
+from isoloss.models.ecg_attention import sinusoidal_positions
 
 SMALL = {"d_model": 8, "heads": 2, "ffn": 4, "input_shape": (7, 1)}
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hessian.hessian_operator import HessianOperator
-from landscape.batches import as_batch
-from landscape.directions import random_directions
-from landscape.grid import Grid
-from landscape.problem import Problem
-from landscape.surface import Surface
-from models import MODELS, create_model, default_facts
-from pyg import import_pyg
-from trainers.sam import SAM
+from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.landscape.batches import as_batch
+from isoloss.landscape.directions import random_directions
+from isoloss.landscape.grid import Grid
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.surface import Surface
+from isoloss.models import MODELS, create_model, default_facts
+from isoloss.pyg import import_pyg
+from isoloss.trainers.sam import SAM
 
 CLASSES = 3
 

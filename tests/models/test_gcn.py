@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import ModelError, create_model
-from pyg import import_pyg
+from isoloss.models import ModelError, create_model
+from isoloss.pyg import import_pyg
 
 EDGES = torch.tensor([[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
 GRAPH = torch.tensor([0, 0, 0, 1, 1])  # a path of three nodes and one of two

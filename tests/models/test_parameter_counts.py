@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import create_model, model_facts
+from isoloss.models import create_model, model_facts
 
 
 def count(spec: str, arguments: dict[str, Any] | None = None) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import MODELS, create_model, default_facts, model_facts, receptive_field
+from isoloss.models import MODELS, create_model, default_facts, model_facts, receptive_field
 
 SHAPES = {
     "a dilated, strided stack": nn.Sequential(

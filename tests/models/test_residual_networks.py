@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import ModelError, create_model
-from models.resnet import BasicBlock, ZeroPadShortcut
-from models.wide_resnet import Unit
+from isoloss.models import ModelError, create_model
+from isoloss.models.resnet import BasicBlock, ZeroPadShortcut
+from isoloss.models.wide_resnet import Unit
 
 
 def convolutions(model: nn.Module, side: int) -> int:

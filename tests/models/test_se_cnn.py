@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models import ModelError, create_model, model_facts
-from models.se_cnn import SEBlock, SqueezeExcitation
+from isoloss.models import ModelError, create_model, model_facts
+from isoloss.models.se_cnn import SEBlock, SqueezeExcitation
 
 IMAGES = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

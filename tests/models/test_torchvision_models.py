@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import ModelError, create_model
-from registry import UnknownNameError
+from isoloss.models import ModelError, create_model
+from isoloss.registry import UnknownNameError
 
 COLOUR = {"in_channels": 3, "input_shape": (3, 32, 32), "num_classes": 7}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.batch_norm import frozen_batch_norm_statistics
+from isoloss.trainers.batch_norm import frozen_batch_norm_statistics
 
 LAYERS = {
     "1d": lambda: nn.BatchNorm1d(3),

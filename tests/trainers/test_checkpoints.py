@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.checkpoints import CheckpointError, load_into, load_state, load_weights, save_weights
+from isoloss.trainers.checkpoints import (
+    CheckpointError,
+    load_into,
+    load_state,
+    load_weights,
+    save_weights,
+)
 
 
 def network(seed: int = 0, width: int = 4) -> nn.Sequential:

@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from trainers.distributed import Group, local_device, process_group
+from isoloss.trainers.distributed import Group, local_device, process_group
 
 F64 = torch.float64
 # Samples 50 = 3 * 16 + 2 and 49 = 3 * 16 + 1: two ranks get uneven shards, the last one is empty.
@@ -60,11 +60,11 @@ class Network(nn.Module):
 
 
 def run_case(case: str, group: Group, folder: Path | None = None) -> dict[str, object]:
-    from trainers.loop import train
-    from trainers.losses import build_loss
-    from trainers.optimizers import build_optimizer, resolve_optimizer
-    from trainers.settings import TrainingSettings
-    from trainers.trainer import Trainer
+    from isoloss.trainers.loop import train
+    from isoloss.trainers.losses import build_loss
+    from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
+    from isoloss.trainers.settings import TrainingSettings
+    from isoloss.trainers.trainer import Trainer
 
     options = dict(CASES[case])
     name, count = options.pop("name"), options.pop("count")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.evaluation import mean_scores, predict
-from trainers.losses import build_loss
-from trainers.scores import evaluate_split
+from isoloss.trainers.evaluation import mean_scores, predict
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.scores import evaluate_split
 
 LOSS = build_loss("cross-entropy", {})
 

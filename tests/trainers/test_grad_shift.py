@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.grad_shift import GradientShift
+from isoloss.trainers.grad_shift import GradientShift
 
 RHO = 0.03
 PAIRS = {

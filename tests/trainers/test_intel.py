@@ -13,8 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.intel import MODULE, PACKAGE, IntelError, check_intel, intel_is_loaded, optimise
-from trainers.optimizers import build_optimizer, resolve_optimizer
+from isoloss.trainers.intel import (
+    MODULE,
+    PACKAGE,
+    IntelError,
+    check_intel,
+    intel_is_loaded,
+    optimise,
+)
+from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
 
 HOUSE = Path(__file__).resolve().parents[2]
 VERSIONS = {
@@ -33,7 +40,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None
             raise metadata.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr("trainers.intel.metadata.version", version)
+    monkeypatch.setattr("isoloss.trainers.intel.metadata.version", version)
 
 
 @pytest.mark.parametrize("case", VERSIONS)
@@ -41,7 +48,7 @@ def test_an_extension_that_does_not_fit_is_refused_before_it_is_imported(monkeyp
     versions, message = VERSIONS[case]
     installed(monkeypatch, versions)
     # An import would be an attribute error here, and can be the end of the process elsewhere.
-    monkeypatch.setattr("trainers.intel.importlib", None)
+    monkeypatch.setattr("isoloss.trainers.intel.importlib", None)
     model = nn.Linear(2, 1)
     for action in (check_intel, lambda: optimise(model, torch.optim.SGD(model.parameters()),
                                                  fused=True)):  # fmt: skip

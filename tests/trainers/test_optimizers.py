@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from registry import UnknownNameError
-from trainers.optimizers import OPTIMIZERS, OptimizerError, build_optimizer, resolve_optimizer
-from trainers.sam import SAM
+from isoloss.registry import UnknownNameError
+from isoloss.trainers.optimizers import (
+    OPTIMIZERS,
+    OptimizerError,
+    build_optimizer,
+    resolve_optimizer,
+)
+from isoloss.trainers.sam import SAM
 
 RESOLVED = {
     "sgd": (

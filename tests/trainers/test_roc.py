@@ -11,8 +11,8 @@ from scipy.stats import norm
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import roc_auc_score
 
-from trainers.evaluation import Predictions
-from trainers.roc import auc, log_odds, read_roc, roc_curves, write_roc
+from isoloss.trainers.evaluation import Predictions
+from isoloss.trainers.roc import auc, log_odds, read_roc, roc_curves, write_roc
 
 
 def normals(generator, m=60, n=140, shift=1.0, digits=None):

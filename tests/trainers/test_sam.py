@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.sam import RULES, SAM, SAMError
+from isoloss.trainers.sam import RULES, SAM, SAMError
 
 LR, RHO = 0.1, 0.3
 

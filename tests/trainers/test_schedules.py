@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from registry import ArgumentError, UnknownNameError
-from trainers.schedules import SCHEDULES, Horizon, ScheduleError, create_schedule
+from isoloss.registry import ArgumentError, UnknownNameError
+from isoloss.trainers.schedules import SCHEDULES, Horizon, ScheduleError, create_schedule
 
 HORIZON = Horizon(epochs=20, steps_per_epoch=5)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from sklearn.metrics import classification_report, f1_score, jaccard_score
 
-from trainers.evaluation import Predictions, ScoresError
-from trainers.losses import build_loss
-from trainers.reports import misclassified, report, write_predictions
-from trainers.runs import to_json
-from trainers.scores import score
+from isoloss.trainers.evaluation import Predictions, ScoresError
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.reports import misclassified, report, write_predictions
+from isoloss.trainers.runs import to_json
+from isoloss.trainers.scores import score
 
 LOSS = build_loss("cross-entropy", {})
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from registry import UnknownNameError
-from trainers.checkpoints import CheckpointError, load_into, load_weights
-from trainers.evaluation import mean_scores
-from trainers.loop import resume, train
-from trainers.losses import build_loss
-from trainers.optimizers import build_optimizer, resolve_optimizer
-from trainers.seeds import epoch_order
-from trainers.settings import TrainingError, TrainingSettings
-from trainers.trainer import Trainer, TrainingDiverged
+from isoloss.registry import UnknownNameError
+from isoloss.trainers.checkpoints import CheckpointError, load_into, load_weights
+from isoloss.trainers.evaluation import mean_scores
+from isoloss.trainers.loop import resume, train
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
+from isoloss.trainers.seeds import epoch_order
+from isoloss.trainers.settings import TrainingError, TrainingSettings
+from isoloss.trainers.trainer import Trainer, TrainingDiverged
 
 LOSS = build_loss("cross-entropy", {})
 

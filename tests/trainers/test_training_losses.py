@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from landscape.losses import LossShapeError
-from registry import ArgumentError, PluginError, UnknownNameError
-from trainers.losses import LossError, build_loss
+from isoloss.landscape.losses import LossShapeError
+from isoloss.registry import ArgumentError, PluginError, UnknownNameError
+from isoloss.trainers.losses import LossError, build_loss
 
 PLUGIN = """
 import torch

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.checkpoints import load_weights
-from trainers.loop import resume, train
-from trainers.losses import build_loss
-from trainers.optimizers import build_optimizer, resolve_optimizer
-from trainers.settings import TrainingError, TrainingSettings, best_epoch
-from trainers.trainer import Trainer
+from isoloss.trainers.checkpoints import load_weights
+from isoloss.trainers.loop import resume, train
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
+from isoloss.trainers.settings import TrainingError, TrainingSettings, best_epoch
+from isoloss.trainers.trainer import Trainer
 
 LOSS = build_loss("cross-entropy", {})
 

@@ -1,0 +1,1 @@
+"""Loss surfaces, Hessian spectra and optimiser comparisons for PyTorch networks."""
