@@ -33,7 +33,7 @@ import typer
 
 from isoloss.commands import COMMANDS
 from isoloss.commands.errors import UsageError
-from isoloss.commands.provenance import remember_command
+from isoloss.records.provenance import remember_command
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage. Any command takes --debug for a traceback."
 

@@ -19,9 +19,9 @@ from isoloss.commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption,
 
 if TYPE_CHECKING:
     from isoloss.figures.comparison import ComparisonRow
-    from isoloss.hessian.store import HessianData
-    from isoloss.landscape.store import SurfaceData
-    from isoloss.trainers.runs import Run
+    from isoloss.records.runs import Run
+    from isoloss.records.spectra import SpectrumData
+    from isoloss.records.surfaces import SurfaceData
 
 # What must agree for numbers of two runs to say something of the runs, by path in the settings.
 COMPARED = {
@@ -47,7 +47,7 @@ class Measured:
     run: Run
     surface: SurfaceData | None
     curve: SurfaceData | None
-    hessian: HessianData | None
+    hessian: SpectrumData | None
 
 
 def compare(
@@ -81,8 +81,8 @@ def compare_runs(
     from isoloss.commands.drawing import png_files
     from isoloss.figures.comparison import comparison_figure, comparison_table, formatted_table
     from isoloss.figures.style import save_figure
-    from isoloss.landscape.files import write_text
-    from isoloss.trainers.runs import write_json
+    from isoloss.records.files import write_text
+    from isoloss.records.runs import write_json
 
     measured = [measure(run) for run in runs]
     if not any(m.surface or m.curve or m.hessian for m in measured):
@@ -115,8 +115,8 @@ def compare_runs(
 
 def measure(run: Run) -> Measured:
     """Read what was measured of a run."""
-    from isoloss.hessian.store import read_hessian
-    from isoloss.landscape.store import read_surface
+    from isoloss.records.spectra import read_spectrum
+    from isoloss.records.surfaces import read_surface
 
     surface, curve, hessian = (
         run.path / name for name in ("surface-2d.h5", "surface-1d.h5", "hessian.h5")
@@ -125,7 +125,7 @@ def measure(run: Run) -> Measured:
         run,
         read_surface(surface) if surface.exists() else None,
         read_surface(curve) if curve.exists() else None,
-        read_hessian(hessian) if hessian.exists() else None,
+        read_spectrum(hessian) if hessian.exists() else None,
     )
 
 
@@ -149,7 +149,7 @@ def differences_between(measured: Sequence[Measured]) -> list[str]:
 
 def _other_weights(m: Measured) -> str:
     """Say where what was measured of one run is of different weights (trained on, or best)."""
-    from isoloss.trainers.runs import RunError
+    from isoloss.records.runs import RunError
 
     weights = {
         kind: stored.settings.get("checkpoint_sha256")
@@ -181,7 +181,7 @@ def _other_grids(measured: Sequence[Measured]) -> list[str]:
 
 def _other_losses(measured: Sequence[Measured]) -> list[str]:
     """Say where the test scores are means of different losses."""
-    from isoloss.trainers.runs import RunError
+    from isoloss.records.runs import RunError
 
     losses = {}
     for m in measured:
@@ -193,7 +193,7 @@ def _other_losses(measured: Sequence[Measured]) -> list[str]:
 
 
 def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> list[Run]:
-    from isoloss.trainers.runs import find_run, list_runs
+    from isoloss.records.runs import find_run, list_runs
 
     if names:
         if len(set(names)) != len(names):
@@ -215,7 +215,7 @@ def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> lis
 
 def _row(m: Measured) -> ComparisonRow:
     from isoloss.figures.comparison import ComparisonRow
-    from isoloss.trainers.runs import RunError
+    from isoloss.records.runs import RunError
 
     scores: dict[str, Any] = {}
     with suppress(RunError):  # imported weights that were not evaluated

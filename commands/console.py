@@ -29,7 +29,7 @@ class Console:
     def result(self, content: dict[str, Any]) -> None:
         """Print the result for machines; nothing without `--json`."""
         if self.as_json:
-            from isoloss.trainers.runs import to_json
+            from isoloss.records.runs import to_json
 
             print(json.dumps(to_json(content), indent=2, allow_nan=False), flush=True)
 

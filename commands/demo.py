@@ -14,7 +14,7 @@ from isoloss.commands.surface import SurfaceOptions, surface_of
 from isoloss.commands.train import TrainOptions, train_run
 
 if TYPE_CHECKING:
-    from isoloss.trainers.runs import Run
+    from isoloss.records.runs import Run
 
 DEMO_RUNS = {
     "sgd": TrainOptions(run="demo-sgd", label="SGD", optimizer="sgd", epochs=10, batch_size=32),
@@ -61,7 +61,7 @@ def measure_demo_run(
 ) -> Run:
     """Train one of the demo's runs and measure surface and curvature, as far as not yet done."""
     from isoloss.commands.subject import Selection, load_subject
-    from isoloss.trainers.runs import RunError, find_run
+    from isoloss.records.runs import RunError, find_run
 
     assert options.run is not None
     try:

@@ -15,11 +15,11 @@ from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
-from isoloss.hessian.store import read_hessian
-from isoloss.landscape.files import FileError, open_hdf5
-from isoloss.landscape.store import read_surface
+from isoloss.records.files import FileError, open_hdf5
+from isoloss.records.runs import Run
+from isoloss.records.spectra import read_spectrum
+from isoloss.records.surfaces import read_surface
 from isoloss.trainers.roc import read_roc
-from isoloss.trainers.runs import Run
 
 
 def draw_training(run: Run) -> list[Path]:
@@ -97,7 +97,7 @@ def draw_surface(path: Path, title: str = "") -> list[Path]:
 
 def draw_hessian(path: Path, title: str = "") -> list[Path]:
     """Draw the spectral density of a stored curvature file; nothing where it has none."""
-    data = read_hessian(path)
+    data = read_spectrum(path)
     if not has_density(data):
         return []
     label = title or _title(data.settings)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from isoloss.datasets import Data
     from isoloss.landscape.losses import PerSampleLoss
+    from isoloss.records.runs import Run
     from isoloss.trainers.evaluation import Predictions
-    from isoloss.trainers.runs import Run
     from isoloss.trainers.scores import SplitScores
 
 SPLITS = ("train", "val", "test")
@@ -189,7 +189,7 @@ def _scores(
 def _write_reports(
     run: Run, scores: SplitScores, predictions: Predictions, data: Data
 ) -> list[Path]:
-    from isoloss.landscape.files import write_text
+    from isoloss.records.files import write_text
     from isoloss.trainers.reports import report, write_predictions
     from isoloss.trainers.roc import roc_curves, write_roc
 

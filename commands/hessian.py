@@ -48,7 +48,7 @@ from isoloss.commands.options import (
 if TYPE_CHECKING:
     from isoloss.commands.subject import Subject
     from isoloss.hessian import HessianOperator
-    from isoloss.hessian.store import HessianData
+    from isoloss.records.spectra import SpectrumData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,17 +180,17 @@ def hessian_of(
 ) -> Path:
     """Compute the curvature of a subject into its run's folder and return the file."""
     from isoloss.hessian import HessianOperator
-    from isoloss.hessian.store import read_hessian
     from isoloss.landscape import Plan
-    from isoloss.landscape.files import FileError
-    from isoloss.landscape.store import refuse_other_function, refuse_other_settings
     from isoloss.landscape.vectors import digest
+    from isoloss.records.files import FileError
+    from isoloss.records.identity import refuse_other_function, refuse_other_settings
+    from isoloss.records.spectra import read_spectrum
 
     path = out or subject.run.path / "hessian.h5"
     check_out(path)
-    stored: HessianData | None = None
+    stored: SpectrumData | None = None
     if path.exists() and not force and not estimate:
-        stored = read_hessian(path)
+        stored = read_spectrum(path)
         if "plan" not in stored.settings:
             raise FileError(
                 f"expected a file that this command made, got {path} without its settings\n"
@@ -239,7 +239,7 @@ def hessian_of(
         refuse_other_settings(path, stored.settings, settings)
         before = stored.settings.get("loss_at_weights", math.nan)
         refuse_other_function(path, "a loss of", [before], [settings["loss_at_weights"]])
-        settings = stored.settings  # the file keeps saying how it was begun
+        settings = stored.settings  # what may differ stays as it was when the file was begun
     with HessianOperator(problem) as operator:
         if estimate:
             _estimate(operator, options, console)
@@ -264,7 +264,7 @@ def hessian_of(
         written = draw_hessian(path)
         names = [p.name for p in written if p.suffix == ".png"]
         console.say(f"wrote {', '.join([str(path), path.with_suffix('.json').name, *names])}")
-    from isoloss.hessian.summary import summary
+    from isoloss.records.summary import summary
 
     console.result({"file": path, **summary(data), "figures": written})
     return path
@@ -275,15 +275,17 @@ def _stages(
     options: HessianOptions,
     path: Path,
     settings: dict[str, Any],
-    stored: HessianData | None,
+    stored: SpectrumData | None,
     console: Console,
-) -> HessianData:
+) -> SpectrumData:
     """Compute the stages that are missing, keeping each as soon as it is finished."""
     from isoloss.hessian import spectral_density, top_eigenpairs, trace
-    from isoloss.hessian.store import HessianData, write_hessian
+    from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
     from isoloss.landscape import Plan
+    from isoloss.records.spectra import SpectrumData, write_spectrum
+    from isoloss.records.summary import write_summary
 
-    data = stored or HessianData(settings)
+    data = stored or SpectrumData(settings)
     wanted = {
         "eigenpairs": options.top,
         "trace": options.trace_budget,
@@ -292,11 +294,13 @@ def _stages(
     if any(number and stage not in data.stages for stage, number in wanted.items()):
         Plan.from_json(settings["plan"]).apply()
     elif not path.with_suffix(".json").exists():
-        write_hessian(path, settings, data.eigenpairs, data.trace, data.density)
+        write_summary(path.with_suffix(".json"), data)
 
-    def keep(**stage: Any) -> HessianData:
-        known = {"eigenpairs": data.eigenpairs, "trace": data.trace, "density": data.density}
-        return write_hessian(path, settings, **{**known, **stage}, shapes=operator.shapes)
+    def keep(**stage: Any) -> SpectrumData:
+        extended = dataclasses.replace(data, settings=settings, **stage)
+        write_spectrum(path, extended)
+        write_summary(path.with_suffix(".json"), extended)
+        return extended
 
     if options.top and data.eigenpairs is None:
         with console.progress("eigenvalues") as progress:
@@ -309,7 +313,7 @@ def _stages(
                 seed=options.seed,
                 progress=progress,
             )
-        data = keep(eigenpairs=pairs)
+        data = keep(eigenpairs=stored_eigenpairs(pairs, operator.shapes))
     if options.trace_budget and data.trace is None:
         with console.progress("trace") as progress, usage("--trace-budget"):
             estimate = trace(
@@ -319,7 +323,7 @@ def _stages(
                 seed=options.seed,
                 progress=progress,
             )
-        data = keep(trace=estimate)
+        data = keep(trace=stored_trace(estimate))
     if options.probes and data.density is None:
         with console.progress("density") as progress:
             density = spectral_density(
@@ -329,11 +333,11 @@ def _stages(
                 seed=options.seed,
                 progress=progress,
             )
-        data = keep(density=density)
+        data = keep(density=stored_density(density))
     return data
 
 
-def _say(data: HessianData, console: Console) -> None:
+def _say(data: SpectrumData, console: Console) -> None:
     pairs, estimate = data.eigenpairs, data.trace
     if pairs is not None:
         values = ", ".join(f"{value:.6g}" for value in pairs.eigenvalues)

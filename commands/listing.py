@@ -83,7 +83,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _runs(results: Path) -> list[dict[str, Any]]:
-    from isoloss.trainers.runs import RunError, list_runs
+    from isoloss.records.runs import RunError, list_runs
 
     rows = []
     for run in list_runs(results):

@@ -182,7 +182,7 @@ def resolve_dtype(text: str) -> torch.dtype:
 
 def check_name_or_usage(name: str, option: str) -> str:
     """Return a run's name; one that cannot be one is wrong usage."""
-    from isoloss.trainers.runs import RunError, check_name
+    from isoloss.records.runs import RunError, check_name
 
     try:
         return check_name(name)

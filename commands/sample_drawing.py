@@ -18,9 +18,9 @@ from isoloss.figures.formatting import number
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.style import save_figure
 from isoloss.landscape.batches import as_batch
+from isoloss.records.runs import Run
 from isoloss.trainers.evaluation import Predictions
 from isoloss.trainers.reports import misclassified
-from isoloss.trainers.runs import Run
 
 IMAGES = 32  # in one figure
 SERIES = 12

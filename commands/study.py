@@ -185,7 +185,7 @@ class TrialTable:
 
     def write(self) -> None:
         """Write `trials.csv`."""
-        from isoloss.landscape.files import write_csv
+        from isoloss.records.files import write_csv
 
         write_csv(
             self.folder / "trials.csv", list(self.rows[0]), [list(r.values()) for r in self.rows]

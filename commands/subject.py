@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from isoloss.commands.console import Console
 from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
 from isoloss.commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage, key_values
-from isoloss.commands.provenance import (
+from isoloss.commands.train_record import copy_plugins, plugin_hashes
+from isoloss.datasets import Data, Split, load_data
+from isoloss.landscape import Plan, Problem
+from isoloss.models import create_model
+from isoloss.records.provenance import (
     absolute_spec,
     command_line,
     describe_plugin,
@@ -26,13 +30,9 @@ from isoloss.commands.provenance import (
     plugin_sha256,
     versions,
 )
-from isoloss.commands.train_record import copy_plugins, plugin_hashes
-from isoloss.datasets import Data, Split, load_data
-from isoloss.landscape import Plan, Problem
-from isoloss.models import create_model
+from isoloss.records.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
 from isoloss.trainers.losses import build_loss
-from isoloss.trainers.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,8 @@ def surface_of(
     estimate: bool = False,
 ) -> Path:
     """Evaluate a surface of a subject into its run's folder and return the file."""
-    from isoloss.landscape.store import remove_surface
-    from isoloss.trainers.runs import write_json
+    from isoloss.records.runs import write_json
+    from isoloss.records.surfaces import remove_surface
 
     path = out or subject.run.path / f"surface-{'1d' if options.y is None else '2d'}.h5"
     check_out(path)
@@ -239,7 +239,7 @@ def build_surface(
 ) -> Surface:
     """Assemble problems, directions and grid; a surface begun at `path` lends its plan."""
     from isoloss.landscape import Grid, Plan, Surface, random_directions
-    from isoloss.landscape.store import stored_settings
+    from isoloss.records.surfaces import stored_settings
 
     device, dtype = resolve_device(options.device), resolve_dtype(options.dtype)
     stored = stored_settings(path) if resuming else None
@@ -278,7 +278,7 @@ def build_surface(
         "population": population,
         "sample_seed": SAMPLE_SEED,
     }
-    return Surface(problems, grid, directions, population=population, settings=settings)
+    return Surface(problems, grid, directions, population=population, about=settings)
 
 
 def summarise(data: SurfaceData) -> dict[str, Any]:

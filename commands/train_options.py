@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from isoloss.commands.errors import CommandError, UsageError
-from isoloss.commands.provenance import PLUGIN_ROLES, absolute_spec
+from isoloss.records.provenance import PLUGIN_ROLES, absolute_spec
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def stored_options(
             apart.
         CommandError: If there is no run.
     """
-    from isoloss.trainers.runs import find_run, newest_run
+    from isoloss.records.runs import find_run, newest_run
 
     run = find_run(results, name) if name is not None else newest_run(results)
     if run is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console, Progress
-from isoloss.commands.provenance import (
+from isoloss.records.provenance import (
     PLUGIN_ROLES,
     command_line,
     git_commit,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from isoloss.datasets import Data
+    from isoloss.records.runs import Run
     from isoloss.trainers.distributed import Group
-    from isoloss.trainers.runs import Run
 
 
 class TrainingLog(Console):
@@ -124,7 +124,7 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     import torchinfo
 
     from isoloss.landscape.batches import as_batch, graph_arguments
-    from isoloss.landscape.files import write_text
+    from isoloss.records.files import write_text
     from isoloss.trainers.evaluation import placement
 
     twin = copy.deepcopy(model)

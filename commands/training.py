@@ -20,7 +20,6 @@ from isoloss.commands.options import (
     peak_memory,
     resolve_device,
 )
-from isoloss.commands.provenance import describe_plugin, file_sha256
 from isoloss.commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
 from isoloss.commands.train_record import (
     TrainingLog,
@@ -29,15 +28,16 @@ from isoloss.commands.train_record import (
     training_facts,
     write_summary,
 )
+from isoloss.records.provenance import describe_plugin, file_sha256
 
 if TYPE_CHECKING:
     import torch
 
     from isoloss.datasets import Data
     from isoloss.landscape.losses import PerSampleLoss
+    from isoloss.records.runs import Run
     from isoloss.trainers.distributed import Group
     from isoloss.trainers.optimizers import OptimizerSettings
-    from isoloss.trainers.runs import Run
     from isoloss.trainers.settings import TrainingSettings
     from isoloss.trainers.trainer import Trainer
 
@@ -73,9 +73,9 @@ def train_run(
         estimate: Whether to time a few steps and stop.
         splits: Those that the final weights are scored on.
     """
+    from isoloss.records.runs import Run
     from isoloss.trainers.distributed import local_device, process_group
     from isoloss.trainers.intel import check_intel
-    from isoloss.trainers.runs import Run
 
     options = with_defaults(options)
     place = local_device(resolve_device(device))
@@ -192,7 +192,7 @@ def _default_name(options: TrainOptions) -> str:
 
 def refuse_taken(results: Path, name: str) -> None:
     """Say what to do where a run of that name exists, before anything long is done."""
-    from isoloss.trainers.runs import create_run
+    from isoloss.records.runs import create_run
 
     if (results / "runs" / name / "config.json").is_file():
         create_run(results, name, {})  # raises
@@ -255,7 +255,7 @@ def _open_run(
     resume: bool,
     force: bool,
 ) -> None:
-    from isoloss.trainers.runs import create_run, find_run, write_json
+    from isoloss.records.runs import create_run, find_run, write_json
 
     if resume:
         stored = find_run(results, run.name)

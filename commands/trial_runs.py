@@ -71,7 +71,7 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
     import torch
 
     from isoloss.commands.training import train_run
-    from isoloss.trainers.runs import Run
+    from isoloss.records.runs import Run
 
     assert options.run is not None
     run = Run(place.folder / "runs" / options.run)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-    from isoloss.trainers.runs import Run
+    from isoloss.records.runs import Run
 
 # So many trials in a row that training refuses are a mistake in the search, not bad luck.
 MOST_REFUSED = 3
@@ -97,7 +97,7 @@ def tune(
     --config. An interrupted search goes on with the same command. For example: tune --name a
     --search lr=loguniform:1e-3:1 --search optimizer=choice:sgd,sam --set epochs=3 --trials 10
     """
-    from isoloss.trainers.runs import RunError, check_name
+    from isoloss.records.runs import RunError, check_name
 
     console = Console(as_json)
     space = parse_search(search or [])
@@ -210,7 +210,7 @@ def _summarise(
     figures: bool,
 ) -> dict[str, Any]:
     """Look at the test split for the best trial, and write and say what came out."""
-    from isoloss.trainers.runs import list_runs, write_json
+    from isoloss.records.runs import list_runs, write_json
 
     run = _tested(best, place, figures)
     # A search that went on may have chosen twice: each look at the test split is on record.
@@ -249,7 +249,7 @@ def _tested(best: FrozenTrial, place: Place, figures: bool) -> Run:
     """Return the run of the best trial, evaluated on all splits, which is done once."""
     from isoloss.commands.evaluate import write_evaluation
     from isoloss.commands.subject import Selection, load_subject
-    from isoloss.trainers.runs import Run
+    from isoloss.records.runs import Run
 
     run = Run(place.folder / "runs" / run_name(best.number))
     if "test" in _stored_splits(run):
@@ -279,7 +279,7 @@ def _stored_splits(run: Run) -> Mapping[str, Any]:
 
 def _write_best(folder: Path, options: TrainOptions) -> None:
     """Write the options of the best trial as `train --config` reads them."""
-    from isoloss.trainers.runs import write_json
+    from isoloss.records.runs import write_json
 
     values = {k: v for k, v in dataclasses.asdict(options).items() if k not in NAMES}
     values["batch_size"] = values["batch_size"] or "full"

@@ -45,8 +45,8 @@ from isoloss.figures.surface import (
 )
 
 if TYPE_CHECKING:
-    from isoloss.hessian.store import HessianData
-    from isoloss.landscape.store import SurfaceData
+    from isoloss.records.spectra import SpectrumData
+    from isoloss.records.surfaces import SurfaceData
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ComparisonRow:
     run: str | None = None
     surface: SurfaceData | None = None
     curve: SurfaceData | None = None
-    hessian: HessianData | None = None
+    hessian: SpectrumData | None = None
     accuracy: float | None = None
     accuracy_se: float | None = None
     test_loss: float | None = None
@@ -214,7 +214,7 @@ def formatted_table(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
 
 
 def _curvature(
-    data: HessianData | None,
+    data: SpectrumData | None,
 ) -> tuple[float | None, float | None, float | None, float | None]:
     """Largest eigenvalue, its residual, trace and its standard error, each None where missing."""
     if data is None:
@@ -367,7 +367,7 @@ def _draw_densities(
     axes: Axes,
     letter: str,
     rows: Sequence[ComparisonRow],
-    densities: Sequence[tuple[str, SeriesStyle, HessianData]],
+    densities: Sequence[tuple[str, SeriesStyle, SpectrumData]],
     program: str,
 ) -> None:
     """Draw the overlaid spectral densities, or say how to make them."""

@@ -29,7 +29,7 @@ from isoloss.figures.style import (
 from isoloss.figures.surface import tick_text
 
 if TYPE_CHECKING:
-    from isoloss.landscape.store import SurfaceData
+    from isoloss.records.surfaces import SurfaceData
 
 LOSS_COLOR = "#0072B2"
 ACCURACY_COLOR = "#D55E00"

@@ -29,7 +29,7 @@ from isoloss.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from isoloss.hessian.store import DensityData, HessianData
+    from isoloss.records.spectra import DensityData, SpectrumData
 
 _MARGIN = 5.0  # bandwidths drawn beyond the outermost node, as the stored curves have it
 _POINTS = (1001, 20001)  # fewest and most points of a common grid
@@ -53,7 +53,7 @@ class DensityCurve:
 
 
 @styled
-def density_figure(runs: Sequence[tuple[str, str, HessianData]], *, title: str = "") -> Figure:
+def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str = "") -> Figure:
     """Draw the spectral densities of one or several runs.
 
     Args:
@@ -78,7 +78,7 @@ def density_figure(runs: Sequence[tuple[str, str, HessianData]], *, title: str =
     return figure
 
 
-def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, HessianData]]) -> None:
+def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> None:
     """Overlay spectral densities at one bandwidth, with bands over probes and leading eigenvalues.
 
     Args:
@@ -120,7 +120,7 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, HessianDat
     axes.axvline(0.0, color="0.6", linewidth=0.5, zorder=0.5)
 
 
-def density_notes(runs: Sequence[tuple[str, SeriesStyle, HessianData]]) -> list[str]:
+def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
     """What a reader of overlaid densities must know: smoothing, probes, band, ticks, failures."""
     notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
     sound = [data for _, _, data in runs if _finite(data)]
@@ -142,7 +142,7 @@ def title_pad(runs: int) -> float:
     return 4.0 + _TICK * runs
 
 
-def common_densities(data: Sequence[HessianData]) -> list[DensityCurve]:
+def common_densities(data: Sequence[SpectrumData]) -> list[DensityCurve]:
     """Densities that can be set against each other: one bandwidth and one grid.
 
     A single density is returned as it is stored. Otherwise each probe's quadrature is smoothed
@@ -165,12 +165,12 @@ def _power(value: float, _: int) -> str:
     return power_of_ten(round(np.log10(value)))
 
 
-def has_density(data: HessianData | None) -> bool:
+def has_density(data: SpectrumData | None) -> bool:
     """Whether a stored curvature holds a density."""
     return data is not None and data.density is not None
 
 
-def leading(data: HessianData) -> list[float]:
+def leading(data: SpectrumData) -> list[float]:
     """The stored eigenvalues that are finite, those of the smallest end too."""
     pairs = data.eigenpairs
     ends = () if pairs is None else (pairs.eigenvalues, pairs.smallest_eigenvalues)
@@ -183,7 +183,7 @@ def _bandwidth(density: DensityData) -> float:
     return float(density.account["bandwidth"])
 
 
-def _finite(data: HessianData) -> bool:
+def _finite(data: SpectrumData) -> bool:
     """Whether there is a density and the products behind it were finite."""
     return data.density is not None and bool(np.isfinite(data.density.curve).all())
 

@@ -18,7 +18,7 @@ from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import FigureError
 
 if TYPE_CHECKING:
-    from isoloss.landscape.store import SurfaceData
+    from isoloss.records.surfaces import SurfaceData
 
 _NAMES = {
     "loss": "loss",

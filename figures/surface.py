@@ -39,7 +39,7 @@ from isoloss.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from isoloss.landscape.store import SurfaceData
+    from isoloss.records.surfaces import SurfaceData
 
 _FILL_LEVELS = 48
 _MOST_LINES = 101  # grid lines of a 3-D surface each way; more would be ink only

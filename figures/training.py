@@ -23,7 +23,7 @@ from isoloss.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from isoloss.trainers.runs import Run
+    from isoloss.records.runs import Run
 
 History = dict[str, np.ndarray]
 _SPLITS = (("train", "training"), ("val", "validation"))

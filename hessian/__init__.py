@@ -12,21 +12,23 @@ from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
-from isoloss.hessian.store import HessianData, read_hessian, write_hessian
+from isoloss.hessian.spectrum import Spectrum, SpectrumSettings
 from isoloss.hessian.trace import Trace, trace
+from isoloss.records.spectra import SpectrumData, read_spectrum
 
 __all__ = [
     "Density",
     "Eigenpairs",
-    "HessianData",
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
+    "Spectrum",
+    "SpectrumData",
+    "SpectrumSettings",
     "Trace",
     "probe_vector",
-    "read_hessian",
+    "read_spectrum",
     "spectral_density",
     "top_eigenpairs",
     "trace",
-    "write_hessian",
 ]

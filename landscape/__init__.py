@@ -4,8 +4,8 @@ from isoloss.landscape.directions import Direction, random_directions
 from isoloss.landscape.grid import Axis, Grid
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.problem import Evaluation, Problem
-from isoloss.landscape.store import SurfaceData, read_surface
 from isoloss.landscape.surface import Surface
+from isoloss.records.surfaces import SurfaceData, read_surface
 
 __all__ = [
     "Axis",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isoloss.landscape.normalisation import NormalisationError, Tensors, normalise
 from isoloss.landscape.vectors import digest, inner, norm
+from isoloss.records.surfaces import StoredDirection
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Direction:
             "orthogonal": self.orthogonal,
             "digest": digest(self.tensors),
         }
+
+    def stored(self) -> StoredDirection:
+        """Return the direction as files keep it."""
+        arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors.values()]
+        return StoredDirection(self.recipe(), arrays)
 
 
 def cosine(a: Direction, b: Direction) -> float:

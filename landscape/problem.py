@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,6 +87,8 @@ class Problem:
         device: Where to compute.
         dtype: float32 or float64; bfloat16 means autocast over float32 weights.
         plan: Batch sizes and strategies; chosen from the network and the data where None.
+        batch_size: Samples of one pass, instead of the plan's; changes speed and rounding only.
+        about: What network, loss and data are, JSON-able; part of `identity`.
         check: Whether to evaluate twice and refuse what is not deterministic.
 
     Raises:
@@ -106,12 +108,15 @@ class Problem:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         plan: Plan | None = None,
+        batch_size: int | None = None,
+        about: Mapping[str, Any] | None = None,
         check: bool = True,
     ) -> None:
         check_policy(bn, bn_batch)
         if dtype not in DTYPES:
             raise ProblemError(f"expected a dtype among {', '.join(map(str, DTYPES))}, got {dtype}")
         self.bn, self.bn_batch, self.compute_dtype = bn, bn_batch, dtype
+        self._about = dict(about or {})
         self.device = torch.device(device)
         self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Apple's GPUs have no float64: sums are formed on the CPU there.
@@ -126,6 +131,8 @@ class Problem:
         self.count, self.digest = items.count, items.digest()
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         self.plan = plan or Plan.choose(self._model, data, self.device)
+        if batch_size is not None:
+            self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
         self._data = (
             data.to(self.device, self.dtype, channels_last=True)
             if self.plan.channels_last
@@ -239,6 +246,22 @@ class Problem:
         return {
             name: (tensor / self.count).to(self.device, self.dtype)
             for name, tensor in total.items()
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is computed, JSON-able: all that two results must share to be compared.
+
+        How it is computed (plan, device) is no part of it.
+        """
+        return {
+            **self._about,
+            "weights_sha256": digest(self.parameters),
+            "buffers_sha256": self.buffers_digest,
+            "samples": self.count,
+            "digest": self.digest,
+            "bn": self.bn,
+            "bn_batch": self.bn_batch if self.bn != "eval" else None,
+            "dtype": str(self.compute_dtype).removeprefix("torch."),
         }
 
     def _outputs(

@@ -12,10 +12,12 @@ from torch import Tensor
 from isoloss.landscape.directions import Direction, cosine
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Evaluation, Problem
-from isoloss.landscape.store import SurfaceData, SurfaceStore, refuse_other_function
-from isoloss.landscape.vectors import digest
+from isoloss.records.identity import refuse_other_function
+from isoloss.records.surfaces import SurfaceData, SurfaceStore
 
 Progress = Callable[[int, int], None]
+# Entries of an identity that differ between the splits of one surface.
+OF_A_SPLIT = ("samples", "digest", "population")
 
 
 class SurfaceError(ValueError):
@@ -35,8 +37,7 @@ class Surface:
         directions: As many as the grid has axes.
         population: Samples of the whole split, by split; where a problem has fewer, the standard
             error of its mean loss is kept as `<split>_loss_se`.
-        settings: What else identifies the computation (checkpoint, data set, loss, ..); stored
-            with the surface and compared when it is resumed.
+        about: What else to store with the surface, JSON-able; compared when it is resumed.
 
     Raises:
         SurfaceError: If the numbers of axes and directions differ, or shapes do not fit.
@@ -49,7 +50,7 @@ class Surface:
         directions: Sequence[Direction],
         *,
         population: Mapping[str, int] | None = None,
-        settings: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
         self.grid, self.directions = grid, list(directions)
@@ -72,7 +73,7 @@ class Surface:
             if problem.count < (population or {}).get(split, problem.count)
         }
         self.cosine = cosine(*self.directions) if len(self.directions) == 2 else None
-        self.settings = {**(settings or {}), **self._own_settings()}
+        self.settings = {**(about or {}), **self._own_settings()}
 
     @property
     def columns(self) -> list[str]:
@@ -104,9 +105,9 @@ class Surface:
 
     def store(self, path: Path | str | None) -> SurfaceStore:
         """Return the store of this surface at a path; `load` it to see what is done already."""
-        return SurfaceStore(
-            path, self.grid, self.columns, self.settings, self.directions, self.cosine
-        )
+        x, y = self.grid.x.points, None if self.grid.y is None else self.grid.y.points
+        directions = [direction.stored() for direction in self.directions]
+        return SurfaceStore(path, x, y, self.columns, self.settings, directions, self.cosine)
 
     def run(self, path: Path | str | None = None, progress: Progress | None = None) -> SurfaceData:
         """Evaluate every point that is not finished yet.
@@ -147,7 +148,14 @@ class Surface:
 
     def _own_settings(self) -> dict[str, Any]:
         first = next(iter(self.problems.values()))
+        identities = {split: problem.identity() for split, problem in self.problems.items()}
         return {
+            **identities[next(iter(identities))],
+            **{
+                key: {split: identity[key] for split, identity in identities.items()}
+                for key in OF_A_SPLIT
+                if key in next(iter(identities.values()))
+            },
             "grid": {
                 "x": self.grid.x.text,
                 "y": None if self.grid.y is None else self.grid.y.text,
@@ -156,13 +164,6 @@ class Surface:
                 axis: direction.recipe()
                 for axis, direction in zip("xy", self.directions, strict=False)
             },
-            "weights_sha256": digest(self.origin),
-            "buffers_sha256": first.buffers_digest,
-            "samples": {split: problem.count for split, problem in self.problems.items()},
-            "digest": {split: problem.digest for split, problem in self.problems.items()},
-            "bn": first.bn,
-            "bn_batch": first.bn_batch if first.bn != "eval" else None,
-            "dtype": str(first.compute_dtype).removeprefix("torch."),
             "device": first.device.type,
             "plan": first.plan.to_json(),
         }

@@ -12,15 +12,17 @@ ALLOWED = {
     "registry": {"plugins"},
     "plugins": set(),
     "pyg": set(),
-    "landscape": set(),
-    "hessian": {"landscape"},
+    "errors": set(),
+    "records": {"errors"},
+    "landscape": {"records"},
+    "hessian": {"landscape", "records"},
     "models": {"registry", "pyg"},
     "datasets": {"registry", "pyg"},
-    "trainers": {"registry", "landscape"},
-    "figures": {"landscape.store", "hessian.store", "trainers.runs"},
+    "trainers": {"registry", "landscape", "records"},
+    "figures": {"records"},
     "commands": {"registry", "plugins", "pyg", "landscape", "hessian", "models", "datasets",
-                 "trainers", "figures"},
-    "cli": {"commands", "plugins"},
+                 "trainers", "figures", "records"},
+    "cli": {"commands", "records"},
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isoloss.landscape.files import write_atomically
+from isoloss.records.files import write_atomically
 
 # Where other programs keep the weights in a checkpoint dictionary, most telling name first.
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isoloss.landscape.files import write_csv
+from isoloss.records.files import write_csv
 from isoloss.trainers.evaluation import Predictions, class_labels
 from isoloss.trainers.scores import SplitScores
 

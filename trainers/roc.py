@@ -13,7 +13,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from isoloss.landscape.files import write_csv
+from isoloss.records.files import write_csv
 from isoloss.trainers.evaluation import Predictions, class_labels
 
 

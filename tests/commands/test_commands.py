@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from isoloss import cli
-from isoloss.hessian.store import read_hessian
-from isoloss.landscape.store import journal_path, read_surface
-from isoloss.trainers.runs import Run
+from isoloss.records.runs import Run
+from isoloss.records.spectra import read_spectrum
+from isoloss.records.surfaces import journal_path, read_surface
 
 HOUSE = Path(__file__).resolve().parents[2]
 GRID = ("--x=-1:1:5", "--y=-1:1:3", "--samples", "60")
@@ -98,7 +98,7 @@ def test_compare_writes_one_figure_and_one_table(results, capsys):
     }  # fmt: skip
     for row in printed["runs"]:
         run = results / "runs" / row["run"]
-        data = read_hessian(run / "hessian.h5")
+        data = read_spectrum(run / "hessian.h5")
         assert row["lambda_max"] == data.eigenpairs.eigenvalues[0]
         assert row["trace_se"] == data.trace.standard_error
         assert row["accuracy"] == Run(run).evaluation()["splits"]["test"]["accuracy"]
@@ -147,12 +147,12 @@ def test_a_rerun_of_a_finished_file_says_so(results, capsys):
 def test_a_finished_stage_of_the_curvature_is_not_computed_again(results, capsys):
     path = results / "runs" / "digits-sgd" / "hessian.h5"
     whole = path.read_bytes()
-    data = read_hessian(path)
-    from isoloss.hessian.store import write_hessian
+    data = read_spectrum(path)
+    from isoloss.records.spectra import SpectrumData, write_spectrum
 
-    write_hessian(path, data.settings, data.eigenpairs)  # as after an interruption
+    write_spectrum(path, SpectrumData(data.settings, data.eigenpairs))  # as after an interruption
     assert run_command("hessian", "digits-sgd", *CURVATURE, "--no-figures", results=results) == 0
-    again = read_hessian(path)
+    again = read_spectrum(path)
     assert again.eigenpairs.account == data.eigenpairs.account
     assert again.trace == data.trace
     np.testing.assert_array_equal(again.density.curve, data.density.curve)

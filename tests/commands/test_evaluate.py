@@ -17,8 +17,8 @@ from isoloss.commands.console import Console
 from isoloss.commands.evaluate import evaluate_model, write_evaluation
 from isoloss.commands.sample_drawing import draw_samples
 from isoloss.datasets import Data, DataInfo, Normalisation, TensorSplit, load_data
+from isoloss.records.runs import create_run
 from isoloss.trainers.losses import build_loss
-from isoloss.trainers.runs import create_run
 
 LOSS = build_loss("cross-entropy", {})
 NAMES = ("Ankle boot", "a name that is much too long", "Q")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from isoloss import cli
-from isoloss.landscape.store import read_surface
-from isoloss.trainers.runs import Run
+from isoloss.records.runs import Run
+from isoloss.records.surfaces import read_surface
 
 HOUSE = Path(__file__).resolve().parents[2]
 FILES = {

@@ -18,7 +18,7 @@ from isoloss.commands.console import Console
 from isoloss.commands.train import TrainOptions, train_run
 from isoloss.commands.train_record import write_summary
 from isoloss.datasets import load_data
-from isoloss.trainers.runs import Run, create_run
+from isoloss.records.runs import Run, create_run
 
 HOUSE = Path(__file__).resolve().parents[2]
 SMALL = ("--fraction", "0.15", "--batch-size", "32", "--no-figures", "--device", "cpu")

@@ -13,7 +13,7 @@ from isoloss import cli
 from isoloss.commands import study, training
 from isoloss.commands.errors import CommandError, UsageError
 from isoloss.commands.search_space import parse_search, parse_settings, trial_options
-from isoloss.trainers.runs import Run
+from isoloss.records.runs import Run
 
 pytest.importorskip("optuna")
 

@@ -18,8 +18,8 @@ from isoloss.figures.comparison import (
     formatted_table,
 )
 from isoloss.figures.style import FigureError, save_figure
-from isoloss.hessian.store import DensityData, EigenpairsData, HessianData, TraceData
-from isoloss.landscape.store import SurfaceData
+from isoloss.records.spectra import DensityData, EigenpairsData, SpectrumData, TraceData
+from isoloss.records.surfaces import SurfaceData
 
 X = np.linspace(-1, 1, 7)
 Y = np.linspace(-1, 1, 5)
@@ -31,11 +31,11 @@ def surface(height: float, y: np.ndarray = Y) -> SurfaceData:
     return SurfaceData(X, y, values, np.ones(loss.shape, bool), {"train_loss": 0.02}, {})
 
 
-def hessian(largest: float) -> HessianData:
+def hessian(largest: float) -> SpectrumData:
     nodes, weights = np.array([[0.0, largest]] * 2), np.array([[0.9, 0.1], [0.8, 0.2]])
     grid = np.linspace(-1, largest + 1, 201)
     curve = np.exp(-(grid**2))
-    return HessianData(
+    return SpectrumData(
         {},
         EigenpairsData(np.array([largest]), np.array([2.5e-4]), {}, None, None, {}, {}),
         TraceData(10 * largest, 0.31 * largest, 30, {}),
@@ -189,7 +189,7 @@ def test_degenerate_runs_never_fail(tmp_path: Path) -> None:
     nothing = np.full((5, 7), np.nan)
     given = [
         ComparisonRow("NaN", "sgd", surface=SurfaceData(X, Y, {"train_loss": nothing},
-                      np.ones((5, 7), bool), {}, {}), hessian=HessianData()),
+                      np.ones((5, 7), bool), {}, {}), hessian=SpectrumData()),
         ComparisonRow("row", "adam", surface=SurfaceData(X, Y[2:3], {"train_loss": X[None] ** 2},
                       np.ones((1, 7), bool), {}, {}), accuracy=float("nan"), accuracy_se=0.0),
         ComparisonRow("flat", "sam", surface=surface(0.0)),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from isoloss.figures.curve import curve_figure, flawed_spans
 from isoloss.figures.fields import field
 from isoloss.figures.style import FigureError
-from isoloss.landscape.store import SurfaceData
+from isoloss.records.surfaces import SurfaceData
 
 X = np.linspace(-1.0, 1.0, 9)
 

@@ -8,10 +8,10 @@ import pytest
 
 from isoloss.figures.density import common_densities, density_figure, leading
 from isoloss.figures.style import FigureError, series_styles
-from isoloss.hessian.store import DensityData, EigenpairsData, HessianData, TraceData
+from isoloss.records.spectra import DensityData, EigenpairsData, SpectrumData, TraceData
 
 
-def spectrum(largest: float = 10.0, bandwidth: float = 0.5, probes: int = 3) -> HessianData:
+def spectrum(largest: float = 10.0, bandwidth: float = 0.5, probes: int = 3) -> SpectrumData:
     """A density of two nodes a probe at 0 and `largest`, with weights that differ by probe."""
     nodes = np.tile([0.0, largest], (probes, 1))
     share = 0.01 * np.arange(1, probes + 1)
@@ -25,7 +25,7 @@ def spectrum(largest: float = 10.0, bandwidth: float = 0.5, probes: int = 3) -> 
     pairs = EigenpairsData(
         np.array([largest, 1.0]), np.array([1e-4, 1e-5]), {}, np.array([-2.0]), np.zeros(1), {}, {}
     )
-    return HessianData({}, pairs, TraceData(12.0, 0.5, 20, {}), density)
+    return SpectrumData({}, pairs, TraceData(12.0, 0.5, 20, {}), density)
 
 
 def test_one_run_is_drawn_as_it_is_stored() -> None:
@@ -79,4 +79,4 @@ def test_incomplete_spectra() -> None:
     assert "SAM: density is not finite" in figure.get_supxlabel()
     density_figure([("SAM", "sam", broken)]).draw_without_rendering()
     with pytest.raises(FigureError, match="expected a stored spectral density"):
-        density_figure([("SGD", "sgd", HessianData())])
+        density_figure([("SGD", "sgd", SpectrumData())])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from isoloss.figures.style import house_style, save_figure, series_styles, wrap
 from isoloss.figures.surface import KINDS, surface_figure
-from isoloss.landscape.store import SurfaceData
+from isoloss.records.surfaces import SurfaceData
 
 
 def a_surface() -> SurfaceData:

@@ -16,7 +16,7 @@ from isoloss.figures.fields import edges, field, gap_polygons, row_through_origi
 from isoloss.figures.scale import shared_scale
 from isoloss.figures.style import FigureError
 from isoloss.figures.surface import KINDS, surface_figure
-from isoloss.landscape.store import SurfaceData
+from isoloss.records.surfaces import SurfaceData
 
 X = np.linspace(-1.0, 1.0, 5)
 Y = np.linspace(0.0, 0.5, 3)

@@ -8,7 +8,7 @@ import pytest
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.style import FigureError
 from isoloss.figures.training import training_figure
-from isoloss.trainers.runs import Run, create_run
+from isoloss.records.runs import Run, create_run
 
 
 def run(results: Path, name: str, optimizer: str, epochs: int, status: str = "finished") -> Run:

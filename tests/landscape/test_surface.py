@@ -10,8 +10,9 @@ from torch import nn
 from isoloss.landscape.directions import Direction, random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
-from isoloss.landscape.store import SettingsDifferError, journal_path, read_surface
 from isoloss.landscape.surface import Surface, SurfaceError
+from isoloss.records.identity import SettingsDifferError
+from isoloss.records.surfaces import journal_path, read_surface
 
 F64 = torch.float64
 
@@ -111,7 +112,7 @@ def test_a_finished_surface_is_not_computed_again(tmp_path):
         ({"x": "-1:1.0000001:5"}, "grid.x"),
         ({"scale": 2.0}, "the code of network, loss or data has changed"),
         ({"w": (0.5, 0.5)}, "weights_sha256"),
-        ({"settings": {"dataset": "mnist"}}, "dataset"),
+        ({"about": {"dataset": "mnist"}}, "dataset"),
     ],
 )
 def test_another_computation_is_refused_and_nothing_lost(tmp_path, change, named):
@@ -122,7 +123,7 @@ def test_another_computation_is_refused_and_nothing_lost(tmp_path, change, named
         quadratic_surface(**change).run(path)
     assert path.read_bytes() == before
     # What only says who asked may differ.
-    quadratic_surface(settings={"command": "another"}).run(path)
+    quadratic_surface(about={"command": "another"}).run(path)
 
 
 def test_points_do_not_drift_and_nothing_is_mutated():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import Tensor, nn
 
 from isoloss.trainers.distributed import Group, local_device, process_group
@@ -91,8 +91,7 @@ def run_case(case: str, group: Group, folder: Path | None = None) -> dict[str, o
     }  # fmt: skip
 
 
-def worker(rank: int, port: int, folder: str, house: str) -> None:
-    sys.path.insert(0, house)
+def worker(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
@@ -114,8 +113,12 @@ def pair(tmp_path_factory) -> tuple[Path, list[dict]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    house = str(Path(__file__).resolve().parents[2])
-    torch.multiprocessing.spawn(worker, (port, str(folder), house), nprocs=2)
+    # This file is their script: the name it has under pytest cannot be imported elsewhere.
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(port), str(folder)])
+        for rank in (0, 1)
+    ]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -175,3 +178,7 @@ def test_each_process_takes_its_own_accelerator(monkeypatch):
     assert local_device(torch.device("cpu")) == torch.device("cpu")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert local_device(torch.device("cuda")) == torch.device("cuda")
+
+
+if __name__ == "__main__":
+    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from sklearn.metrics import classification_report, f1_score, jaccard_score
 
+from isoloss.records.runs import to_json
 from isoloss.trainers.evaluation import Predictions, ScoresError
 from isoloss.trainers.losses import build_loss
 from isoloss.trainers.reports import misclassified, report, write_predictions
-from isoloss.trainers.runs import to_json
 from isoloss.trainers.scores import score
 
 LOSS = build_loss("cross-entropy", {})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from isoloss.hessian.store import HessianData
+from isoloss.records.files import write_text
+from isoloss.records.spectra import SpectrumData
 
 
-def summary(data: HessianData) -> dict[str, Any]:
+def summary(data: SpectrumData) -> dict[str, Any]:
     """Return the figures of a spectrum with their uncertainties, for people to read.
 
     Eigenvalues and trace are in units of the loss per squared unit of a weight.
@@ -53,6 +54,11 @@ def summary(data: HessianData) -> dict[str, Any]:
     # In the order of the stored settings, whoever passes them.
     settings = json.loads(json.dumps(data.settings, sort_keys=True))
     return _without_nan({**result, "settings": settings})
+
+
+def write_summary(path: Path, data: SpectrumData) -> None:
+    """Write the figures of a spectrum as JSON."""
+    write_text(path, json.dumps(summary(data), indent=2, allow_nan=False) + "\n")
 
 
 def _with_residuals(values: np.ndarray, residuals: np.ndarray) -> list[dict[str, float]]:

@@ -8,17 +8,17 @@ import h5py
 import numpy as np
 import pytest
 
-from isoloss.landscape.files import FileError, write_atomically, write_settings
-from isoloss.landscape.grid import Grid
-from isoloss.landscape.journal import Journal
-from isoloss.landscape.store import SettingsDifferError, SurfaceStore, journal_path, read_surface
+from isoloss.records.files import FileError, write_atomically, write_settings
+from isoloss.records.identity import SettingsDifferError
+from isoloss.records.journal import Journal
+from isoloss.records.surfaces import SurfaceStore, journal_path, read_surface
 
 VALUES = (0.1, np.nan)
 
 
 def store_at(path, settings=None):
-    grid = Grid.parse("-1:1:3", "0:1:2")
-    return SurfaceStore(path, grid, ["train_loss", "train_acc"], settings or {"a": 1}, [], 0.25)
+    x, y = np.linspace(-1, 1, 3), np.linspace(0, 1, 2)
+    return SurfaceStore(path, x, y, ["train_loss", "train_acc"], settings or {"a": 1}, [], 0.25)
 
 
 def test_a_journal_survives_a_cut_at_every_byte(tmp_path):
@@ -96,9 +96,9 @@ def test_a_kill_at_the_end_loses_nothing(tmp_path, monkeypatch, moment):
 
     with monkeypatch.context() as patch:
         target = {
-            "h5py.File": ("isoloss.landscape.store.h5py.File", kill),
-            "os.replace": ("isoloss.landscape.files.os.replace", kill),
-            "journal.remove": ("isoloss.landscape.journal.Journal.remove", kill),
+            "h5py.File": ("isoloss.records.surfaces.h5py.File", kill),
+            "os.replace": ("isoloss.records.files.os.replace", kill),
+            "journal.remove": ("isoloss.records.journal.Journal.remove", kill),
         }[moment]
         patch.setattr(*target)
         with pytest.raises(KeyboardInterrupt):

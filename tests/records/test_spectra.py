@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from isoloss.hessian.density import spectral_density
-from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.density import Density, spectral_density
+from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.operators import MatrixOperator
-from isoloss.hessian.store import read_hessian, write_hessian
-from isoloss.hessian.trace import trace
-from isoloss.landscape.files import FileError
+from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
+from isoloss.hessian.trace import Trace, trace
+from isoloss.records.files import FileError
+from isoloss.records.spectra import SpectrumData, read_spectrum
+from isoloss.records.spectra import write_spectrum as write
+from isoloss.records.summary import write_summary
 
 SHAPES = {"conv.weight": torch.Size([2, 3]), "a.bias": torch.Size([4]), "scale": torch.Size([])}
 SETTINGS = {"run": "sgd", "samples": 100, "versions": {"torch": "2"}}
@@ -28,6 +31,19 @@ def stages():
         "trace": trace(operator, budget=10),
         "density": spectral_density(operator, probes=2, steps=4, points=20),
     }
+
+
+def write_spectrum(path, settings, eigenpairs=None, trace=None, density=None, shapes=None):
+    """Write fresh or stored stages and the summary, as `Spectrum` does."""
+    data = SpectrumData(
+        settings,
+        stored_eigenpairs(eigenpairs, shapes) if isinstance(eigenpairs, Eigenpairs) else eigenpairs,
+        stored_trace(trace) if isinstance(trace, Trace) else trace,
+        stored_density(density) if isinstance(density, Density) else density,
+    )
+    write(path, data)
+    write_summary(path.with_suffix(".json"), data)
+    return data
 
 
 def same(a, b):
@@ -49,15 +65,15 @@ def same(a, b):
 def test_round_trip_of_any_stages(tmp_path, stages, names):
     names = tuple(stages) if names is tuple else names
     chosen = {name: stages[name] for name in names}
-    written = write_hessian(tmp_path / "h.h5", SETTINGS, **chosen, shapes=SHAPES)
-    read = read_hessian(tmp_path / "h.h5")
+    written = write_spectrum(tmp_path / "h.h5", SETTINGS, **chosen, shapes=SHAPES)
+    read = read_spectrum(tmp_path / "h.h5")
     assert read.stages == names
     assert same(read, written)
     assert read.settings == SETTINGS
 
 
 def test_layout(tmp_path, stages):
-    write_hessian(tmp_path / "h.h5", SETTINGS, **stages, shapes=SHAPES)
+    write_spectrum(tmp_path / "h.h5", SETTINGS, **stages, shapes=SHAPES)
     expected = {
         "eigenvalues": (3,),
         "residuals": (3,),
@@ -91,30 +107,30 @@ def test_layout(tmp_path, stages):
 
 
 def test_eigenvectors_keep_the_order_of_the_operator(tmp_path, stages):
-    write_hessian(tmp_path / "h.h5", SETTINGS, eigenpairs=stages["eigenpairs"], shapes=SHAPES)
-    assert list(read_hessian(tmp_path / "h.h5").eigenpairs.eigenvectors) == list(SHAPES)
+    write_spectrum(tmp_path / "h.h5", SETTINGS, eigenpairs=stages["eigenpairs"], shapes=SHAPES)
+    assert list(read_spectrum(tmp_path / "h.h5").eigenpairs.eigenvectors) == list(SHAPES)
 
 
 def test_stages_are_added_from_what_was_read(tmp_path, stages):
-    write_hessian(tmp_path / "a.h5", SETTINGS, eigenpairs=stages["eigenpairs"], shapes=SHAPES)
-    before = read_hessian(tmp_path / "a.h5")
-    write_hessian(
+    write_spectrum(tmp_path / "a.h5", SETTINGS, eigenpairs=stages["eigenpairs"], shapes=SHAPES)
+    before = read_spectrum(tmp_path / "a.h5")
+    write_spectrum(
         tmp_path / "a.h5", SETTINGS, before.eigenpairs, stages["trace"], stages["density"]
     )
-    write_hessian(tmp_path / "b.h5", SETTINGS, **stages, shapes=SHAPES)
+    write_spectrum(tmp_path / "b.h5", SETTINGS, **stages, shapes=SHAPES)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
 def test_same_content_same_bytes(tmp_path, stages):
     for name in ("a.h5", "b.h5"):
-        write_hessian(tmp_path / name, SETTINGS, **stages, shapes=SHAPES)
+        write_spectrum(tmp_path / name, SETTINGS, **stages, shapes=SHAPES)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a.json", "b.h5", "b.json"]
 
 
 def test_summary_gives_every_number_its_uncertainty(tmp_path, stages):
-    write_hessian(tmp_path / "h.h5", SETTINGS, **stages)
+    write_spectrum(tmp_path / "h.h5", SETTINGS, **stages)
     summary = json.loads((tmp_path / "h.json").read_text())
     assert [pair["value"] for pair in summary["eigenvalues"]] == pytest.approx([8, 7, 6])
     assert all("residual" in pair for pair in summary["smallest_eigenvalues"])
@@ -131,8 +147,8 @@ def test_summary_gives_every_number_its_uncertainty(tmp_path, stages):
 
 def test_nan_is_stored_as_nan_and_summarised_as_null(tmp_path, stages):
     lost = replace(stages["trace"], value=math.nan, standard_error=math.inf)
-    write_hessian(tmp_path / "h.h5", SETTINGS, trace=lost)
-    stored = read_hessian(tmp_path / "h.h5").trace
+    write_spectrum(tmp_path / "h.h5", SETTINGS, trace=lost)
+    stored = read_spectrum(tmp_path / "h.h5").trace
     assert math.isnan(stored.estimate)
     assert math.isinf(stored.standard_error)
 
@@ -146,32 +162,32 @@ def test_nan_is_stored_as_nan_and_summarised_as_null(tmp_path, stages):
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_truncated_files_are_refused(tmp_path, stages, kept):
     path = tmp_path / "h.h5"
-    write_hessian(path, SETTINGS, **stages, shapes=SHAPES)
+    write_spectrum(path, SETTINGS, **stages, shapes=SHAPES)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(FileError, match="expected an HDF5 file"):
-        read_hessian(path)
+        read_spectrum(path)
 
 
 def test_files_of_another_kind_are_refused(tmp_path):
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file.attrs["isoloss"] = "surface"
     with pytest.raises(FileError, match="expected a hessian file"):
-        read_hessian(tmp_path / "s.h5")
+        read_spectrum(tmp_path / "s.h5")
 
 
 def test_a_missing_entry_is_named(tmp_path, stages):
     path = tmp_path / "h.h5"
-    write_hessian(path, SETTINGS, **stages)
+    write_spectrum(path, SETTINGS, **stages)
     with h5py.File(path, "r+") as file:
         del file["density/curve"]
     with pytest.raises(FileError, match=r"damaged entry.*curve"):
-        read_hessian(path)
+        read_spectrum(path)
 
 
 def test_shapes_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, stages):
     with pytest.raises(ValueError, match="expected eigenvectors of 4 entries for 1 parameters"):
-        write_hessian(
+        write_spectrum(
             tmp_path / "h.h5", SETTINGS, eigenpairs=stages["eigenpairs"], shapes={"a": (4,)}
         )
     assert not list(tmp_path.iterdir())

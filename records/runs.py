@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.records.files import write_text
+
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
 CHECKPOINTS = ("last", "best")
@@ -129,7 +131,7 @@ class Run:
             writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        _write_text(self.path / "history.csv", text.getvalue())
+        write_text(self.path / "history.csv", text.getvalue())
 
     def write_evaluation(self, scores: Any) -> None:
         """Write the scores of the final weights."""
@@ -160,7 +162,7 @@ class Run:
             Path of the copy.
         """
         copy = self.path / "plugins" / f"{role}-{file.name}"
-        _write_text(copy, file.read_text(encoding="utf-8"))
+        write_text(copy, file.read_text(encoding="utf-8"))
         return copy
 
     def _read(self, file: str, kind: type) -> Any:
@@ -278,14 +280,7 @@ def to_json(value: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, indented for people."""
-    _write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    # The package landscape imports torch, which takes seconds and readers of a run do not need.
-    from isoloss.landscape.files import write_text
-
-    write_text(path, text)
+    write_text(path, json.dumps(to_json(content), indent=2, allow_nan=False) + "\n")
 
 
 def _number(value: Any) -> float:

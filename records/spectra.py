@@ -6,36 +6,25 @@ Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending; `sma
 `density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
 (converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace` and
 `density`. A file may hold any of the three stages. The same content gives the same bytes.
-
-Nothing here needs torch: what draws a stored spectrum imports this module alone.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
-from isoloss.hessian.summary import summary
-from isoloss.landscape.files import (
+from isoloss.records.files import (
     FileError,
     open_hdf5,
     read_settings,
     write_atomically,
     write_settings,
-    write_text,
 )
-
-if TYPE_CHECKING:
-    from isoloss.hessian.density import Density
-    from isoloss.hessian.eigenpairs import Eigenpairs
-    from isoloss.hessian.trace import Trace
 
 STAGES = ("eigenpairs", "trace", "density")
 
@@ -97,7 +86,7 @@ class DensityData:
 
 
 @dataclass(frozen=True)
-class HessianData:
+class SpectrumData:
     """A stored spectrum: the stages that are finished, the others None.
 
     Attributes:
@@ -118,42 +107,20 @@ class HessianData:
         return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
 
 
-def write_hessian(
-    path: Path | str,
-    settings: dict[str, Any],
-    eigenpairs: Eigenpairs | EigenpairsData | None = None,
-    trace: Trace | TraceData | None = None,
-    density: Density | DensityData | None = None,
-    *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-) -> HessianData:
-    """Write the finished stages, and the summary for people with the suffix `.json`.
-
-    Both files are replaced whole: to add a stage to a file, pass the stages that `read_hessian`
-    returned along with the new one.
+def write_spectrum(path: Path | str, data: SpectrumData) -> None:
+    """Write the finished stages; the file is replaced whole.
 
     Args:
         path: The HDF5 file.
-        settings: What the spectrum was computed from, JSON-able.
-        eigenpairs: Extreme eigenpairs, fresh or as read.
-        trace: Trace, fresh or as read.
-        density: Density, fresh or as read.
-        shapes: Shape of each parameter in the order of the operator's vectors, as
-            `HessianOperator.shapes`; fresh eigenvectors are stored by these names, and are left
-            out where it is None.
-
-    Returns:
-        What the file holds.
+        data: All that it is to hold, the settings JSON-able.
 
     Raises:
-        ValueError: If the shapes do not make up the eigenvectors.
+        FileError: If the file cannot be written; what was there before is unchanged.
     """
-    path = Path(path)
-    data = HessianData(settings, _eigenpairs(eigenpairs, shapes), _trace(trace), _density(density))
 
     def write(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
-            write_settings(file, "hessian", settings)
+            write_settings(file, "hessian", data.settings)
             if data.eigenpairs is not None:
                 _write_eigenpairs(file, data.eigenpairs)
             if data.trace is not None:
@@ -161,13 +128,10 @@ def write_hessian(
             if data.density is not None:
                 _write_stage(file.create_group("density"), data.density)
 
-    write_atomically(path, write)
-    text = json.dumps(summary(data), indent=2, allow_nan=False)
-    write_text(path.with_suffix(".json"), text + "\n")
-    return data
+    write_atomically(Path(path), write)
 
 
-def read_hessian(path: Path | str) -> HessianData:
+def read_spectrum(path: Path | str) -> SpectrumData:
     """Read a Hessian file.
 
     Raises:
@@ -175,7 +139,7 @@ def read_hessian(path: Path | str) -> HessianData:
     """
     with open_hdf5(Path(path), "hessian") as file:
         try:
-            return HessianData(
+            return SpectrumData(
                 read_settings(file),
                 _read_eigenpairs(file) if "eigenvalues" in file else None,
                 _read_trace(file["trace"]) if "trace" in file else None,
@@ -188,80 +152,7 @@ def read_hessian(path: Path | str) -> HessianData:
             ) from error
 
 
-def _eigenpairs(
-    pairs: Eigenpairs | EigenpairsData | None, shapes: Mapping[str, Sequence[int]] | None
-) -> EigenpairsData | None:
-    if pairs is None or isinstance(pairs, EigenpairsData):
-        return pairs
-    asked = pairs.smallest_eigenvalues is not None
-    return EigenpairsData(
-        eigenvalues=_array(pairs.eigenvalues),
-        residuals=_array(pairs.residuals),
-        eigenvectors=_by_parameter(pairs.eigenvectors, shapes),
-        smallest_eigenvalues=_array(pairs.smallest_eigenvalues) if asked else None,
-        smallest_residuals=_array(pairs.smallest_residuals) if asked else None,
-        smallest_eigenvectors=_by_parameter(pairs.smallest_eigenvectors, shapes) if asked else {},
-        account={
-            "converged": pairs.converged,
-            "reason": pairs.reason,
-            "products": pairs.products,
-            "settings": pairs.settings,
-        },
-    )
-
-
-def _trace(trace: Trace | TraceData | None) -> TraceData | None:
-    if trace is None or isinstance(trace, TraceData):
-        return trace
-    account = {
-        "method": trace.method,
-        "converged": trace.converged,
-        "reason": trace.reason,
-        "products": trace.products,
-        "settings": trace.settings,
-    }
-    return TraceData(trace.value, trace.standard_error, trace.samples, account)
-
-
-def _density(density: Density | DensityData | None) -> DensityData | None:
-    if density is None or isinstance(density, DensityData):
-        return density
-    arrays = {name: _array(getattr(density, name)) for name in _DENSITY_ARRAYS}
-    account = {
-        "bandwidth": density.bandwidth,
-        "seed": density.seed,
-        "products": density.products,
-        "reason": density.reason,
-        "settings": density.settings,
-    }
-    return DensityData(**arrays, account=account)
-
-
-_DENSITY_ARRAYS = ("nodes", "weights", "grid", "curve", "low", "high")
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-def _by_parameter(
-    vectors: Any, shapes: Mapping[str, Sequence[int]] | None
-) -> dict[str, np.ndarray]:
-    """Cut eigenvectors (n, k) into arrays (k, *shape)."""
-    if shapes is None:
-        return {}
-    rows = _array(vectors).T
-    sizes = [math.prod(shape) for shape in shapes.values()]
-    if sum(sizes) != rows.shape[1]:
-        raise ValueError(
-            f"expected eigenvectors of {sum(sizes)} entries for {len(shapes)} parameters, "
-            f"got {rows.shape[1]}\npass the `shapes` of the operator they were computed from"
-        )
-    pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    return {
-        name: np.ascontiguousarray(piece).reshape(len(rows), *shape)
-        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
-    }
+DENSITY_ARRAYS = ("nodes", "weights", "grid", "curve", "low", "high")
 
 
 def _write_eigenpairs(file: h5py.File, pairs: EigenpairsData) -> None:
@@ -316,5 +207,5 @@ def _read_trace(group: h5py.Group) -> TraceData:
 
 
 def _read_density(group: h5py.Group) -> DensityData:
-    arrays = {name: group[name][:] for name in _DENSITY_ARRAYS}
+    arrays = {name: group[name][:] for name in DENSITY_ARRAYS}
     return DensityData(**arrays, account=json.loads(group.attrs["account"]))

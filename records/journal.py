@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from isoloss.landscape.files import FileError
+from isoloss.records.files import FileError
 
 
 def read_header(path: Path) -> dict[str, Any] | None:

@@ -11,41 +11,30 @@ are read too.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
-from isoloss.landscape.files import (
+from isoloss.records.files import (
     FileError,
     open_hdf5,
     read_settings,
     write_atomically,
     write_settings,
 )
-from isoloss.landscape.grid import Grid
-from isoloss.landscape.journal import Journal, read_header
-
-if TYPE_CHECKING:
-    from isoloss.landscape.directions import Direction
+from isoloss.records.identity import FREE_SETTINGS, refuse_other_settings
+from isoloss.records.journal import Journal, read_header
 
 # Larger directions are stored as their recipe and digest: they can be drawn again.
 LARGEST_STORED_DIRECTION = 64 * 2**20
 WRITE_INTERVAL = 5.0  # seconds between rewrites of the .h5 while points come in
-# What may differ between the parts of one computation without changing its numbers. Versions are
-# kept by the plan, which refuses to be continued by another torch.
-FREE_SETTINGS = (
-    "command", "git", "versions", "run", "label", "checkpoint", "loss_at_weights",
-)  # fmt: skip
 PENDING_IN_FOREIGN_FILES = -1.0
-
-
-class SettingsDifferError(FileError):
-    """A file that holds another computation than the one it is asked to continue."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +116,29 @@ def read_surface(path: Path | str) -> SurfaceData:
         )
 
 
+@dataclass(frozen=True)
+class StoredDirection:
+    """A direction as a file keeps it.
+
+    Attributes:
+        recipe: What makes it again, JSON-able.
+        tensors: One array for each parameter, in the network's order.
+    """
+
+    recipe: dict[str, Any]
+    tensors: Sequence[np.ndarray]
+
+
 class SurfaceStore:
     """Finished points of one surface on disk: a journal beside an .h5 that is rewritten whole.
 
-    Points are numbered row-major over the grid; the number `grid.size` is theta0 itself.
+    Points are numbered row-major over the axes; the number `size`, that of all points of the
+    grid, is theta0 itself.
 
     Args:
         path: The .h5 file; points are kept in memory only where None.
-        grid: The coordinates.
+        x: Coordinates along the first direction, (nx,).
+        y: Coordinates along the second, (ny,); None for a curve.
         columns: Names of a point's values.
         settings: Everything that identifies the computation.
         directions: One for each axis.
@@ -144,14 +148,17 @@ class SurfaceStore:
     def __init__(
         self,
         path: Path | str | None,
-        grid: Grid,
+        x: np.ndarray,
+        y: np.ndarray | None,
         columns: Sequence[str],
         settings: dict[str, Any],
-        directions: Sequence[Direction],
-        cosine: float | None,
+        directions: Sequence[StoredDirection] = (),
+        cosine: float | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
-        self.grid, self.columns = grid, list(columns)
+        self.x, self.y, self.columns = x, y, list(columns)
+        self.shape = x.shape if y is None else (len(y), len(x))
+        self.size = math.prod(self.shape)
         self.settings, self.directions, self.cosine = settings, directions, cosine
         self.records: dict[int, tuple[float, ...]] = {}
         self._journal: Journal | None = None
@@ -180,7 +187,7 @@ class SurfaceStore:
     @property
     def complete(self) -> bool:
         """Whether every point of the grid and theta0 are finished."""
-        return len(self.records) == self.grid.size + 1
+        return len(self.records) == self.size + 1
 
     def start(self) -> None:
         """Open the journal for new points."""
@@ -220,22 +227,21 @@ class SurfaceStore:
 
     def data(self) -> SurfaceData:
         """Return the points so far as arrays."""
-        values = {name: np.full(self.grid.size, np.nan) for name in self.columns}
-        done = np.zeros(self.grid.size, dtype=bool)
+        values = {name: np.full(self.size, np.nan) for name in self.columns}
+        done = np.zeros(self.size, dtype=bool)
         origin: dict[str, float] = {}
         for index, record in self.records.items():
-            if index == self.grid.size:
+            if index == self.size:
                 origin = dict(zip(self.columns, record, strict=True))
                 continue
             done[index] = True
             for name, value in zip(self.columns, record, strict=True):
                 values[name][index] = value
-        shape = self.grid.shape
         return SurfaceData(
-            self.grid.x.points,
-            None if self.grid.y is None else self.grid.y.points,
-            {name: array.reshape(shape) for name, array in values.items()},
-            done.reshape(shape),
+            self.x,
+            self.y,
+            {name: array.reshape(self.shape) for name, array in values.items()},
+            done.reshape(self.shape),
             origin,
             self.settings,
             self.cosine,
@@ -275,7 +281,7 @@ class SurfaceStore:
         with open_hdf5(path, "surface") as file:
             stored = read_settings(file)
         refuse_other_settings(path, stored, self.settings)
-        self.settings = stored  # the file keeps saying how it was begun
+        self.settings = stored  # what may differ stays as it was when the file was begun
         data = read_surface(path)
         columns = [data.values[name].ravel() for name in self.columns]
         records = {
@@ -283,7 +289,7 @@ class SurfaceStore:
             for index in np.flatnonzero(data.done)
         }
         if data.origin:
-            records[self.grid.size] = tuple(data.origin[name] for name in self.columns)
+            records[self.size] = tuple(data.origin[name] for name in self.columns)
         return records
 
 
@@ -291,40 +297,6 @@ def journal_path(path: Path | str) -> Path:
     """Return where the journal of a surface file lies."""
     path = Path(path)
     return path.with_name(path.name + ".journal")
-
-
-def refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise `SettingsDifferError`, naming the differences, where two computations differ."""
-    differences = differing(stored, wanted)
-    if differences:
-        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
-        raise SettingsDifferError(
-            f"expected {path} to hold this computation, but it differs in "
-            f"{'; '.join(differences[:4])}{more}\n"
-            "write to another file (--out FILE), or delete this one and start over (--force)"
-        )
-
-
-def refuse_other_function(
-    path: Path | None, name: str, stored: Sequence[float], found: Sequence[float]
-) -> None:
-    """Raise `SettingsDifferError` where a function no longer has its stored values.
-
-    Settings cannot show that the code of a network or loss has changed; this does.
-
-    Args:
-        path: The file the values were stored in.
-        name: What the first value is.
-        stored: Values at theta0 from the file.
-        found: The same values now.
-    """
-    # The same plan on another machine may round float32 sums otherwise.
-    if not np.allclose(stored, found, rtol=1e-5, atol=1e-7, equal_nan=True):
-        raise SettingsDifferError(
-            f"expected {name} {stored[0]:.8g} at the network's weights, as in {path}, "
-            f"got {found[0]:.8g}: the code of network, loss or data has changed\n"
-            "write to another file (--out FILE), or delete this one and start over (--force)"
-        )
 
 
 def stored_settings(path: Path | str) -> dict[str, Any] | None:
@@ -346,27 +318,9 @@ def remove_surface(path: Path | str) -> None:
     journal_path(path).unlink(missing_ok=True)
 
 
-def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name the settings in which two computations differ, as `key (stored .., now ..)`."""
-    found: list[str] = []
-    for key in sorted({*stored, *wanted} - set(FREE_SETTINGS)):
-        old, new = stored.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differing(old, new, f"{prefix}{key}.")
-        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
-            found.append(f"{prefix}{key} (stored {_short(old)}, now {_short(new)})")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 24 else f"{text[:20]}.."
-
-
-def _write_direction(group: h5py.Group, direction: Direction) -> None:
-    group.attrs["recipe"] = json.dumps(direction.recipe(), sort_keys=True)
-    tensors = list(direction.tensors.values())
-    if sum(t.numel() * t.element_size() for t in tensors) > LARGEST_STORED_DIRECTION:
+def _write_direction(group: h5py.Group, direction: StoredDirection) -> None:
+    group.attrs["recipe"] = json.dumps(direction.recipe, sort_keys=True)
+    if sum(array.nbytes for array in direction.tensors) > LARGEST_STORED_DIRECTION:
         return
-    for index, tensor in enumerate(tensors):
-        group[str(index)] = tensor.cpu().numpy()
+    for index, array in enumerate(direction.tensors):
+        group[str(index)] = array

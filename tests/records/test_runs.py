@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoloss.trainers.runs import Run, RunError, create_run, find_run, list_runs, newest_run
+from isoloss.records.runs import Run, RunError, create_run, find_run, list_runs, newest_run
 
 CONFIG = {"model": "fashion-cnn", "optimizer": {"name": "sgd", "lr": 0.05}, "seed": 0}
 
@@ -150,7 +150,7 @@ def test_plugin_copies_do_not_collide(tmp_path):
 def test_the_reader_is_free_of_torch(tmp_path):
     create_run(tmp_path, "one", CONFIG).write_history([Record(1, 0.5, 0.5)])
     code = (
-        "import sys; from pathlib import Path; from isoloss.trainers.runs import find_run\n"
+        "import sys; from pathlib import Path; from isoloss.records.runs import find_run\n"
         f"find_run(Path({str(tmp_path)!r}), 'one').history()\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -1,0 +1,217 @@
+"""The spectrum of a problem's Hessian, stage by stage: eigenpairs, trace, density.
+
+The twin of `landscape.Surface`: the same call on the same file goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from isoloss.hessian.density import spectral_density
+from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
+from isoloss.hessian.trace import trace
+from isoloss.landscape import Plan, Problem
+from isoloss.records.files import FileError
+from isoloss.records.identity import refuse_other_function, refuse_other_settings
+from isoloss.records.spectra import (
+    DensityData,
+    EigenpairsData,
+    SpectrumData,
+    TraceData,
+    read_spectrum,
+    write_spectrum,
+)
+from isoloss.records.summary import write_summary
+
+Progress = Callable[[str, int, int], None]
+
+
+class SpectrumError(ValueError):
+    """Settings that ask for nothing, or for what the problem does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectrumSettings:
+    """What to compute of a spectrum; a stage is left out where its number is 0.
+
+    Attributes:
+        top: Algebraically largest eigenvalues.
+        smallest: Algebraically smallest eigenvalues, with `top` of 1 or more.
+        tol: Residual asked of an eigenpair, relative to the eigenvalue.
+        max_products: Products to spend on eigenvalues.
+        trace_error: Standard error asked of the trace, relative to it.
+        trace_budget: Products to spend on the trace.
+        probes: Random probes of the density.
+        steps: Lanczos steps for each probe.
+        seed: Seed of start vectors and probes.
+    """
+
+    top: int = 5
+    smallest: int = 0
+    tol: float = 1e-4
+    max_products: int = 300
+    trace_error: float = 0.05
+    trace_budget: int = 120
+    probes: int = 6
+    steps: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top + self.trace_budget + self.probes == 0:
+            raise SpectrumError(
+                "expected something to compute, but top, trace_budget and probes are all 0"
+            )
+        if self.smallest and not self.top:
+            raise SpectrumError("expected top of 1 or more with smallest, got 0")
+
+
+class Spectrum:
+    """Extreme eigenpairs, trace and spectral density of the Hessian of a problem.
+
+    Args:
+        problem: The loss as a function of the weights.
+        settings: What to compute.
+        about: What else to store with the result, JSON-able; compared when it is resumed.
+
+    Attributes:
+        operator: The Hessian.
+        settings: Everything that identifies the computation, as it is stored.
+
+    Raises:
+        SpectrumError: If the network has fewer parameters than eigenvalues are asked for.
+
+    Example:
+        Spectrum(problem, SpectrumSettings(top=3, probes=0)).run("hessian.h5")
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        settings: SpectrumSettings | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.problem, self.wanted = problem, settings or SpectrumSettings()
+        size = sum(tensor.numel() for tensor in problem.parameters.values())
+        if max(self.wanted.top, self.wanted.smallest) > size:
+            raise SpectrumError(
+                f"expected at most {size} eigenvalues, as many as the network has parameters, "
+                f"got top {self.wanted.top}, smallest {self.wanted.smallest}"
+            )
+        self.operator = HessianOperator(problem)
+        self.settings: dict[str, Any] = {
+            **(about or {}),
+            **problem.identity(),
+            "operator": "hessian",
+            "parameters": size,
+            "options": dataclasses.asdict(self.wanted),
+            "device": problem.device.type,
+            "plan": problem.plan.to_json(),
+        }
+
+    @property
+    def products(self) -> int:
+        """Matrix-vector products taken so far."""
+        return self.operator.products
+
+    def run(self, path: Path | str | None = None, progress: Progress | None = None) -> SpectrumData:
+        """Compute the stages that are not finished yet, keeping each as soon as it is.
+
+        Args:
+            path: An .h5 file to write and to resume from, a summary for people with the suffix
+                `.json` beside it; nothing is written where None.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            The spectrum. What was finished when an exception (Ctrl-C too) ended the work is on
+            disk, and the same call goes on with the rest.
+
+        Raises:
+            SettingsDifferError: If the file holds another computation.
+            FileError: If it is none of ours.
+        """
+        path = None if path is None else Path(path)
+        settings = {**self.settings, "loss_at_weights": self.problem.evaluate().loss}
+        data = SpectrumData(settings)
+        if path is not None and path.exists():
+            data = read_spectrum(path)
+            refuse_other_spectrum(path, data.settings, settings)
+        if missing := [stage for stage in self._stages() if stage not in data.stages]:
+            Plan.from_json(data.settings["plan"]).apply()
+        with self.operator:
+            for stage in missing:
+                report = None if progress is None else _reporting(progress, stage)
+                data = dataclasses.replace(data, **{stage: self._stages()[stage](report)})
+                if path is not None:
+                    write_spectrum(path, data)
+                    write_summary(path.with_suffix(".json"), data)
+        if path is not None and not path.with_suffix(".json").exists():
+            write_summary(path.with_suffix(".json"), data)
+        return data
+
+    def _stages(self) -> dict[str, Callable[..., Any]]:
+        """What computes each stage that is asked for."""
+        wanted = self.wanted
+        stages = {
+            "eigenpairs": (wanted.top, self._eigenpairs),
+            "trace": (wanted.trace_budget, self._trace),
+            "density": (wanted.probes, self._density),
+        }
+        return {stage: compute for stage, (number, compute) in stages.items() if number}
+
+    def _eigenpairs(self, progress: Callable[[int, int], None] | None) -> EigenpairsData:
+        wanted = self.wanted
+        pairs = top_eigenpairs(
+            self.operator,
+            wanted.top,
+            smallest=wanted.smallest,
+            tol=wanted.tol,
+            max_products=max(wanted.max_products, wanted.top + wanted.smallest),
+            seed=wanted.seed,
+            progress=progress,
+        )
+        return stored_eigenpairs(pairs, self.operator.shapes)
+
+    def _trace(self, progress: Callable[[int, int], None] | None) -> TraceData:
+        wanted = self.wanted
+        estimate = trace(
+            self.operator,
+            relative_error=wanted.trace_error,
+            budget=wanted.trace_budget,
+            seed=wanted.seed,
+            progress=progress,
+        )
+        return stored_trace(estimate)
+
+    def _density(self, progress: Callable[[int, int], None] | None) -> DensityData:
+        wanted = self.wanted
+        density = spectral_density(
+            self.operator,
+            probes=wanted.probes,
+            steps=wanted.steps,
+            seed=wanted.seed,
+            progress=progress,
+        )
+        return stored_density(density)
+
+
+def refuse_other_spectrum(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise where a file holds another spectrum than the one it is asked to continue."""
+    if "plan" not in stored:
+        raise FileError(
+            f"expected a file of this computation, got {path} without its settings\n"
+            "write to another file, or start over"
+        )
+    refuse_other_settings(path, stored, wanted)
+    before = stored.get("loss_at_weights", math.nan)
+    refuse_other_function(path, "a loss of", [before], [wanted["loss_at_weights"]])
+
+
+def _reporting(progress: Progress, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(stage, done, total)

@@ -1,0 +1,94 @@
+"""Fresh results of the estimators as files keep them: arrays and JSON-able accounts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isoloss.hessian.density import Density
+from isoloss.hessian.eigenpairs import Eigenpairs
+from isoloss.hessian.trace import Trace
+from isoloss.records.spectra import DENSITY_ARRAYS, DensityData, EigenpairsData, TraceData
+
+
+def stored_eigenpairs(
+    pairs: Eigenpairs, shapes: Mapping[str, Sequence[int]] | None = None
+) -> EigenpairsData:
+    """Return eigenpairs as files keep them.
+
+    Args:
+        pairs: Fresh eigenpairs.
+        shapes: Shape of each parameter in the order of the operator's vectors, as
+            `HessianOperator.shapes`; the eigenvectors are stored by these names, and are left out
+            where it is None.
+
+    Raises:
+        ValueError: If the shapes do not make up the eigenvectors.
+    """
+    asked = pairs.smallest_eigenvalues is not None
+    return EigenpairsData(
+        eigenvalues=_array(pairs.eigenvalues),
+        residuals=_array(pairs.residuals),
+        eigenvectors=_by_parameter(pairs.eigenvectors, shapes),
+        smallest_eigenvalues=_array(pairs.smallest_eigenvalues) if asked else None,
+        smallest_residuals=_array(pairs.smallest_residuals) if asked else None,
+        smallest_eigenvectors=_by_parameter(pairs.smallest_eigenvectors, shapes) if asked else {},
+        account={
+            "converged": pairs.converged,
+            "reason": pairs.reason,
+            "products": pairs.products,
+            "settings": pairs.settings,
+        },
+    )
+
+
+def stored_trace(estimate: Trace) -> TraceData:
+    """Return a trace as files keep it."""
+    account = {
+        "method": estimate.method,
+        "converged": estimate.converged,
+        "reason": estimate.reason,
+        "products": estimate.products,
+        "settings": estimate.settings,
+    }
+    return TraceData(estimate.value, estimate.standard_error, estimate.samples, account)
+
+
+def stored_density(density: Density) -> DensityData:
+    """Return a density as files keep it."""
+    arrays = {name: _array(getattr(density, name)) for name in DENSITY_ARRAYS}
+    account = {
+        "bandwidth": density.bandwidth,
+        "seed": density.seed,
+        "products": density.products,
+        "reason": density.reason,
+        "settings": density.settings,
+    }
+    return DensityData(**arrays, account=account)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _by_parameter(
+    vectors: Any, shapes: Mapping[str, Sequence[int]] | None
+) -> dict[str, np.ndarray]:
+    """Cut eigenvectors (n, k) into arrays (k, *shape)."""
+    if shapes is None:
+        return {}
+    rows = _array(vectors).T
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    if sum(sizes) != rows.shape[1]:
+        raise ValueError(
+            f"expected eigenvectors of {sum(sizes)} entries for {len(shapes)} parameters, "
+            f"got {rows.shape[1]}\npass the `shapes` of the operator they were computed from"
+        )
+    pieces = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return {
+        name: np.ascontiguousarray(piece).reshape(len(rows), *shape)
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }

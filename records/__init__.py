@@ -1,0 +1,1 @@
+"""What is on disk: files, runs, surfaces, spectra, what identifies them. Free of torch."""
