@@ -14,10 +14,10 @@ from isoloss.commands.provenance import (
     PLUGIN_ROLES,
     command_line,
     git_commit,
-    plugin_file,
     plugin_sha256,
     versions,
 )
+from isoloss.plugins import plugin_file
 
 if TYPE_CHECKING:
     import torch

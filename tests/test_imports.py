@@ -9,6 +9,7 @@ import pytest
 
 HOUSE = Path(__file__).resolve().parent.parent
 ALLOWED = {
+    "errors": set(),
     "registry": {"plugins"},
     "plugins": set(),
     "pyg": set(),
@@ -18,8 +19,10 @@ ALLOWED = {
     "datasets": {"registry", "pyg"},
     "trainers": {"registry", "landscape"},
     "figures": {"landscape.store", "hessian.store", "trainers.runs"},
-    "commands": {"registry", "plugins", "pyg", "landscape", "hessian", "models", "datasets",
-                 "trainers", "figures"},
+    "experiments": {"registry", "plugins", "errors", "landscape", "hessian", "models", "datasets",
+                    "trainers", "figures"},
+    "commands": {"experiments", "registry", "plugins", "pyg", "landscape", "hessian", "models",
+                 "datasets", "trainers", "figures"},
     "cli": {"commands", "plugins"},
 }  # fmt: skip
 
