@@ -1,5 +1,7 @@
-"""The root of the errors that Isoloss raises on purpose."""
+"""The root of the errors that are written for people to read."""
+
+from __future__ import annotations
 
 
 class IsolossError(Exception):
-    """Something that its message explains to people: expected, got, remedy; no traceback needed."""
+    """An error that says what was expected, what was found, and what to do."""

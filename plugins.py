@@ -286,5 +286,17 @@ def load_plugin(spec: str) -> Plugin:
     return Plugin(spec, file, digest, function, modules)
 
 
+def plugin_file(spec: str) -> Path | None:
+    """Returns the file of a plug-in ``path/file.py:attribute``; None for a registered name."""
+    file, separator, _ = spec.rpartition(".py:")
+    return Path(f"{file}.py") if separator else None
+
+
+def absolute_spec(spec: str) -> str:
+    """Returns a spec that means the same from any folder."""
+    file = plugin_file(spec)
+    return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
+
+
 def _is_own(value: object, module: ModuleType) -> bool:
     return callable(value) and getattr(value, "__module__", None) == module.__name__

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError, UsageError
-from isoloss.commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption, check_name_or_usage
+from isoloss.commands.flags import command
+from isoloss.commands.options import Printed, check_name_or_usage
+from isoloss.experiments.options import option
+from isoloss.experiments.settings import Results
 
 if TYPE_CHECKING:
     from isoloss.figures.comparison import ComparisonRow
@@ -50,27 +51,26 @@ class Measured:
     hessian: SpectrumData | None
 
 
-def compare(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN..", help="Two runs or more; the newest two where left out."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder to write; results/comparisons/RUN_RUN where left out."),
-    ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Compare what was measured differently; the figure says how."),
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Printed):
+    """What to compare, and where to."""
+
+    runs: tuple[str, ...] = option(
+        (), "Two runs or more.", positional=True, metavar="RUN..", otherwise="the newest two"
+    )
+    out: Path | None = option(None, "Folder to write.", otherwise="results/comparisons/RUN_RUN")
+    force: bool = option(False, "Compare what was measured differently; the figure says how.")
+
+
+@command(Comparison, Results)
+def compare(asked: Comparison, folders: Results) -> None:
     """Set runs side by side: surfaces at one scale, curves, spectra and a table with errors.
 
     Runs need a `surface`, a `hessian`, or both. For example: compare mnist-sgd mnist-adam mnist-sam
     """
-    compare_runs(_chosen(runs, results, Console(as_json)), results, Console(as_json), out, force)
+    console = Console(asked.as_json)
+    runs = _chosen(asked.runs, folders.results, console)
+    compare_runs(runs, folders.results, console, asked.out, asked.force)
 
 
 def compare_runs(
@@ -192,7 +192,7 @@ def _other_losses(measured: Sequence[Measured]) -> list[str]:
     return [f"loss of the test scores: {', '.join(f'{r} {_short(v)}' for r, v in losses.items())}"]
 
 
-def _chosen(names: Sequence[str] | None, results: Path, console: Console) -> list[Run]:
+def _chosen(names: Sequence[str], results: Path, console: Console) -> list[Run]:
     from isoloss.records.runs import find_run, list_runs
 
     if names:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoloss.commands.compare import compare_runs
 from isoloss.commands.console import Console
-from isoloss.commands.hessian import HessianOptions, hessian_of
-from isoloss.commands.options import DEFAULT_RESULTS, ForceOption, JsonOption, ResultsOption
-from isoloss.commands.surface import SurfaceOptions, surface_of
-from isoloss.commands.train import TrainOptions, train_run
+from isoloss.commands.flags import command
+from isoloss.commands.hessian import hessian_of
+from isoloss.commands.options import Forced, Printed
+from isoloss.commands.surface import surface_of
+from isoloss.commands.training import train_run
+from isoloss.experiments.settings import Results, Selection, SpectrumSettings, SurfaceSettings
+from isoloss.experiments.train_options import TrainOptions
 
 if TYPE_CHECKING:
     from isoloss.records.runs import Run
@@ -24,23 +28,25 @@ DEMO_RUNS = {
     ),
 }
 # A fixed, class-balanced part of the 1,293 training digits keeps the whole under three minutes.
-SURFACE = SurfaceOptions(x="-1:1:21", y="-1:1:21", samples="500")
-HESSIAN = HessianOptions(samples="500", probes=4, steps=40)
+SURFACE = SurfaceSettings(x="-1:1:21", y="-1:1:21", samples=500)
+HESSIAN = SpectrumSettings(samples=500, probes=4, steps=40)
 
 
-def demo(
-    results: ResultsOption = DEFAULT_RESULTS,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Demonstration(Forced, Printed):
+    """How the demo is run."""
+
+
+@command(Demonstration, Results)
+def demo(asked: Demonstration, folders: Results) -> None:
     """Train SGD, Adam and SAM on the embedded digits and compare the places they found.
 
     Takes about two minutes on two cores; what is finished is kept, so it can be interrupted.
     """
-    console = Console(as_json)
+    console, results = Console(asked.as_json), folders.results
     began = time.monotonic()
     runs = [
-        measure_demo_run(options, results, console.of_part(), force)
+        measure_demo_run(options, results, console.of_part(), asked.force)
         for options in DEMO_RUNS.values()
     ]
     folder = compare_runs(runs, results, console)
@@ -60,7 +66,7 @@ def measure_demo_run(
     options: TrainOptions, results: Path, console: Console, force: bool = False
 ) -> Run:
     """Train one of the demo's runs and measure surface and curvature, as far as not yet done."""
-    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.commands.subject import load_subject
     from isoloss.records.runs import RunError, find_run
 
     assert options.run is not None

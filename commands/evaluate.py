@@ -7,24 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
-from isoloss.commands.options import (
-    DEFAULT_RESULTS,
-    CheckpointOption,
-    DataDirOption,
-    DatasetArgOption,
-    DatasetOption,
-    DeviceOption,
-    DownloadOption,
-    FiguresOption,
-    JsonOption,
-    LossArgOption,
-    LossOption,
-    ModelArgOption,
-    ModelOption,
-    ResultsOption,
-    RunName,
-    resolve_device,
-)
+from isoloss.commands.flags import command
+from isoloss.commands.options import Drawn, resolve_device
+from isoloss.experiments.settings import Machine, Selection
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,46 +30,26 @@ PRODUCTS = (
 )
 
 
-def evaluate(
-    run: RunName = None,
-    checkpoint: CheckpointOption = None,
-    model: ModelOption = None,
-    model_arg: ModelArgOption = None,
-    dataset: DatasetOption = None,
-    dataset_arg: DatasetArgOption = None,
-    loss: LossOption = None,
-    loss_arg: LossArgOption = None,
-    device: DeviceOption = "auto",
-    data_dir: DataDirOption = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    download: DownloadOption = False,
-    figures: FiguresOption = True,
-    as_json: JsonOption = False,
-) -> None:
+@command(Selection, Machine, Drawn)
+def evaluate(selection: Selection, machine: Machine, output: Drawn) -> None:
     """Score a network: loss and accuracy with standard errors, and every class against the rest.
 
     Writes evaluation.json, report.txt, predictions.csv, roc.csv and figures of the confusion, the
     ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
     """
-    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.commands.subject import load_subject
     from isoloss.trainers.reports import report
 
-    console = Console(as_json)
-    subject = load_subject(
-        Selection(
-            run, checkpoint, model, model_arg, dataset, dataset_arg, loss, loss_arg,
-            data_dir, results, download,
-        ),
-        console,
-    )  # fmt: skip
+    console = Console(output.as_json)
+    subject = load_subject(selection, console)
     evaluation = write_evaluation(
         subject.run,
-        subject.model.to(resolve_device(device)),
+        subject.model.to(resolve_device(machine.device)),
         subject.loss,
         subject.data,
         console,
         facts={key: subject.provenance[key] for key in ("checkpoint", "checkpoint_sha256", "loss")},
-        figures=figures,
+        figures=output.figures,
     )
     for name, split in evaluation["splits"].items():
         console.say(f"{name:5} {summary_line(split)}")

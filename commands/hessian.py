@@ -6,44 +6,21 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError, UsageError, usage
+from isoloss.commands.flags import command
 from isoloss.commands.options import (
-    DEFAULT_RESULTS,
     SAMPLE_SEED,
-    BatchSizeOption,
-    BnBatchOption,
-    BnOption,
-    CheckpointOption,
-    DataDirOption,
-    DatasetArgOption,
-    DatasetOption,
-    DeviceOption,
-    DownloadOption,
-    DtypeOption,
-    EstimateOption,
-    FiguresOption,
-    ForceOption,
-    JsonOption,
-    LossArgOption,
-    LossOption,
-    ModelArgOption,
-    ModelOption,
-    OutOption,
-    ResultsOption,
-    RunName,
-    SamplesOption,
-    SeedOption,
+    Output,
     check_out,
     peak_memory,
     resolve_device,
     resolve_dtype,
     sample_count,
 )
+from isoloss.experiments.settings import Selection, SpectrumSettings
 
 if TYPE_CHECKING:
     from isoloss.commands.subject import Subject
@@ -51,126 +28,43 @@ if TYPE_CHECKING:
     from isoloss.records.spectra import SpectrumData
 
 
-@dataclasses.dataclass(frozen=True)
-class HessianOptions:
-    """What to compute: the defaults are those of the command line."""
-
-    top: int = 5
-    smallest: int = 0
-    tol: float = 1e-4
-    max_products: int = 300
-    trace_error: float = 0.05
-    trace_budget: int = 120
-    probes: int = 6
-    steps: int = 50
-    split: str = "train"
-    samples: str | None = None
-    batch_size: int | None = None
-    bn: str = "eval"
-    bn_batch: int = 128
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "float32"
-
-
-def hessian(
-    run: RunName = None,
-    top: Annotated[
-        int, typer.Option("--top", min=0, help="Largest eigenvalues to compute; 0 for none.")
-    ] = 5,
-    smallest: Annotated[
-        int, typer.Option("--smallest", min=0, help="Algebraically smallest eigenvalues, as well.")
-    ] = 0,
-    tol: Annotated[
-        float, typer.Option("--tol", help="Residual asked for, relative to the eigenvalue.")
-    ] = 1e-4,
-    max_products: Annotated[
-        int, typer.Option("--max-products", min=1, help="Products to spend on eigenvalues.")
-    ] = 300,
-    trace_error: Annotated[
-        float, typer.Option("--trace-error", help="Relative standard error asked for.")
-    ] = 0.05,
-    trace_budget: Annotated[
-        int, typer.Option("--trace-budget", min=0, help="Products for the trace; 0 for none.")
-    ] = 120,
-    probes: Annotated[
-        int, typer.Option("--probes", min=0, help="Random probes of the density; 0 for none.")
-    ] = 6,
-    steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Lanczos steps for each probe.")
-    ] = 50,
-    operator: Annotated[
-        str, typer.Option("--operator", help="Curvature matrix: hessian.")
-    ] = "hessian",
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "train",
-    samples: SamplesOption = None,
-    loss: LossOption = None,
-    loss_arg: LossArgOption = None,
-    batch_size: BatchSizeOption = None,
-    bn: BnOption = "eval",
-    bn_batch: BnBatchOption = 128,
-    checkpoint: CheckpointOption = None,
-    model: ModelOption = None,
-    model_arg: ModelArgOption = None,
-    dataset: DatasetOption = None,
-    dataset_arg: DatasetArgOption = None,
-    out: OutOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    data_dir: DataDirOption = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    download: DownloadOption = False,
-    force: ForceOption = False,
-    figures: FiguresOption = True,
-    as_json: JsonOption = False,
-    estimate: EstimateOption = False,
-) -> None:
+@command(SpectrumSettings, Selection, Output)
+def hessian(settings: SpectrumSettings, selection: Selection, output: Output) -> None:
     """Compute the top eigenvalues, the trace and the spectral density of the loss's Hessian.
 
     Each of the three is kept once it is finished: after an interruption the same command goes on
     with the rest. For example: hessian mnist-sam --top 10 --samples 2000
     """
-    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.commands.subject import load_subject
 
-    console = Console(as_json)
-    if operator != "hessian":
-        raise UsageError(f"--operator: expected hessian, got {operator!r}")
-    options = HessianOptions(
-        top, smallest, tol, max_products, trace_error, trace_budget, probes, steps,
-        split, samples, batch_size, bn, bn_batch, seed, device, dtype,
-    )  # fmt: skip
-    check_options(options)
-    subject = load_subject(
-        Selection(
-            run, checkpoint, model, model_arg, dataset, dataset_arg, loss, loss_arg,
-            data_dir, results, download,
-        ),
+    console = Console(output.as_json)
+    check_options(settings)
+    hessian_of(
+        load_subject(selection, console),
+        settings,
         console,
-    )  # fmt: skip
-    hessian_of(subject, options, console, out=out, force=force, figures=figures, estimate=estimate)
+        out=output.out,
+        force=output.force,
+        figures=output.figures,
+        estimate=output.estimate,
+    )
 
 
-def check_options(options: HessianOptions) -> None:
+def check_options(options: SpectrumSettings) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
     from isoloss.landscape.batch_norm import check_policy
 
-    for name, value in (("--tol", options.tol), ("--trace-error", options.trace_error)):
-        if not value > 0:
-            raise UsageError(f"{name}: expected a number above 0, got {value}")
     with usage():
         check_policy(options.bn, options.bn_batch)
     if options.smallest and not options.top:
         raise UsageError("--smallest: expected --top of 1 or more with it, got 0")
     if options.top + options.trace_budget + options.probes == 0:
         raise UsageError("nothing to compute: --top, --trace-budget and --probes are all 0")
-    sample_count(options.samples, 1)
-    resolve_dtype(options.dtype)
 
 
 def hessian_of(
     subject: Subject,
-    options: HessianOptions,
+    options: SpectrumSettings,
     console: Console,
     *,
     out: Path | None = None,
@@ -204,6 +98,8 @@ def hessian_of(
         bn=options.bn,
         bn_batch=options.bn_batch,
         plan=None if stored is None else Plan.from_json(stored.settings["plan"]),
+        balance=options.sample_balance,
+        parameters=options.parameters,
     )
     if options.batch_size is not None:
         problem.plan = dataclasses.replace(problem.plan, product_batch=options.batch_size)
@@ -272,7 +168,7 @@ def hessian_of(
 
 def _stages(
     operator: HessianOperator,
-    options: HessianOptions,
+    options: SpectrumSettings,
     path: Path,
     settings: dict[str, Any],
     stored: SpectrumData | None,
@@ -280,9 +176,9 @@ def _stages(
 ) -> SpectrumData:
     """Compute the stages that are missing, keeping each as soon as it is finished."""
     from isoloss.hessian import spectral_density, top_eigenpairs, trace
-    from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
     from isoloss.landscape import Plan
     from isoloss.records.spectra import SpectrumData, write_spectrum
+    from isoloss.records.spectrad import stored_density, stored_eigenpairs, stored_trace
     from isoloss.records.summary import write_summary
 
     data = stored or SpectrumData(settings)
@@ -353,7 +249,7 @@ def _say(data: SpectrumData, console: Console) -> None:
             console.say(f"trace not converged: {estimate.account['reason']}")
 
 
-def _estimate(operator: HessianOperator, options: HessianOptions, console: Console) -> None:
+def _estimate(operator: HessianOperator, options: SpectrumSettings, console: Console) -> None:
     import torch
 
     vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from isoloss.commands.console import Console
-from isoloss.commands.errors import UsageError
-from isoloss.commands.options import DEFAULT_RESULTS, JsonOption, ResultsOption
+from isoloss.commands.flags import command
+from isoloss.commands.options import Printed
+from isoloss.experiments.options import option
+from isoloss.experiments.settings import Results
 
 WHAT = ("models", "data", "optimizers", "schedules", "losses", "augmentations", "runs")
 
 
-def list_(
-    what: Annotated[str, typer.Argument(metavar="|".join(WHAT), help="What to list.")],
-    results: ResultsOption = DEFAULT_RESULTS,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Listing(Printed):
+    """What to list."""
+
+    what: str = option(help="What to list.", choices=WHAT, positional=True, metavar="|".join(WHAT))
+
+
+@command(Listing, Results)
+def list_(listing: Listing, folders: Results) -> None:
     """List what can be asked for, or the runs that are there, a line each."""
-    console = Console(as_json)
-    if what not in WHAT:
-        raise UsageError(f"expected one of {', '.join(WHAT)}, got {what!r}")
-    rows = _runs(results) if what == "runs" else _entries(what)
+    console, what = Console(listing.as_json), listing.what
+    rows = _runs(folders.results) if what == "runs" else _entries(what)
     if not rows:
-        console.say(f"no runs in {results}; make one with: python cli.py train")
+        console.say(f"no runs in {folders.results}; make one with: python cli.py train")
     columns = list(rows[0]) if rows else []
     widths = {c: max(len(c), *(len(str(row[c])) for row in rows)) for c in columns}
     if rows:

@@ -3,121 +3,58 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from isoloss.commands.errors import CommandError, UsageError, usage
+from isoloss.commands.errors import CommandError, UsageError
+from isoloss.experiments.options import Options, option
 
 if TYPE_CHECKING:
     import torch
 
-RunName = Annotated[
-    str | None,
-    typer.Argument(metavar="[RUN]", help="Name of a run; the newest one where left out."),
-]
-CheckpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoint",
-        "--model_file",
-        help="last or best of the run; or a FILE of weights from elsewhere, with --model and "
-        "--dataset, which is imported as a run.",
-    ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="Network: a name of `list models`, or file.py:factory."),
-]
-ModelArgOption = Annotated[
-    list[str] | None, typer.Option("--model-arg", metavar="K=V", help="Argument of the network.")
-]
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="Data: a name of `list data`, or file.py:factory.")
-]
-DatasetArgOption = Annotated[
-    list[str] | None, typer.Option("--dataset-arg", metavar="K=V", help="Argument of the data set.")
-]
-LossOption = Annotated[
-    str | None,
-    typer.Option(
-        "--loss",
-        "--loss_name",
-        help="Loss: a name of `list losses`, or file.py:function; the run's own where left out.",
-    ),
-]
-LossArgOption = Annotated[
-    list[str] | None, typer.Option("--loss-arg", metavar="K=V", help="Argument of the loss.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda[:N], xpu or mps; auto takes the fastest.")
-]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="float32, float64, or bfloat16 (autocast).")
-]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        envvar="ISOLOSS_DATA",
-        help="Folder of the data; where left out, the run's own, else ./data.",
-    ),
-]
-ResultsOption = Annotated[
-    Path,
-    typer.Option("--results", envvar="ISOLOSS_RESULTS", help="Folder that runs are written to."),
-]
-DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Allow fetching missing data from the network.")
-]
-FiguresOption = Annotated[
-    bool, typer.Option("--plot/--no-figures", help="Whether to draw figures into the run's folder.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON, nothing else, to standard output.")
-]
-EstimateOption = Annotated[
-    bool,
-    typer.Option("--estimate", help="Measure a little, print time, memory and disk, and stop."),
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Start over where a result is there already.")
-]
-SamplesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--samples",
-        help="all, or N samples of the split, drawn class-balanced with a fixed seed; "
-        "all up to 10000, above that 10000.",
-    ),
-]
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        "--batch_size",
-        min=1,
-        help="Samples in one forward pass; changes speed and rounding only. Chosen where left out.",
-    ),
-]
-BnOption = Annotated[
-    str,
-    typer.Option(
-        "--bn",
-        help="Batch norm: eval (stored statistics), train (of each statistics batch), or "
-        "recalibrate (estimated anew at each point).",
-    ),
-]
-BnBatchOption = Annotated[
-    int, typer.Option("--bn-batch", min=2, help="Samples of one batch-norm statistics batch.")
-]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="File to write; in the run's folder where left out.")
-]
 
-DEFAULT_RESULTS = Path("results")
+@dataclass(frozen=True, kw_only=True)
+class Printed(Options):
+    """How a result is said."""
+
+    as_json: bool = option(
+        False, "Print the result as JSON, nothing else, to standard output.", flag="json"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Printed):
+    """Whether a result is drawn."""
+
+    figures: bool = option(
+        True, "Whether to draw figures into the run's folder.", flag="plot", off="no-figures"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forced(Options):
+    """What happens to a result that is there."""
+
+    force: bool = option(False, "Start over where a result is there already.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated(Options):
+    """Whether a command says what it would take, and stops."""
+
+    estimate: bool = option(False, "Measure a little, print time, memory and disk, and stop.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Forced, Drawn, Estimated):
+    """What becomes of a measurement."""
+
+    out: Path | None = option(
+        None, "File to write, ending in .h5.", otherwise="one in the run's folder"
+    )
+
+
 DEFAULT_DATA_DIR = Path("data")
 LARGEST_SAMPLE = 10_000
 # The subset that surfaces and curvature are measured on is the same for every seed of directions
@@ -125,23 +62,11 @@ LARGEST_SAMPLE = 10_000
 SAMPLE_SEED = 0
 
 
-def key_values(pairs: list[str] | None, option: str) -> dict[str, object]:
-    """Read repeated `key=value` options."""
-    from isoloss.registry import parse_arguments
-
-    with usage(option):
-        return parse_arguments(pairs or [])
-
-
-def sample_count(text: str | None, available: int) -> int:
-    """Return how many of a split's samples to use."""
-    if text is None:
+def sample_count(asked: int | str | None, available: int) -> int:
+    """Return how many of a split's samples to use: "all", a number, or None for the default."""
+    if asked is None:
         return min(available, LARGEST_SAMPLE)
-    if text == "all":
-        return available
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"--samples: expected all or a number of 1 or more, got {text!r}")
-    return min(int(text), available)
+    return available if isinstance(asked, str) else min(asked, available)
 
 
 def resolve_device(text: str) -> torch.device:
@@ -175,8 +100,6 @@ def resolve_dtype(text: str) -> torch.dtype:
     import torch
 
     known = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-    if text not in known:
-        raise UsageError(f"--dtype: expected {', '.join(known)}, got {text!r}")
     return known[text]
 
 

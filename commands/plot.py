@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError
-from isoloss.commands.options import JsonOption
+from isoloss.commands.flags import command
+from isoloss.commands.options import Printed
+from isoloss.experiments.options import option
 
 
-def plot(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="A surface (also one of the loss-landscape code) or hessian .h5."
-        ),
-    ],
-    title: Annotated[str, typer.Option("--title", help="Title of the figures.")] = "",
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Plotting(Printed):
+    """What to draw."""
+
+    file: Path = option(
+        help="A surface (also one of the loss-landscape code) or hessian .h5.",
+        positional=True,
+        metavar="FILE",
+    )
+    title: str = option("", "Title of the figures.")
+
+
+@command(Plotting)
+def plot(asked: Plotting) -> None:
     """Draw a stored surface or spectrum again, PNG and PDF beside the file."""
     from isoloss.commands.drawing import draw_file
 
-    console = Console(as_json)
-    written = draw_file(file, title)
+    console = Console(asked.as_json)
+    written = draw_file(asked.file, asked.title)
     if not written:
-        raise CommandError(f"expected something to draw, {file} holds no density and no surface")
+        raise CommandError(
+            f"expected something to draw, {asked.file} holds no density and no surface"
+        )
     for path in written:
         console.say(f"wrote {path}")
-    console.result({"file": file, "figures": written})
+    console.result({"file": asked.file, "figures": written})

@@ -10,16 +10,15 @@ model_arg.dropout=uniform:0:0.5
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.errors import UsageError
-from isoloss.commands.train_options import TrainOptions, make_options
+from isoloss.experiments.options import Option, OptionError, check, declared, find, make, parse
+from isoloss.experiments.train_options import TrainOptions
 from isoloss.registry import parse_arguments
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class Dimension:
 
     def value(self, drawn: Any) -> Any:
         """Return the option's value for what was drawn."""
-        return _parse(drawn) if self.kind == "choice" else drawn
+        return _value(self.option, drawn) if self.kind == "choice" else drawn
 
 
 def parse_search(texts: Iterable[str]) -> dict[str, Dimension]:
@@ -110,7 +109,7 @@ def parse_search(texts: Iterable[str]) -> dict[str, Dimension]:
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Read repeated `--set OPTION=VALUE` as `make_options` takes them.
+    """Read repeated `--set OPTION=VALUE` by name.
 
     Raises:
         UsageError: For what is no option, or no value for it.
@@ -118,9 +117,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for text in texts:
         option, given = _split(text, "--set", "OPTION=VALUE, such as epochs=5")
-        value = _parse(given)
-        _check_value(option, value, "--set")
-        settings = with_value(settings, option, value)
+        with _naming("--set"):
+            settings = with_value(settings, option, _value(option, given))
     return settings
 
 
@@ -145,7 +143,7 @@ def trial_options(
     settings = dict(fixed)
     for option, dimension in space.items():
         settings = with_value(settings, option, dimension.value(drawn[option]))
-    return make_options({**settings, "run": name})
+    return make(TrainOptions, {**settings, "run": name})
 
 
 def _split(text: str, flag: str, expected: str) -> tuple[str, str]:
@@ -155,12 +153,8 @@ def _split(text: str, flag: str, expected: str) -> tuple[str, str]:
         raise UsageError(f"{flag}: expected {expected}, got {text!r}")
     head, dot, key = option.strip().partition(".")
     head = head.replace("-", "_")
-    known = {f.name: f for f in dataclasses.fields(TrainOptions) if f.name not in NAMES}
-    if head not in known:
-        near = difflib.get_close_matches(head, known, 3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise UsageError(f"{flag}: no option {head!r} to set{hint} valid: {', '.join(known)}")
-    takes_key = dict in _types(head)
+    with _naming(flag):
+        takes_key = dict in _declared(head).types
     if takes_key != bool(key) or (dot and not key):
         form = f"{head}.NAME=.." if takes_key else f"{head}=.."
         raise UsageError(f"{flag}: expected {form}, got {text!r}")
@@ -182,8 +176,9 @@ def _dimension(option: str, text: str) -> Dimension:
                 f"--search: {option}: expected two or more different values, "
                 f"{KINDS['choice']}, got {text!r}"
             )
-        for choice in choices:
-            _check_value(option, _parse(choice), "--search")
+        with _naming("--search"):
+            for choice in choices:
+                _value(option, choice)
         return Dimension(option, text, kind, choices=choices)
     _check_kind(option, kind, text)
     whole = kind.endswith("int")
@@ -203,15 +198,19 @@ def _dimension(option: str, text: str) -> Dimension:
         )
     if log and low <= 0:
         raise UsageError(f"--search: {option}: expected LOW above 0 on a log scale, got {text!r}")
+    if "." not in option:
+        with _naming("--search"):
+            for end in (low, high):
+                check(_declared(option), end)
     return Dimension(option, text, kind, low, high, step)
 
 
 def _check_kind(option: str, kind: str, text: str) -> None:
     """Refuse a range of numbers for an option that takes none, or fractions for whole numbers."""
-    accepted = _types(option)
+    accepted = _declared(option).types
     if dict in accepted:  # an argument of a factory: its type is not known here
         return
-    if not accepted & {int, float}:
+    if not {int, float} & {*accepted}:
         raise UsageError(
             f"--search: {option} is no number: expected {option}={KINDS['choice']}, got {text!r}"
         )
@@ -222,33 +221,26 @@ def _check_kind(option: str, kind: str, text: str) -> None:
         )
 
 
-def _check_value(option: str, value: Any, flag: str) -> None:
-    accepted = _types(option)
-    if dict in accepted or (option == "batch_size" and value == "full"):
-        return
-    fits = (
-        (value is None and types.NoneType in accepted)
-        or (isinstance(value, bool) and bool in accepted)
-        or (isinstance(value, int) and not isinstance(value, bool) and int in accepted)
-        or (isinstance(value, int | float) and not isinstance(value, bool) and float in accepted)
-        or (str in accepted and value is not None and not isinstance(value, bool))
-    )
-    if not fits:
-        names = " or ".join(sorted(t.__name__ for t in accepted - {types.NoneType}))
-        raise UsageError(f"{flag}: {option}: expected {names}, got {value!r}")
+def _declared(option: str) -> Option:
+    """Return the declaration of an option that trials may set."""
+    settable = [o for o in declared(TrainOptions) if o.name not in NAMES]
+    return find(settable, option.partition(".")[0])
 
 
-def _types(option: str) -> set[type]:
-    """The types an option takes, NoneType among them where it may be left to its default."""
-    hint = typing.get_type_hints(TrainOptions)[option.partition(".")[0]]
-    union = isinstance(hint, types.UnionType)
-    parts = typing.get_args(hint) if union else (hint,)
-    return {typing.get_origin(part) or part for part in parts}
+def _value(option: str, text: str) -> Any:
+    """Read one value of an option; of `model_arg.KEY` as `key=value` options do."""
+    if "." in option:
+        return parse_arguments([f"value={text}"])["value"]
+    return parse(_declared(option), text)
 
 
-def _parse(text: str) -> Any:
-    """Read one value as `key=value` options do."""
-    return parse_arguments([f"value={text}"])["value"]
+@contextmanager
+def _naming(flag: str) -> Iterator[None]:
+    """Say which flag held a value that an option does not take."""
+    try:
+        yield
+    except OptionError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def _split_choices(text: str) -> list[str]:

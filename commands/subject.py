@@ -15,41 +15,24 @@ from torch import Tensor, nn
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
-from isoloss.commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage, key_values
+from isoloss.commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage
 from isoloss.commands.train_record import copy_plugins, plugin_hashes
 from isoloss.datasets import Data, Split, load_data
+from isoloss.experiments.settings import Selection
 from isoloss.landscape import Plan, Problem
 from isoloss.models import create_model
+from isoloss.plugins import absolute_spec, plugin_file
 from isoloss.records.provenance import (
-    absolute_spec,
     command_line,
     describe_plugin,
     file_sha256,
     git_commit,
-    plugin_file,
     plugin_sha256,
     versions,
 )
 from isoloss.records.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
 from isoloss.trainers.losses import build_loss
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The options that say what to look at, as the command line gives them."""
-
-    run: str | None = None
-    checkpoint: str | None = None
-    model: str | None = None
-    model_arg: list[str] | None = None
-    dataset: str | None = None
-    dataset_arg: list[str] | None = None
-    loss: str | None = None
-    loss_arg: list[str] | None = None
-    data_dir: Path | None = None
-    results: Path = Path("results")
-    download: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,10 +73,14 @@ class Subject:
         bn: str = "eval",
         bn_batch: int = 128,
         plan: Plan | None = None,
+        balance: bool = False,
+        parameters: tuple[str, ...] = (),
     ) -> Problem:
         """Return the loss over a number of samples of a split as a function of the weights."""
         whole = self.split(split)
-        part = whole if samples == len(whole) else whole.balanced(samples, SAMPLE_SEED)
+        draw = whole.balanced  # whether or not `balance` is asked for: there is no other draw
+        part = whole if samples == len(whole) else draw(samples, SAMPLE_SEED)
+        moved: dict[str, Any] = {"parameters": parameters} if parameters else {}
         return Problem(
             self.model,
             self.loss,
@@ -103,6 +90,7 @@ class Subject:
             device=device,
             dtype=dtype,
             plan=plan,
+            **moved,
         )
 
 
@@ -138,7 +126,8 @@ def _chosen_run(selection: Selection, console: Console) -> Run:
         return find_run(selection.results, selection.run)
     run = newest_run(selection.results)
     if run is None:
-        from isoloss.commands.train import TrainOptions, train_run
+        from isoloss.commands.training import train_run
+        from isoloss.experiments.train_options import TrainOptions
 
         options = TrainOptions(run="digits-sgd")
         console.say(f"no run in {selection.results}: training {options.run} first")
@@ -157,7 +146,7 @@ def _subject(run: Run, checkpoint: Path, config: dict[str, Any], selection: Sele
     except KeyError as error:
         raise CommandError(f"{run.path / 'config.json'} is damaged: it has no {error}") from error
     if selection.loss is not None or selection.loss_arg:
-        loss_arguments = key_values(selection.loss_arg, "--loss-arg")
+        loss_arguments = selection.loss_arg
     with usage():
         model = create_model(model_spec, model_arguments, data.info.model_context())
         loss = build_loss(loss_spec, loss_arguments)
@@ -237,14 +226,14 @@ def _import_checkpoint(file: Path, selection: Selection, console: Console) -> Su
         "run": name,
         "label": name,
         "model": absolute_spec(selection.model),
-        "model_arg": key_values(selection.model_arg, "--model-arg"),
+        "model_arg": selection.model_arg,
         "dataset": absolute_spec(selection.dataset),
-        "dataset_arg": key_values(selection.dataset_arg, "--dataset-arg"),
+        "dataset_arg": selection.dataset_arg,
         "fraction": 1.0,
         "val_fraction": 0.0,
         "split_seed": 0,
         "loss": absolute_spec(selection.loss or "cross-entropy"),
-        "loss_arg": key_values(selection.loss_arg, "--loss-arg"),
+        "loss_arg": selection.loss_arg,
         "optimizer": "imported",
     }
     facts = {

@@ -6,45 +6,23 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
 from isoloss.commands.console import Console
-from isoloss.commands.errors import CommandError, UsageError, usage
+from isoloss.commands.errors import CommandError, usage
+from isoloss.commands.flags import command
 from isoloss.commands.options import (
-    DEFAULT_RESULTS,
     SAMPLE_SEED,
-    BatchSizeOption,
-    BnBatchOption,
-    BnOption,
-    CheckpointOption,
-    DataDirOption,
-    DatasetArgOption,
-    DatasetOption,
-    DeviceOption,
-    DownloadOption,
-    DtypeOption,
-    EstimateOption,
-    FiguresOption,
-    ForceOption,
-    JsonOption,
-    LossArgOption,
-    LossOption,
-    ModelArgOption,
-    ModelOption,
-    OutOption,
-    ResultsOption,
-    RunName,
-    SamplesOption,
-    SeedOption,
+    Output,
     check_out,
     peak_memory,
     resolve_device,
     resolve_dtype,
     sample_count,
 )
+from isoloss.experiments.settings import Selection, SurfaceSettings
 
 if TYPE_CHECKING:
     from isoloss.commands.subject import Subject
@@ -53,115 +31,29 @@ if TYPE_CHECKING:
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
 
 
-@dataclasses.dataclass(frozen=True)
-class SurfaceOptions:
-    """What surface to evaluate: the defaults are those of the command line."""
-
-    x: str = "-1:1:51"
-    y: str | None = None
-    normalisation: tuple[str, str] = ("filter", "filter")
-    ignore: tuple[str, str] = ("biasbn", "biasbn")
-    orthogonal: bool = True
-    split: str = "train"
-    samples: str | None = None
-    batch_size: int | None = None
-    bn: str = "eval"
-    bn_batch: int = 128
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "float32"
-
-
-def surface(
-    run: RunName = None,
-    x: Annotated[
-        str, typer.Option("--x", metavar="MIN:MAX:COUNT", help="First axis, both ends included.")
-    ] = "-1:1:51",
-    y: Annotated[
-        str | None,
-        typer.Option("--y", metavar="MIN:MAX:COUNT", help="Second axis; a curve without it."),
-    ] = None,
-    norm: Annotated[
-        str,
-        typer.Option(
-            "--norm", help="filter, layer, weight, dfilter, dlayer, model or none (Li et al. 2018)."
-        ),
-    ] = "filter",
-    xnorm: Annotated[str | None, typer.Option("--xnorm", help="The same for x alone.")] = None,
-    ynorm: Annotated[str | None, typer.Option("--ynorm", help="The same for y alone.")] = None,
-    ignore: Annotated[
-        str, typer.Option("--ignore", help="biasbn keeps biases and batch norm fixed, or none.")
-    ] = "biasbn",
-    xignore: Annotated[str | None, typer.Option("--xignore", help="For x alone.")] = None,
-    yignore: Annotated[str | None, typer.Option("--yignore", help="For y alone.")] = None,
-    orthogonal: Annotated[
-        bool,
-        typer.Option(
-            "--orthogonal/--no-orthogonal",
-            help="Whether the two directions are orthogonal after normalisation.",
-        ),
-    ] = True,
-    split: Annotated[
-        str, typer.Option("--split", help="train, val, test, or both (train and test).")
-    ] = "train",
-    samples: SamplesOption = None,
-    loss: LossOption = None,
-    loss_arg: LossArgOption = None,
-    batch_size: BatchSizeOption = None,
-    bn: BnOption = "eval",
-    bn_batch: BnBatchOption = 128,
-    checkpoint: CheckpointOption = None,
-    model: ModelOption = None,
-    model_arg: ModelArgOption = None,
-    dataset: DatasetOption = None,
-    dataset_arg: DatasetArgOption = None,
-    out: OutOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    data_dir: DataDirOption = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    download: DownloadOption = False,
-    force: ForceOption = False,
-    figures: FiguresOption = True,
-    as_json: JsonOption = False,
-    estimate: EstimateOption = False,
-) -> None:
+@command(SurfaceSettings, Selection, Output)
+def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> None:
     """Evaluate the loss on a line or plane of filter-normalised random directions, and draw it.
 
     Finished points are kept as they come: after an interruption the same command goes on. For
     example: surface mnist-sam --x=-1:1:51 --y=-1:1:51
     """
-    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.commands.subject import load_subject
 
-    console = Console(as_json)
-    options = SurfaceOptions(
-        x=x,
-        y=y,
-        normalisation=(xnorm or norm, ynorm or norm),
-        ignore=(xignore or ignore, yignore or ignore),
-        orthogonal=orthogonal,
-        split=split,
-        samples=samples,
-        batch_size=batch_size,
-        bn=bn,
-        bn_batch=bn_batch,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
-    check_options(options)
-    subject = load_subject(
-        Selection(
-            run, checkpoint, model, model_arg, dataset, dataset_arg, loss, loss_arg,
-            data_dir, results, download,
-        ),
+    console = Console(output.as_json)
+    check_options(settings)
+    surface_of(
+        load_subject(selection, console),
+        settings,
         console,
-    )  # fmt: skip
-    surface_of(subject, options, console, out=out, force=force, figures=figures, estimate=estimate)
+        out=output.out,
+        force=output.force,
+        figures=output.figures,
+        estimate=output.estimate,
+    )
 
 
-def check_options(options: SurfaceOptions) -> None:
+def check_options(options: SurfaceSettings) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
     from isoloss.landscape.batch_norm import check_policy
     from isoloss.landscape.grid import Grid
@@ -169,18 +61,14 @@ def check_options(options: SurfaceOptions) -> None:
 
     with usage():
         Grid.parse(options.x, options.y)
-        for rule, skip in zip(options.normalisation, options.ignore, strict=True):
+        for rule, skip in zip(options.normalisation, options.ignored, strict=True):
             check_rules(rule, skip)
         check_policy(options.bn, options.bn_batch)
-    if options.split not in SPLITS:
-        raise UsageError(f"--split: expected {', '.join(SPLITS)}, got {options.split!r}")
-    sample_count(options.samples, 1)
-    resolve_dtype(options.dtype)
 
 
 def surface_of(
     subject: Subject,
-    options: SurfaceOptions,
+    options: SurfaceSettings,
     console: Console,
     *,
     out: Path | None = None,
@@ -235,7 +123,7 @@ def surface_of(
 
 
 def build_surface(
-    subject: Subject, options: SurfaceOptions, path: Path, *, resuming: bool = True
+    subject: Subject, options: SurfaceSettings, path: Path, *, resuming: bool = True
 ) -> Surface:
     """Assemble problems, directions and grid; a surface begun at `path` lends its plan."""
     from isoloss.landscape import Grid, Plan, Surface, random_directions
@@ -255,6 +143,8 @@ def build_surface(
             bn=options.bn,
             bn_batch=options.bn_batch,
             plan=plan,
+            balance=options.sample_balance,
+            parameters=options.parameters,
         )
         if options.batch_size is not None:
             chosen = problems[name].plan
@@ -267,7 +157,7 @@ def build_surface(
         len(grid.shape),
         seed=options.seed,
         normalisation=options.normalisation,
-        ignore=options.ignore,
+        ignore=options.ignored,
         orthogonal=options.orthogonal,
     )
     settings = {

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console, Progress
+from isoloss.plugins import plugin_file
 from isoloss.records.provenance import (
     PLUGIN_ROLES,
     command_line,
     git_commit,
-    plugin_file,
     plugin_sha256,
     versions,
 )

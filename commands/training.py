@@ -20,7 +20,6 @@ from isoloss.commands.options import (
     peak_memory,
     resolve_device,
 )
-from isoloss.commands.train_options import OPTIMIZER_OPTIONS, TrainOptions
 from isoloss.commands.train_record import (
     TrainingLog,
     copy_plugins,
@@ -28,6 +27,7 @@ from isoloss.commands.train_record import (
     training_facts,
     write_summary,
 )
+from isoloss.experiments.train_options import OPTIMIZER_OPTIONS, TrainOptions
 from isoloss.records.provenance import describe_plugin, file_sha256
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
                 seed=options.seed,
                 schedule=options.schedule,
                 schedule_arguments=options.schedule_arg,
-                warmup=options.warmup,
+                warmup=str(options.warmup),
                 patience=options.patience,
                 clip=options.clip,
                 amp=options.amp,

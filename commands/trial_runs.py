@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError, UsageError
-from isoloss.commands.train_options import TrainOptions
+from isoloss.experiments.train_options import TrainOptions
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError, UsageError, usage
-from isoloss.commands.options import (
-    DEFAULT_RESULTS,
-    DataDirOption,
-    DeviceOption,
-    DownloadOption,
-    FiguresOption,
-    ForceOption,
-    JsonOption,
-    ResultsOption,
-    resolve_device,
-)
+from isoloss.commands.flags import command
+from isoloss.commands.options import Drawn, Forced, resolve_device
 from isoloss.commands.search_space import (
     NAMES,
     Dimension,
@@ -39,8 +29,10 @@ from isoloss.commands.study import (
     run_name,
     tell,
 )
-from isoloss.commands.train_options import TrainOptions, read_config
 from isoloss.commands.trial_runs import Place, run_trials
+from isoloss.experiments.options import option
+from isoloss.experiments.settings import Folders, Machine, Selection
+from isoloss.experiments.train_options import TrainOptions, read_config
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -52,45 +44,28 @@ if TYPE_CHECKING:
 MOST_REFUSED = 3
 
 
-def tune(
-    name: Annotated[
-        str, typer.Option("--name", help="Name of the search; the same name goes on with it.")
-    ],
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--search",
-            metavar="OPTION=RANGE",
-            help="An option of train and its range: uniform:LOW:HIGH[:STEP], loguniform:LOW:HIGH, "
-            "int:LOW:HIGH[:STEP], logint:LOW:HIGH or choice:A,B,..; model_arg.KEY for an argument.",
-        ),
-    ] = None,
-    trials: Annotated[
-        int, typer.Option("--trials", min=1, help="Trials in all, those done before included.")
-    ] = 20,
-    fixed: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="An option of train for all trials."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="TOML or JSON file of options for all trials; --set wins."),
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials run at the same time.")] = 1,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", min=0, help="Seed of what is drawn; that of the trainings is --set seed=N."
-        ),
-    ] = 0,
-    device: DeviceOption = "auto",
-    data_dir: DataDirOption = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    download: DownloadOption = False,
-    force: ForceOption = False,
-    figures: FiguresOption = True,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Search(Forced, Drawn):
+    """What to search, and for how long."""
+
+    name: str = option(help="Name of the search; the same name goes on with it.")
+    search: tuple[str, ...] = option(
+        (),
+        "An option of train and its range: uniform:LOW:HIGH[:STEP], loguniform:LOW:HIGH, "
+        "int:LOW:HIGH[:STEP], logint:LOW:HIGH or choice:A,B,..; model_arg.KEY for an argument.",
+        metavar="OPTION=RANGE",
+    )
+    trials: int = option(20, "Trials in all, those done before included.", low=1)
+    fixed: tuple[str, ...] = option(
+        (), "An option of train for all trials.", flag="set", metavar="OPTION=VALUE"
+    )
+    config: Path | None = option(None, "TOML or JSON file of options for all trials; --set wins.")
+    jobs: int = option(1, "Trials run at the same time.", low=1)
+    seed: int = option(0, "Seed of what is drawn; that of the trainings is --set seed=N.", low=0)
+
+
+@command(Search, Machine, Folders)
+def tune(asked: Search, machine: Machine, folders: Folders) -> None:
     """Search over options of train for the best validation accuracy; look at test once, last.
 
     Trials are kept in RESULTS/tune/NAME: runs, trials.csv, trials.png, and best.json for train
@@ -99,17 +74,20 @@ def tune(
     """
     from isoloss.records.runs import RunError, check_name
 
-    console = Console(as_json)
-    space = parse_search(search or [])
+    console = Console(asked.as_json)
+    space = parse_search(asked.search)
     if not space:
         raise UsageError("--search: expected one range or more, such as lr=loguniform:1e-4:1e-1")
-    options = _fixed_options(config, parse_settings(fixed or []), space)
-    trial_options(options, space, _middle(space), "check")  # what is wrong shows before anything
-    resolve_device(device)
+    fixed = _fixed_options(asked.config, parse_settings(asked.fixed), space)
+    trial_options(fixed, space, _middle(space), "check")  # what is wrong shows before anything
+    resolve_device(machine.device)
     with usage("--name", (RunError,)):
-        folder = results / "tune" / check_name(name)
-    place = Place(folder, device, data_dir, download)
-    _search(place, space, options, trials, jobs, seed, console, figures, force)
+        folder = folders.results / "tune" / check_name(asked.name)
+    place = Place(folder, machine.device, folders.data_dir, folders.download)
+    _search(
+        place, space, fixed, asked.trials, asked.jobs, asked.seed, console, asked.figures,
+        asked.force,
+    )  # fmt: skip
 
 
 def _search(
@@ -248,7 +226,7 @@ def _summarise(
 def _tested(best: FrozenTrial, place: Place, figures: bool) -> Run:
     """Return the run of the best trial, evaluated on all splits, which is done once."""
     from isoloss.commands.evaluate import write_evaluation
-    from isoloss.commands.subject import Selection, load_subject
+    from isoloss.commands.subject import load_subject
     from isoloss.records.runs import Run
 
     run = Run(place.folder / "runs" / run_name(best.number))
@@ -256,7 +234,9 @@ def _tested(best: FrozenTrial, place: Place, figures: bool) -> Run:
         return run
     silent = Console(as_json=True)
     subject = load_subject(
-        Selection(run.name, data_dir=place.data_dir, results=place.folder, download=place.download),
+        Selection(
+            run=run.name, data_dir=place.data_dir, results=place.folder, download=place.download
+        ),
         silent,
     )
     facts = {key: subject.provenance[key] for key in ("checkpoint", "checkpoint_sha256", "loss")}
@@ -292,10 +272,10 @@ def _fixed_options(
     """Return the options all trials share: those of the file, and those of `--set` over them."""
     stored = {} if config is None else read_config(config)
     merged = {k: v for k, v in stored.items() if k not in NAMES}
-    for option, value in settings.items():
-        inside = isinstance(value, dict) and isinstance(merged.get(option), dict)
-        merged[option] = {**merged[option], **value} if inside else value
-        both = set(space) & ({f"{option}.{key}" for key in value} if inside else {option})
+    for name, value in settings.items():
+        inside = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if inside else value
+        both = set(space) & ({f"{name}.{key}" for key in value} if inside else {name})
         if both:
             raise UsageError(f"--set: {both.pop()} is searched, leave out one of the two")
     return merged

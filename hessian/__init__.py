@@ -12,7 +12,7 @@ from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
-from isoloss.hessian.spectrum import Spectrum, SpectrumSettings
+from isoloss.hessian.spectrum import Spectrum
 from isoloss.hessian.trace import Trace, trace
 from isoloss.records.spectra import SpectrumData, read_spectrum
 
@@ -24,7 +24,6 @@ __all__ = [
     "MatrixOperator",
     "Spectrum",
     "SpectrumData",
-    "SpectrumSettings",
     "Trace",
     "probe_vector",
     "read_spectrum",

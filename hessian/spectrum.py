@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from inspect import get_annotations
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
-from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.hessian.trace import trace
 from isoloss.landscape import Plan, Problem
 from isoloss.records.files import FileError
@@ -27,6 +27,7 @@ from isoloss.records.spectra import (
     read_spectrum,
     write_spectrum,
 )
+from isoloss.records.spectrad import stored_density, stored_eigenpairs, stored_trace
 from isoloss.records.summary import write_summary
 
 Progress = Callable[[str, int, int], None]
@@ -36,9 +37,10 @@ class SpectrumError(ValueError):
     """Settings that ask for nothing, or for what the problem does not have."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SpectrumSettings:
-    """What to compute of a spectrum; a stage is left out where its number is 0.
+class Stages(Protocol):
+    """What to compute of a spectrum, as `isoloss.experiments.SpectrumSettings` holds it.
+
+    A stage is left out where its number (`top`, `trace_budget`, `probes`) is 0.
 
     Attributes:
         top: Algebraically largest eigenvalues.
@@ -52,23 +54,15 @@ class SpectrumSettings:
         seed: Seed of start vectors and probes.
     """
 
-    top: int = 5
-    smallest: int = 0
-    tol: float = 1e-4
-    max_products: int = 300
-    trace_error: float = 0.05
-    trace_budget: int = 120
-    probes: int = 6
-    steps: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.top + self.trace_budget + self.probes == 0:
-            raise SpectrumError(
-                "expected something to compute, but top, trace_budget and probes are all 0"
-            )
-        if self.smallest and not self.top:
-            raise SpectrumError("expected top of 1 or more with smallest, got 0")
+    top: int
+    smallest: int
+    tol: float
+    max_products: int
+    trace_error: float
+    trace_budget: int
+    probes: int
+    steps: int
+    seed: int
 
 
 class Spectrum:
@@ -76,7 +70,7 @@ class Spectrum:
 
     Args:
         problem: The loss as a function of the weights.
-        settings: What to compute.
+        stages: What to compute.
         about: What else to store with the result, JSON-able; compared when it is resumed.
 
     Attributes:
@@ -84,20 +78,17 @@ class Spectrum:
         settings: Everything that identifies the computation, as it is stored.
 
     Raises:
-        SpectrumError: If the network has fewer parameters than eigenvalues are asked for.
+        SpectrumError: If nothing is asked for, or more eigenvalues than the network has parameters.
 
     Example:
         Spectrum(problem, SpectrumSettings(top=3, probes=0)).run("hessian.h5")
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        settings: SpectrumSettings | None = None,
-        *,
-        about: Mapping[str, Any] | None = None,
+        self, problem: Problem, stages: Stages, *, about: Mapping[str, Any] | None = None
     ) -> None:
-        self.problem, self.wanted = problem, settings or SpectrumSettings()
+        self.problem, self.wanted = problem, stages
+        check_stages(stages)
         size = sum(tensor.numel() for tensor in problem.parameters.values())
         if max(self.wanted.top, self.wanted.smallest) > size:
             raise SpectrumError(
@@ -110,7 +101,7 @@ class Spectrum:
             **problem.identity(),
             "operator": "hessian",
             "parameters": size,
-            "options": dataclasses.asdict(self.wanted),
+            "options": {name: getattr(stages, name) for name in get_annotations(Stages)},
             "device": problem.device.type,
             "plan": problem.plan.to_json(),
         }
@@ -199,6 +190,20 @@ class Spectrum:
             progress=progress,
         )
         return stored_density(density)
+
+
+def check_stages(stages: Stages) -> None:
+    """Refuse what asks for nothing.
+
+    Raises:
+        SpectrumError: If every stage is left out, or `smallest` is asked for without `top`.
+    """
+    if stages.top + stages.trace_budget + stages.probes == 0:
+        raise SpectrumError(
+            "expected something to compute, but top, trace_budget and probes are all 0"
+        )
+    if stages.smallest and not stages.top:
+        raise SpectrumError("smallest: expected top of 1 or more with it, got 0")
 
 
 def refuse_other_spectrum(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from isoloss.plugins import plugin_file
+
 HOUSE = Path(__file__).resolve().parent.parent
 # Settings of a run that can name a file of the user's.
 PLUGIN_ROLES = ("model", "dataset", "loss")
@@ -51,18 +53,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def plugin_file(spec: str) -> Path | None:
-    """Return the file of a plug-in `path/file.py:attribute`; None for a registered name."""
-    file, separator, _ = spec.rpartition(".py:")
-    return Path(f"{file}.py") if separator else None
-
-
-def absolute_spec(spec: str) -> str:
-    """Return a spec that means the same from any folder."""
-    file = plugin_file(spec)
-    return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
 
 
 def plugin_sha256(spec: str) -> str | None:

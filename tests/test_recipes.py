@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from isoloss import cli
-from isoloss.commands.train_options import TrainOptions, make_options, read_config
 from isoloss.datasets import DATASETS, DataMissingError, load_data
+from isoloss.experiments.options import make
+from isoloss.experiments.train_options import TrainOptions, read_config
 from isoloss.registry import load_factory
 
 RECIPES = Path(__file__).resolve().parents[1] / "docs" / "recipes"
@@ -30,7 +31,7 @@ STANDS_FOR: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def options(file: Path) -> TrainOptions:
-    return make_options(read_config(file))
+    return make(TrainOptions, read_config(file))
 
 
 def source(spec: str, arguments: dict[str, Any]) -> str:

@@ -314,8 +314,8 @@ def test_a_configuration_with_values_of_other_types_is_refused(tmp_path, capsys,
     ],
 )  # fmt: skip
 def test_the_data_name_the_network_and_the_network_its_optimizer(options, resolved):
-    from isoloss.commands.train_options import TrainOptions
     from isoloss.commands.training import with_defaults
+    from isoloss.experiments.train_options import TrainOptions
 
     found = with_defaults(TrainOptions(**options))
     assert (found.model, found.optimizer, found.base) == resolved

@@ -1,0 +1,140 @@
+"""The command line of a command, made from the options that its settings declare.
+
+    @command(SurfaceSettings, Selection, Output)
+    def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> None: ..
+
+The command line holds no default: what is not given is left to the dataclass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from isoloss.commands.errors import UsageError
+from isoloss.experiments.options import Option, OptionError, Options, declared, make, parse
+
+
+@dataclass(frozen=True)
+class Given:
+    """Asks for the options that are given, by name, where a file may hold the others."""
+
+    options: type[Options]
+
+
+def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function of instances of dataclasses of options.
+
+    Args:
+        *groups: The dataclasses, in the order of the function's arguments; `Given(cls)` hands a
+            dictionary of those options of `cls` that are on the command line.
+
+    Returns:
+        A decorator. The command's arguments are the options of all groups as typer reads them;
+        its attribute `groups` holds the dataclasses.
+    """
+    classes = [group.options if isinstance(group, Given) else group for group in groups]
+    options = {option.name: option for cls in classes for option in declared(cls)}
+    if len(options) < sum(len(declared(cls)) for cls in classes):
+        raise TypeError(f"expected each option once, in {', '.join(c.__name__ for c in classes)}")
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def run(**texts: Any) -> None:
+            try:
+                given = {
+                    name: parse(options[name], text)
+                    for name, text in texts.items()
+                    if text is not None and text != []
+                }
+                function(*(_fill(group, given) for group in groups))
+            except OptionError as error:
+                raise UsageError(_as_flag(error, options)) from error
+
+        run.__doc__, run.__module__ = function.__doc__, function.__module__
+        run.__name__ = function.__name__
+        run.__signature__ = inspect.Signature([_parameter(o) for o in options.values()])  # type: ignore[attr-defined]
+        run.groups = classes  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _fill(group: type[Options] | Given, given: dict[str, Any]) -> Any:
+    cls = group.options if isinstance(group, Given) else group
+    own = {option.name: given[option.name] for option in declared(cls) if option.name in given}
+    return own if isinstance(group, Given) else make(cls, own)
+
+
+def _as_flag(error: OptionError, options: dict[str, Option]) -> str:
+    """Name the option as the command line does."""
+    option = options.get(error.option)
+    return str(error) if option is None else f"{spelling(option)[0]}: {error.problem}"
+
+
+def spelling(option: Option) -> list[str]:
+    """Return how an option is written: "--batch-size", "--batch_size"; or "RUN" by its place."""
+    if option.positional:
+        return [option.metavar or option.name.upper()]
+    flag = "--" + (option.flag or option.name).replace("_", "-")
+    return [flag, *(f"--{alias}" for alias in option.aliases)]
+
+
+def stand_in(option: Option) -> str:
+    """Return what stands for the value: "<int>", "train|test"; empty for a bool."""
+    if option.metavar or bool in option.types:
+        return option.metavar
+    if dict in option.types:
+        return "K=V"
+    words = [*option.choices, *filter(None, [option.none])]
+    kinds = [f"<{t.__name__.lower()}>" for t in option.types if not (t is str and option.choices)]
+    if Path in option.types:
+        return "<path>"
+    return "|".join([*kinds, *words]) if int in option.types or option.choices else kinds[0]
+
+
+def described(option: Option) -> str:
+    """Return the help with what the declaration says: "Passes over the split. [5; 0 or more]"."""
+    default = option.otherwise
+    if not default and isinstance(option.default, bool):
+        default = ("no", "yes")[option.default] if option.off else ""
+    elif not default and isinstance(option.default, int | float | str | Path):
+        default = f"{option.default:g}" if option.types == (float,) else str(option.default)
+    environment = f"env {option.env}" if option.env else ""
+    facts = "; ".join(filter(None, [default, option.bounds, environment]))
+    return f"{option.help} [{facts}]" if facts else option.help
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """Return the parameter of a function that typer makes the option of."""
+    texts: dict[str, Any] = {"help": described(option), "show_default": False}
+    if option.env:
+        texts |= {"envvar": option.env, "show_envvar": False}
+    kind: Any = str | None
+    if bool in option.types:
+        kind = bool | None
+    else:
+        texts["metavar"] = stand_in(option)
+    if dict in option.types or tuple in option.types:
+        kind = list[str] | None
+    info: Any = typer.Option(*_declarations(option), **texts)
+    if option.positional:
+        info = typer.Argument(**texts)
+    default = ... if option.required else None
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
+
+
+def _declarations(option: Option) -> list[str]:
+    first, *aliases = spelling(option)
+    if option.off:
+        first = f"{first}/--{option.off}"
+    return [first, *aliases]

@@ -1,0 +1,162 @@
+"""The settings of measurements: which network and data, how much of them, on what machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isoloss.experiments.options import Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Options):
+    """Where runs are."""
+
+    results: Path = option(
+        Path("results"), "Folder that runs are written to.", env="ISOLOSS_RESULTS"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders(Results):
+    """Where runs and data are."""
+
+    data_dir: Path | None = option(
+        None, "Folder of the data.", env="ISOLOSS_DATA", otherwise="the run's own, else ./data"
+    )
+    download: bool = option(False, "Allow fetching missing data from the network.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Folders):
+    """What to look at: a run, or weights from elsewhere."""
+
+    run: str | None = option(
+        None, "Name of a run.", positional=True, metavar="RUN", otherwise="the newest"
+    )
+    checkpoint: str | None = option(
+        None,
+        "last or best of the run; or a FILE of weights from elsewhere, which is imported as a run "
+        "and needs a model and a dataset to be named.",
+        aliases=("model_file",),
+        otherwise="last",
+    )
+    model: str | None = option(None, "Network: a name of `list models`, or file.py:factory.")
+    model_arg: dict[str, Any] = option({}, "Argument of the network.")
+    dataset: str | None = option(None, "Data: a name of `list data`, or file.py:factory.")
+    dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
+    loss: str | None = option(
+        None,
+        "Loss: a name of `list losses`, or file.py:function.",
+        aliases=("loss_name",),
+        otherwise="the run's own",
+    )
+    loss_arg: dict[str, Any] = option({}, "Argument of the loss.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Options):
+    """What computes."""
+
+    device: str = option("auto", "auto, cpu, cuda[:N], xpu or mps; auto takes the fastest.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics(Machine):
+    """What computes, how exactly, and from which random numbers."""
+
+    seed: int = option(0, "Seed of everything random.", low=0)
+    dtype: str = option(
+        "float32",
+        "Precision of the passes; bfloat16 is autocast.",
+        choices=("float32", "float64", "bfloat16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings(Options):
+    """Which samples and parameters the loss is a function of, and how it is evaluated."""
+
+    samples: int | str | None = option(
+        None,
+        "Samples of the split, drawn with a fixed seed in proportion to the classes.",
+        low=1,
+        choices=("all",),
+        otherwise="all up to 10000, above that 10000",
+    )
+    sample_balance: bool = option(
+        False, "Draw equally many samples of each class; their loss is not that of the split."
+    )
+    parameters: tuple[str, ...] = option(
+        (),
+        "Parameters that are moved, by name: a pattern such as layer1.* or, to leave some out, "
+        "!*.bias; trainable or all. May be repeated.",
+        metavar="PATTERN",
+        otherwise="trainable",
+    )
+    batch_size: int | None = option(
+        None,
+        "Samples in one forward pass; changes speed and rounding only.",
+        low=1,
+        aliases=("batch_size",),
+        otherwise="chosen to fit",
+    )
+    bn: str = option(
+        "eval",
+        "Batch norm: eval (stored statistics), train (of each statistics batch), or recalibrate "
+        "(estimated anew at each point).",
+    )
+    bn_batch: int = option(128, "Samples of one batch-norm statistics batch.", low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceSettings(SampleSettings, Numerics):
+    """What surface to evaluate."""
+
+    x: str = option("-1:1:51", "First axis, both ends included.", metavar="MIN:MAX:COUNT")
+    y: str | None = option(None, "Second axis; a curve without it.", metavar="MIN:MAX:COUNT")
+    norm: str = option(
+        "filter", "filter, layer, weight, dfilter, dlayer, model or none (Li et al. 2018)."
+    )
+    xnorm: str | None = option(None, "The same for x alone.")
+    ynorm: str | None = option(None, "The same for y alone.")
+    ignore: str = option("biasbn", "biasbn keeps biases and batch norm fixed, or none.")
+    xignore: str | None = option(None, "For x alone.")
+    yignore: str | None = option(None, "For y alone.")
+    orthogonal: bool = option(
+        True,
+        "Whether the two directions are orthogonal after normalisation.",
+        off="no-orthogonal",
+    )
+    split: str = option(
+        "train",
+        "Samples to measure on; both is train and test.",
+        choices=("train", "val", "test", "both"),
+    )
+
+    @property
+    def normalisation(self) -> tuple[str, str]:
+        """The rules of x and y."""
+        return self.xnorm or self.norm, self.ynorm or self.norm
+
+    @property
+    def ignored(self) -> tuple[str, str]:
+        """What x and y leave fixed."""
+        return self.xignore or self.ignore, self.yignore or self.ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumSettings(SampleSettings, Numerics):
+    """What to compute of the curvature."""
+
+    top: int = option(5, "Largest eigenvalues to compute; 0 for none.", low=0)
+    smallest: int = option(0, "Algebraically smallest eigenvalues, as well.", low=0)
+    tol: float = option(1e-4, "Residual asked for, relative to the eigenvalue.", above=0)
+    max_products: int = option(300, "Products to spend on eigenvalues.", low=1)
+    trace_error: float = option(0.05, "Relative standard error asked for.", above=0)
+    trace_budget: int = option(120, "Products for the trace; 0 for none.", low=0)
+    probes: int = option(6, "Random probes of the density; 0 for none.", low=0)
+    steps: int = option(50, "Lanczos steps for each probe.", low=1)
+    operator: str = option("hessian", "Curvature matrix.", choices=("hessian",))
+    split: str = option("train", "Samples to measure on.", choices=("train", "val", "test"))

@@ -1,0 +1,127 @@
+"""The spectrum of a subject's Hessian: from settings to the file, stage by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.experiments.settings import SpectrumSettings
+from isoloss.experiments.trained import Trained
+from isoloss.hessian import Spectrum
+from isoloss.hessian.spectrum import Progress, check_stages
+from isoloss.landscape import Plan
+from isoloss.landscape.batch_norm import check_policy
+from isoloss.records.spectra import SpectrumData, read_spectrum
+from isoloss.records.summary import summary
+
+
+@dataclass(frozen=True)
+class SpectrumResult:
+    """A finished spectrum.
+
+    Attributes:
+        data: The spectrum.
+        path: Its file; None where it is in memory only.
+        products: Matrix-vector products that this call took.
+        seconds: How long that took.
+    """
+
+    data: SpectrumData
+    path: Path | None
+    products: int
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers with their errors, JSON-able."""
+        return {"file": self.path, **summary(self.data)}
+
+
+class SpectrumExperiment:
+    """The spectrum of a subject's Hessian.
+
+    Args:
+        subject: The network with its data and loss.
+        settings: What to compute.
+        path: An .h5 file; in the run's folder where None.
+        fresh: Whether to start over where a spectrum is there already.
+
+    Raises:
+        UsageError: For settings that ask for nothing.
+    """
+
+    def __init__(
+        self,
+        subject: Trained,
+        settings: SpectrumSettings,
+        path: Path | None = None,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        check_policy(settings.bn, settings.bn_batch)
+        check_stages(settings)
+        self.subject, self.settings = subject, settings
+        self.path, self.fresh = path or subject.file("hessian.h5"), fresh
+
+    def build(self) -> Spectrum:
+        """Assemble problem and operator; a spectrum that was begun lends its plan."""
+        plan = None
+        if self.path is not None and self.path.exists() and not self.fresh:
+            stored = read_spectrum(self.path).settings.get("plan")
+            plan = None if stored is None else Plan.from_json(stored)
+        problem = self.subject.problem(self.settings.split, self.settings, self.settings, plan)
+        return Spectrum(problem, self.settings, about=self.subject.notes_of_result())
+
+    def run(self, reporter: Reporter | None = None) -> SpectrumResult:
+        """Compute the stages that are not finished yet.
+
+        Each is kept once it is finished: after an interruption the same call goes on.
+        """
+        reporter = reporter or Reporter()
+        task = self.build()
+        if self.fresh and self.path is not None:
+            self.path.unlink(missing_ok=True)
+        began = time.monotonic()
+        with _stage_bars(reporter) as progress:
+            data = task.run(self.path, progress)
+        return SpectrumResult(data, self.path, task.products, time.monotonic() - began)
+
+    def cost(self) -> Cost:
+        """Time a few products and scale up."""
+        task, stages = self.build(), self.settings
+        with task.operator as operator:
+            vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
+            operator.matvec(vector)  # the first product builds the graphs
+            began, repeats = time.perf_counter(), 3
+            for _ in range(repeats):
+                operator.matvec(vector)
+            product = (time.perf_counter() - began) / repeats
+        # Eigenvalues take 4 to 6 products each on trained networks; the trace may spend its budget.
+        products = 6 * (stages.top + stages.smallest) + stages.trace_budget
+        products += stages.probes * stages.steps
+        size = operator.dtype.itemsize * operator.size * (stages.top + stages.smallest)
+        return Cost(product * products, products, "products", size, peak_memory())
+
+
+@contextmanager
+def _stage_bars(reporter: Reporter) -> Iterator[Progress]:
+    """Accompany each stage by a progress of its own."""
+    with ExitStack() as bars:
+        current: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in current:
+                bars.close()
+                current.clear()
+                current[stage] = bars.enter_context(reporter.progress(stage))
+            if current[stage] is not None:
+                current[stage](done, total)
+
+        yield report

@@ -1,0 +1,168 @@
+"""A surface of a subject: from settings to the file, resumed, and the numbers people ask of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.experiments.settings import SurfaceSettings
+from isoloss.experiments.trained import Trained
+from isoloss.landscape import Grid, Plan, Surface, random_directions
+from isoloss.landscape.batch_norm import check_policy
+from isoloss.landscape.normalisation import check_rules
+from isoloss.records.runs import write_json
+from isoloss.records.surfaces import SurfaceData, remove_surface, stored_settings
+
+SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
+
+
+@dataclass(frozen=True)
+class SurfaceResult:
+    """A finished surface.
+
+    Attributes:
+        data: The surface.
+        path: Its file; None where it is in memory only.
+        computed: Points that this call evaluated, theta0 included.
+        seconds: How long that took.
+    """
+
+    data: SurfaceData
+    path: Path | None
+    computed: int
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """Return origin, extremes, and what is not finite, JSON-able."""
+        summary = summarise(self.data) | {"file": self.path, "points_computed": self.computed}
+        return summary | ({"seconds": self.seconds} if self.computed else {})
+
+
+class SurfaceExperiment:
+    """A surface of a subject.
+
+    Args:
+        subject: The network with its data and loss.
+        settings: What to evaluate.
+        path: An .h5 file; in the run's folder where None.
+        fresh: Whether to start over where a surface is there already.
+
+    Raises:
+        UsageError: For settings that describe no surface.
+    """
+
+    def __init__(
+        self,
+        subject: Trained,
+        settings: SurfaceSettings,
+        path: Path | None = None,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        check_surface(settings)
+        name = f"surface-{'1d' if settings.y is None else '2d'}.h5"
+        self.subject, self.settings = subject, settings
+        self.path, self.fresh = path or subject.file(name), fresh
+
+    def build(self) -> Surface:
+        """Assemble problems, directions and grid; a surface that was begun lends its plan."""
+        settings = self.settings
+        stored = None
+        if self.path is not None and not self.fresh:
+            stored = stored_settings(self.path)
+        plan = None if stored is None else Plan.from_json(stored["plan"])
+        problems, population = {}, {}
+        for split in SPLITS[settings.split]:
+            problem = self.subject.problem(split, settings, settings, plan)
+            problems[split], plan = problem, problem.plan
+            population[split] = len(self.subject.split(split))
+        grid = Grid.parse(settings.x, settings.y)
+        directions = random_directions(
+            next(iter(problems.values())).parameters,
+            len(grid.shape),
+            seed=settings.seed,
+            normalisation=settings.normalisation,
+            ignore=settings.ignored,
+            orthogonal=settings.orthogonal,
+        )
+        about = {**self.subject.notes_of_result(), "split": settings.split}
+        return Surface(problems, grid, directions, population=population, about=about)
+
+    def run(self, reporter: Reporter | None = None) -> SurfaceResult:
+        """Evaluate every point that is not finished yet.
+
+        Finished points are kept as they come: after an interruption the same call goes on.
+        """
+        reporter = reporter or Reporter()
+        if self.fresh and self.path is not None:
+            remove_surface(self.path)
+        task = self.build()
+        store = task.store(self.path)
+        finished, total = len(store.load()), task.grid.size + 1
+        if store.complete:
+            reporter.say(f"{self.path} is complete: all {task.grid.size} points are done")
+        elif finished:
+            reporter.say(f"{self.path}: going on after {finished} of {total} points")
+        began = time.monotonic()
+        with reporter.progress(f"surface of {self.subject.label}") as progress:
+            data = task.run(self.path, progress)
+        result = SurfaceResult(data, self.path, total - finished, time.monotonic() - began)
+        if self.path is not None:
+            beside = self.path.with_suffix(".json")
+            if result.computed or not beside.exists():
+                write_json(beside, result.summary())
+        return result
+
+    def points_done(self) -> tuple[int, int]:
+        """Return how many points are kept already, and how many there are, theta0 included."""
+        store = self.build().store(self.path)
+        return len(store.load()), store.size + 1
+
+    def cost(self) -> Cost:
+        """Time a few points and scale up."""
+        task = self.build()
+        zero = (0.0,) * len(task.directions)
+        task.evaluate_at(*zero)  # the first pass sets buffers up
+        began, repeats = time.perf_counter(), 3
+        for _ in range(repeats):
+            task.evaluate_at(*zero)
+        point = (time.perf_counter() - began) / repeats
+        numbers = sum(t.numel() for d in task.directions for t in d.tensors.values())
+        size = 4 * numbers + 8 * len(task.columns) * task.grid.size
+        units = task.grid.size + 1
+        return Cost(point * units, units, "points", size, peak_memory())
+
+
+def check_surface(settings: SurfaceSettings) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded."""
+    Grid.parse(settings.x, settings.y)
+    for rule, skip in zip(settings.normalisation, settings.ignored, strict=True):
+        check_rules(rule, skip)
+    check_policy(settings.bn, settings.bn_batch)
+
+
+def summarise(data: SurfaceData) -> dict[str, Any]:
+    """Return the numbers people ask of a surface: origin, extremes, and what is not finite."""
+    columns: dict[str, Any] = {}
+    for name, values in data.values.items():
+        finite = values[np.isfinite(values)]
+        columns[name] = {
+            "origin": data.origin.get(name),
+            "min": float(finite.min()) if finite.size else None,
+            "max": float(finite.max()) if finite.size else None,
+            # An accuracy that has no meaning, of a regression, is NaN throughout.
+            "not_finite": int(np.sum(data.done & ~np.isfinite(values))) if finite.size else None,
+        }
+    return {
+        "shape": list(data.done.shape),
+        "points": int(data.done.size),
+        "done": int(data.done.sum()),
+        "cosine": data.cosine,
+        "columns": columns,
+    }

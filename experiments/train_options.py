@@ -1,0 +1,118 @@
+"""The settings of a training: as options, in a configuration file, and in the run to resume."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isoloss.experiments.options import OptionError, Options, make, option
+from isoloss.plugins import absolute_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Options):
+    """All settings of a training, as stored in a run's `config.json` and read from files.
+
+    None stands for a default that another setting decides (the data set's network, the
+    optimizer's learning rate); a stored configuration has all of them resolved. A plug-in is kept
+    by its absolute path: a later command may be given in another folder.
+    """
+
+    run: str | None = option(None, "Name of the run.", otherwise="DATASET-OPTIMIZER")
+    label: str | None = option(None, "What figures call the run; any text.", otherwise="its name")
+    model: str | None = option(
+        None,
+        "Network: a name of `list models`, or file.py:factory.",
+        otherwise="the data set's",
+        convert=absolute_spec,
+    )
+    model_arg: dict[str, Any] = option({}, "Argument of the network.")
+    dataset: str = option(
+        "digits", "Data: a name of `list data`, or file.py:factory.", convert=absolute_spec
+    )
+    dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
+    fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
+    val_fraction: float = option(0.1, "Share of train set aside for validation.", low=0, high=1)
+    split_seed: int = option(0, "Seed of splits and fractions alone.", low=0)
+    augment: str | None = option(
+        None, "Augmentation of training images, such as affine.", none="none", otherwise="none"
+    )
+    optimizer: str | None = option(
+        None, "A name of `list optimizers`.", otherwise="sgd; adam for ecg-attention and gcn"
+    )
+    base: str | None = option(
+        None,
+        "Base of sam and its kin: sgd, adam, adamw or rmsprop.",
+        otherwise="the network's own",
+        none="none",
+    )
+    rho: float | None = option(
+        None, "Of sam, asam, asam-elementwise, grad-shift.", otherwise="0.05, 0.5, 2, 0.05"
+    )
+    m: int | None = option(
+        None, "Samples that share one perturbation in sam and kin.", low=1, otherwise="the batch"
+    )
+    lr: float | None = option(None, "Learning rate.", otherwise="sgd 0.05, all others 0.001")
+    momentum: float | None = option(None, "Momentum.", otherwise="sgd 0.9, rmsprop 0")
+    weight_decay: float | None = option(None, "Weight decay.", otherwise="0, adamw 0.01")
+    nesterov: bool | None = option(None, "Nesterov momentum.", otherwise="no", off="no-nesterov")
+    schedule: str = option("constant", "constant, cosine, halve, step or plateau.")
+    schedule_arg: dict[str, Any] = option({}, "Argument of the schedule: every=5.")
+    warmup: int | str = option(
+        "0", "Linear warm-up: 3 (epochs) or 500steps.", metavar="EPOCHS|Nsteps", convert=str
+    )
+    epochs: int = option(5, "Passes over the training split.", low=0)
+    patience: int | None = option(
+        None,
+        "Stop after so many epochs without a lower validation loss.",
+        low=1,
+        otherwise="never",
+    )
+    checkpoint_every: int | None = option(
+        None, "Keep the initial weights and those of every N-th epoch.", low=1
+    )
+    batch_size: int | None = option(
+        128, "Samples of a step, or full.", low=1, none="full", aliases=("batch_size",)
+    )
+    clip: float | None = option(None, "Largest norm of the gradient.", otherwise="no limit")
+    amp: str | None = option(
+        None, "bf16: train under autocast.", none="float32", otherwise="float32"
+    )
+    intel: bool = option(False, "Use Intel's extension for PyTorch.", off="no-intel")
+    loss: str = option(
+        "cross-entropy",
+        "Loss: a name of `list losses`, or file.py:function.",
+        aliases=("loss_name",),
+        convert=absolute_spec,
+    )
+    loss_arg: dict[str, Any] = option({}, "Argument of the loss.")
+    seed: int = option(0, "Seed of weights, order and dropout.", low=0)
+
+
+OPTIMIZER_OPTIONS = ("base", "rho", "m", "lr", "momentum", "weight_decay", "nesterov")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the options in a TOML or JSON file by name, checked, a run's facts left out.
+
+    Raises:
+        OptionError: For a file that cannot be read, a name that is no option, or a wrong value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise OptionError("config", f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise OptionError("config", f"{path} is neither TOML nor JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise OptionError("config", f"expected options by name in {path}, got a list")
+    named = {key.replace("-", "_"): value for key, value in content.items() if key != "facts"}
+    try:
+        make(TrainOptions, named)
+    except OptionError as error:
+        raise OptionError("config", str(error)) from error
+    return named

@@ -1,0 +1,125 @@
+"""A trained network with its data and loss: what every measurement starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from isoloss.datasets import Data, DataInfo, Split
+from isoloss.experiments.devices import DTYPES, resolve_device
+from isoloss.experiments.options import OptionError
+from isoloss.experiments.settings import Numerics, SampleSettings
+from isoloss.landscape import Plan, Problem
+from isoloss.records.provenance import command_line, git_commit, versions
+from isoloss.records.runs import Run
+
+LARGEST_SAMPLE = 10_000
+# The subset that surfaces and curvature are measured on is the same for every seed of directions
+# and probes, so that what differs between seeds is those alone.
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with its data and loss.
+
+    Attributes:
+        model: The network with its weights; lent, never changed.
+        loss: A torch loss module, or `loss(outputs, targets)` with one value a sample.
+        splits: By name: train, and val and test where there are such.
+        info: What is known of the data.
+        label: What figures call it.
+        run: The run whose folder results go to; None where they are kept in memory.
+        about: What identifies weights, network, data and loss, JSON-able.
+        optimizer: Name of the optimizer that trained it; empty where not known.
+        notes: What else to store with results, JSON-able.
+    """
+
+    model: nn.Module = field(repr=False)
+    loss: Any = field(repr=False)
+    splits: Mapping[str, Split] = field(repr=False)
+    info: DataInfo = field(repr=False)
+    label: str
+    run: Run | None = None
+    optimizer: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def split(self, name: str) -> Split:
+        """Return a split by name.
+
+        Raises:
+            OptionError: If the data have none of that name.
+        """
+        if name not in self.splits:
+            raise OptionError("split", f"expected one of {', '.join(self.splits)}, got {name!r}")
+        return self.splits[name]
+
+    def problem(
+        self,
+        split: str = "train",
+        settings: SampleSettings | None = None,
+        numerics: Numerics | None = None,
+        plan: Plan | None = None,
+    ) -> Problem:
+        """Return the loss on a split as a function of the weights.
+
+        Args:
+            split: Name of the split.
+            settings: How many samples, which parameters, which batch-norm policy.
+            numerics: Where to compute and how exactly.
+            plan: How to compute; chosen where None.
+        """
+        settings, numerics = settings or SampleSettings(), numerics or Numerics()
+        whole = self.split(split)
+        count = sample_count(settings.samples, len(whole))
+        part = whole if count == len(whole) else whole.balanced(count, SAMPLE_SEED)
+        return Problem(
+            self.model,
+            self.loss,
+            list(part.batches(part.handover_batch)),
+            bn=settings.bn,
+            bn_batch=settings.bn_batch,
+            device=resolve_device(numerics.device),
+            dtype=DTYPES[numerics.dtype],
+            plan=plan,
+            batch_size=settings.batch_size,
+            about={
+                **self.about,
+                "split": split,
+                "population": len(whole),
+                "sample_seed": SAMPLE_SEED,
+            },
+        )
+
+    def notes_of_result(self) -> dict[str, Any]:
+        """Return what is stored with a result beside its identity; it may differ on resumption."""
+        return {
+            "label": self.label,
+            "optimizer": self.optimizer,
+            **self.notes,
+            "command": command_line(),
+            "versions": versions(),
+            "git": git_commit(),
+        }
+
+    def file(self, name: str) -> Path | None:
+        """Return the path of a result in the run's folder; None without a run."""
+        return None if self.run is None else self.run.path / name
+
+
+def splits_of(data: Data) -> dict[str, Split]:
+    """Return the splits of loaded data that are there, by name."""
+    named = {"train": data.train, "val": data.val, "test": data.test}
+    return {name: split for name, split in named.items() if split is not None}
+
+
+def sample_count(asked: int | str | None, available: int) -> int:
+    """Return how many of a split's samples to use: "all", a number, or None for the default."""
+    if asked is None:
+        return min(available, LARGEST_SAMPLE)
+    return available if isinstance(asked, str) else min(asked, available)
