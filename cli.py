@@ -32,7 +32,8 @@ if not __package__:  # a script; also in processes that multiprocessing starts f
 import typer
 
 from isoloss.commands import COMMANDS
-from isoloss.commands.errors import UsageError
+from isoloss.commands.flags import CommandError
+from isoloss.errors import IsolossError
 from isoloss.records.provenance import remember_command
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage. Any command takes --debug for a traceback."
@@ -91,25 +92,21 @@ def entry_point() -> None:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Return the lines to print, at most three, and the exit code."""
-    if isinstance(error, UsageError):
-        return _lines(f"usage: {error}"), 2
+    if isinstance(error, CommandError):
+        kind = "usage" if error.exit_code == 2 else "error"
+        return _lines(f"{kind}: {error}"), error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the option parser's
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":
             return str(error.format_message()), 2
         path = context.command_path if context is not None else "cli.py"
         return f"usage: {error.format_message()}\nsee: python {path} --help", 2
-    if isinstance(error, OSError) or _is_ours(error):
+    if isinstance(error, OSError | IsolossError):
         return _lines(f"error: {error}"), 1
     kind = type(error).__name__
     return _lines(
         f"error: unexpected {kind}: {error}", limit=2
     ) + "\nrun again with --debug for the traceback", 1
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether the error is one of the project's own, written for people to read."""
-    return type(error).__module__.partition(".")[0] == "isoloss"
 
 
 def _lines(text: str, limit: int = 3) -> str:

@@ -32,13 +32,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from isoloss.errors import IsolossError
+
+# Settings of a run that can name a file of the user's.
+PLUGIN_ROLES = ("model", "dataset", "loss")
 HOUSE = Path(__file__).resolve().parent
 # Shared although a plug-in's folder may hold files of these names: the interpreter needs its own,
 # and a second copy of this package would have registries of its own.
 _NEVER_PRIVATE = sys.stdlib_module_names | {"__main__", "isoloss"}
 
 
-class PluginError(RuntimeError):
+class PluginError(IsolossError, RuntimeError):
     """A plug-in cannot be found, imported or called."""
 
 
@@ -296,6 +300,19 @@ def absolute_spec(spec: str) -> str:
     """Returns a spec that means the same from any folder."""
     file = plugin_file(spec)
     return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
+
+
+def plugin_sha256(spec: str) -> str | None:
+    """Return the SHA-256 of a plug-in's file; None for a registered name."""
+    file = plugin_file(spec)
+    if file is None or not file.is_file():
+        return None
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def describe_plugin(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what identifies a network or loss: spec, arguments, and the file's hash if any."""
+    return {"spec": spec, "arguments": arguments, "sha256": plugin_sha256(spec)}
 
 
 def _is_own(value: object, module: ModuleType) -> bool:

@@ -13,10 +13,12 @@ import sys
 import warnings
 from typing import Any
 
+from isoloss.errors import IsolossError
+
 EXTENSION = "intel_extension_for_pytorch"
 
 
-class PygError(ImportError):
+class PygError(IsolossError, ImportError):
     """PyTorch Geometric cannot be imported."""
 
 

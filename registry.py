@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from isoloss.errors import UsageError
 from isoloss.plugins import Plugin, PluginError, load_plugin
 
 __all__ = [
@@ -37,11 +38,11 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class UnknownNameError(LookupError):
+class UnknownNameError(UsageError, LookupError):
     """A name that is not registered."""
 
 
-class ArgumentError(ValueError):
+class ArgumentError(UsageError, ValueError):
     """An argument that is malformed, unknown, missing or of the wrong type."""
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Progress = Callable[[int, int], None]
+from isoloss.experiments.reporting import Cost, Progress, Reporter
+from isoloss.records.runs import to_json
 
 
-class Console:
-    """Standard output of one command.
+class Console(Reporter):
+    """Standard output of one command; of rank 0 alone where several processes work together.
 
     Args:
         as_json: Whether the result is printed as JSON instead of text.
@@ -20,22 +22,34 @@ class Console:
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
+        self.speaks = os.environ.get("RANK", "0") == "0"
 
     def say(self, text: str) -> None:
         """Print a line for people; nothing with `--json`."""
-        if not self.as_json:
+        if self.speaks and not self.as_json:
             print(text, flush=True)
 
     def result(self, content: dict[str, Any]) -> None:
         """Print the result for machines; nothing without `--json`."""
-        if self.as_json:
-            from isoloss.records.runs import to_json
-
+        if self.speaks and self.as_json:
             print(json.dumps(to_json(content), indent=2, allow_nan=False), flush=True)
 
-    def of_part(self) -> Console:
-        """Return the console of a part of this command: its result is not printed by itself."""
-        return _Silent(as_json=True) if self.as_json else self
+    def cost(self, cost: Cost) -> None:
+        """Print what some work would take."""
+        each = 1000 * cost.seconds / cost.units
+        file = f"; file {cost.file_bytes / 2**20:.1f} MiB" if cost.file_bytes else ""
+        self.say(
+            f"about {cost.seconds:.0f} s for {cost.units} {cost.unit} of {each:.3g} ms; "
+            f"peak memory {cost.memory_bytes / 2**20:.0f} MiB{file}"
+        )
+        self.result(
+            {
+                "seconds": cost.seconds,
+                cost.unit: cost.units,
+                "peak_memory_bytes": cost.memory_bytes,
+                "file_bytes": cost.file_bytes,
+            }
+        )
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
@@ -44,7 +58,7 @@ class Console:
         Yields:
             A callback `progress(done, total)`.
         """
-        if self.as_json or not sys.stderr.isatty():
+        if self.as_json or not self.speaks or not sys.stderr.isatty():
             yield None
             return
         from rich.console import Console as RichConsole
@@ -73,10 +87,3 @@ class Console:
         with Progress(*columns, console=RichConsole(stderr=True)) as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _Silent(Console):
-    """Says nothing: the whole command prints one result."""
-
-    def result(self, content: dict[str, Any]) -> None:
-        """Print nothing."""

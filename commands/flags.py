@@ -9,15 +9,28 @@ The command line holds no default: what is not given is left to the dataclass.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from isoloss.commands.errors import UsageError
-from isoloss.experiments.options import Option, OptionError, Options, declared, make, parse
+from isoloss.errors import IsolossError, UsageError
+from isoloss.experiments.options import Option, Options, declared, make, parse
+
+
+class CommandError(Exception):
+    """What a command prints instead of a result.
+
+    Attributes:
+        exit_code: 2 where the command line is wrong, 1 for everything else.
+    """
+
+    def __init__(self, error: IsolossError, options: Mapping[str, Option]) -> None:
+        super().__init__(with_flags(str(error), options))
+        self.exit_code = 2 if isinstance(error, UsageError) else 1
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,8 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
                     if text is not None and text != []
                 }
                 function(*(_fill(group, given) for group in groups))
-            except OptionError as error:
-                raise UsageError(_as_flag(error, options)) from error
+            except IsolossError as error:
+                raise CommandError(error, options) from error
 
         run.__doc__, run.__module__ = function.__doc__, function.__module__
         run.__name__ = function.__name__
@@ -70,10 +83,14 @@ def _fill(group: type[Options] | Given, given: dict[str, Any]) -> Any:
     return own if isinstance(group, Given) else make(cls, own)
 
 
-def _as_flag(error: OptionError, options: dict[str, Option]) -> str:
-    """Name the option as the command line does."""
-    option = options.get(error.option)
-    return str(error) if option is None else f"{spelling(option)[0]}: {error.problem}"
+def with_flags(text: str, options: Mapping[str, Option]) -> str:
+    """Write the options that a text names in backticks as the command line does."""
+
+    def written(match: re.Match[str]) -> str:
+        option = options.get(match[1])
+        return match[0] if option is None else spelling(option)[0]
+
+    return re.sub(r"`([a-z_]+)`", written, text)
 
 
 def spelling(option: Option) -> list[str]:

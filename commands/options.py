@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from isoloss.commands.errors import CommandError, UsageError
-from isoloss.experiments.options import Options, option
-
-if TYPE_CHECKING:
-    import torch
+from isoloss.experiments.options import OptionError, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,84 +49,18 @@ class Output(Forced, Drawn, Estimated):
     )
 
 
-DEFAULT_DATA_DIR = Path("data")
-LARGEST_SAMPLE = 10_000
-# The subset that surfaces and curvature are measured on is the same for every seed of directions
-# and probes, so that what differs between seeds is those alone.
-SAMPLE_SEED = 0
-
-
-def sample_count(asked: int | str | None, available: int) -> int:
-    """Return how many of a split's samples to use: "all", a number, or None for the default."""
-    if asked is None:
-        return min(available, LARGEST_SAMPLE)
-    return available if isinstance(asked, str) else min(asked, available)
-
-
-def resolve_device(text: str) -> torch.device:
-    """Return a device that is there.
-
-    Raises:
-        UsageError: For a name that is no device.
-        CommandError: For a device this machine does not have.
-    """
-    import torch
-
-    present = {
-        "xpu": torch.xpu.is_available(),
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if text == "auto":
-        return torch.device(next(name for name, there in present.items() if there))
-    kind, _, index = text.partition(":")
-    if kind not in present or (index and not index.isdigit()):
-        raise UsageError(f"--device: expected auto, {', '.join(present)} or cuda:N, got {text!r}")
-    if not present[kind]:
-        there = ", ".join(name for name, is_there in present.items() if is_there)
-        raise CommandError(f"expected a {kind} device, this machine and torch offer: {there}")
-    return torch.device(text)
-
-
-def resolve_dtype(text: str) -> torch.dtype:
-    """Return a floating type by name."""
-    import torch
-
-    known = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-    return known[text]
-
-
-def check_name_or_usage(name: str, option: str) -> str:
-    """Return a run's name; one that cannot be one is wrong usage."""
-    from isoloss.records.runs import RunError, check_name
-
-    try:
-        return check_name(name)
-    except RunError as error:
-        raise UsageError(f"{option}: {error}") from error
-
-
-def check_out(path: Path) -> None:
+def check_out(path: Path | None) -> None:
     """Refuse a file whose companions (summary, figures) would replace it or a run's own files.
 
     Raises:
-        UsageError: For another suffix than .h5, or a stem that a run uses itself.
+        OptionError: For another suffix than .h5, or a stem that a run uses itself.
     """
+    if path is None:
+        return
     if path.suffix != ".h5":
-        raise UsageError(f"--out: expected a file that ends in .h5, got {path}")
+        raise OptionError("out", f"expected a file that ends in .h5, got {path}")
     if (
-        path.stem in ("config", "run", "history", "evaluation")
+        path.stem in ("config", "facts", "run", "history", "evaluation")
         and path.parent.joinpath("config.json").exists()
     ):
-        raise UsageError(f"--out: {path.stem}.json is the run's own, choose another name")
-
-
-def peak_memory() -> int:
-    """Return the most memory this process has held, in bytes; 0 where that is not known."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if os.uname().sysname == "Darwin" else 1024 * peak
+        raise OptionError("out", f"{path.stem}.json is the run's own, choose another name")

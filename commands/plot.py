@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isoloss.commands.console import Console
-from isoloss.commands.errors import CommandError
 from isoloss.commands.flags import command
 from isoloss.commands.options import Printed
+from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import option
 
 
@@ -27,12 +27,12 @@ class Plotting(Printed):
 @command(Plotting)
 def plot(asked: Plotting) -> None:
     """Draw a stored surface or spectrum again, PNG and PDF beside the file."""
-    from isoloss.commands.drawing import draw_file
+    from isoloss.experiments.drawing import draw_file
 
     console = Console(asked.as_json)
     written = draw_file(asked.file, asked.title)
     if not written:
-        raise CommandError(
+        raise ExperimentError(
             f"expected something to draw, {asked.file} holds no density and no surface"
         )
     for path in written:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from isoloss.errors import IsolossError
 from isoloss.registry import Registry
 
 #: factory(data_dir, **arguments) -> {"train": D, "test": D, "val": D?, "info": DataInfo?};
@@ -12,13 +13,13 @@ from isoloss.registry import Registry
 DATASETS: Registry[Callable[..., Mapping[str, Any]]] = Registry("data set")
 
 
-class DataError(ValueError):
+class DataError(IsolossError, ValueError):
     """Data that cannot be used as they are."""
 
 
-class DataMissingError(FileNotFoundError):
+class DataMissingError(IsolossError, FileNotFoundError):
     """Files that are not where they were looked for."""
 
 
-class DownloadError(ConnectionError):
+class DownloadError(IsolossError, ConnectionError):
     """Files that could not be fetched."""

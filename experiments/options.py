@@ -23,7 +23,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from isoloss.errors import IsolossError
+from isoloss.errors import UsageError
 from isoloss.registry import ArgumentError, parse_arguments
 
 T = TypeVar("T", bound="Options")
@@ -31,7 +31,7 @@ T = TypeVar("T", bound="Options")
 _KEY = "option"
 
 
-class OptionError(IsolossError):
+class OptionError(UsageError):
     """A value that an option does not take, or a name that is no option.
 
     Args:
@@ -44,7 +44,7 @@ class OptionError(IsolossError):
         self.option, self.problem = option, problem
 
     def __str__(self) -> str:
-        return f"{self.option}: {self.problem}" if self.option else self.problem
+        return f"`{self.option}`: {self.problem}" if self.option else self.problem
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from isoloss.landscape.surface import Progress
+Progress = Callable[[int, int], None]
 
 
 class Reporter:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.settings import SpectrumSettings
 from isoloss.experiments.trained import Trained
@@ -65,8 +66,7 @@ class SpectrumExperiment:
         *,
         fresh: bool = False,
     ) -> None:
-        check_policy(settings.bn, settings.bn_batch)
-        check_stages(settings)
+        check_spectrum(settings)
         self.subject, self.settings = subject, settings
         self.path, self.fresh = path or subject.file("hessian.h5"), fresh
 
@@ -89,8 +89,15 @@ class SpectrumExperiment:
         if self.fresh and self.path is not None:
             self.path.unlink(missing_ok=True)
         began = time.monotonic()
-        with _stage_bars(reporter) as progress:
-            data = task.run(self.path, progress)
+        try:
+            with _stage_bars(reporter) as progress:
+                data = task.run(self.path, progress)
+        except KeyboardInterrupt:
+            there = self.path is not None and self.path.exists()
+            kept = f"what was finished is kept in {self.path}" if there else "nothing finished"
+            raise ExperimentError(
+                f"interrupted; {kept}\nthe same command goes on with the rest"
+            ) from None
         return SpectrumResult(data, self.path, task.products, time.monotonic() - began)
 
     def cost(self) -> Cost:
@@ -108,6 +115,12 @@ class SpectrumExperiment:
         products += stages.probes * stages.steps
         size = operator.dtype.itemsize * operator.size * (stages.top + stages.smallest)
         return Cost(product * products, products, "products", size, peak_memory())
+
+
+def check_spectrum(settings: SpectrumSettings) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded."""
+    check_policy(settings.bn, settings.bn_batch)
+    check_stages(settings)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.settings import SurfaceSettings
 from isoloss.experiments.trained import Trained
@@ -110,19 +111,21 @@ class SurfaceExperiment:
         elif finished:
             reporter.say(f"{self.path}: going on after {finished} of {total} points")
         began = time.monotonic()
-        with reporter.progress(f"surface of {self.subject.label}") as progress:
-            data = task.run(self.path, progress)
+        try:
+            with reporter.progress(f"surface of {self.subject.label}") as progress:
+                data = task.run(self.path, progress)
+        except KeyboardInterrupt:
+            done = len(task.store(self.path).load())
+            raise ExperimentError(
+                f"interrupted after {done} of {total} points, which are kept in {self.path}\n"
+                "the same command goes on from there"
+            ) from None
         result = SurfaceResult(data, self.path, total - finished, time.monotonic() - began)
         if self.path is not None:
             beside = self.path.with_suffix(".json")
             if result.computed or not beside.exists():
                 write_json(beside, result.summary())
         return result
-
-    def points_done(self) -> tuple[int, int]:
-        """Return how many points are kept already, and how many there are, theta0 included."""
-        store = self.build().store(self.path)
-        return len(store.load()), store.size + 1
 
     def cost(self) -> Cost:
         """Time a few points and scale up."""

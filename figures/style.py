@@ -22,6 +22,8 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from isoloss.errors import IsolossError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -86,7 +88,7 @@ _RC: dict[str, Any] = {
 }
 
 
-class FigureError(ValueError):
+class FigureError(IsolossError, ValueError):
     """The data given cannot be drawn in the way asked for."""
 
 

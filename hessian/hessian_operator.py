@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from isoloss.errors import IsolossError
 from isoloss.hessian.operators import OperatorError, check_matrix, check_vector
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
@@ -19,11 +20,11 @@ from isoloss.landscape.vectors import unflatten
 GradientGraph = tuple[list[int], list[Tensor]]
 
 
-class ParameterNameError(LookupError):
+class ParameterNameError(IsolossError, LookupError):
     """A parameter the network does not have."""
 
 
-class NotTwiceDifferentiableError(RuntimeError):
+class NotTwiceDifferentiableError(IsolossError, RuntimeError):
     """A network or loss without second derivatives."""
 
 

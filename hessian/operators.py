@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isoloss.errors import IsolossError
+
 Progress = Callable[[int, int], None]
 
 
-class OperatorError(ValueError):
+class OperatorError(IsolossError, ValueError):
     """A matrix or vector that does not fit a symmetric linear operator."""
 
 
-class NonFiniteProductError(ArithmeticError):
+class NonFiniteProductError(IsolossError, ArithmeticError):
     """A product with NaN or infinite entries: there is no spectrum to speak of."""
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from isoloss.errors import UsageError
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.hessian.trace import trace
 from isoloss.landscape import Plan, Problem
 from isoloss.records.files import FileError
@@ -27,13 +28,18 @@ from isoloss.records.spectra import (
     read_spectrum,
     write_spectrum,
 )
-from isoloss.records.spectrad import stored_density, stored_eigenpairs, stored_trace
 from isoloss.records.summary import write_summary
 
 Progress = Callable[[str, int, int], None]
 
 
-class SpectrumError(ValueError):
+OPTIONS = (
+    "top", "smallest", "tol", "max_products", "trace_error", "trace_budget", "probes", "steps",
+    "seed",
+)  # fmt: skip
+
+
+class SpectrumError(UsageError, ValueError):
     """Settings that ask for nothing, or for what the problem does not have."""
 
 
@@ -54,15 +60,32 @@ class Stages(Protocol):
         seed: Seed of start vectors and probes.
     """
 
-    top: int
-    smallest: int
-    tol: float
-    max_products: int
-    trace_error: float
-    trace_budget: int
-    probes: int
-    steps: int
-    seed: int
+    @property
+    def top(self) -> int: ...  # noqa: D102
+
+    @property
+    def smallest(self) -> int: ...  # noqa: D102
+
+    @property
+    def tol(self) -> float: ...  # noqa: D102
+
+    @property
+    def max_products(self) -> int: ...  # noqa: D102
+
+    @property
+    def trace_error(self) -> float: ...  # noqa: D102
+
+    @property
+    def trace_budget(self) -> int: ...  # noqa: D102
+
+    @property
+    def probes(self) -> int: ...  # noqa: D102
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
 
 
 class Spectrum:
@@ -101,7 +124,7 @@ class Spectrum:
             **problem.identity(),
             "operator": "hessian",
             "parameters": size,
-            "options": {name: getattr(stages, name) for name in get_annotations(Stages)},
+            "options": {name: getattr(stages, name) for name in OPTIONS},
             "device": problem.device.type,
             "plan": problem.plan.to_json(),
         }
@@ -199,11 +222,9 @@ def check_stages(stages: Stages) -> None:
         SpectrumError: If every stage is left out, or `smallest` is asked for without `top`.
     """
     if stages.top + stages.trace_budget + stages.probes == 0:
-        raise SpectrumError(
-            "expected something to compute, but top, trace_budget and probes are all 0"
-        )
+        raise SpectrumError("nothing to compute: `top`, `trace_budget` and `probes` are all 0")
     if stages.smallest and not stages.top:
-        raise SpectrumError("smallest: expected top of 1 or more with it, got 0")
+        raise SpectrumError("`smallest`: expected `top` of 1 or more with it, got 0")
 
 
 def refuse_other_spectrum(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

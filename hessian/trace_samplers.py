@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from isoloss.errors import IsolossError
 from isoloss.hessian.operators import (
     LinearOperator,
     Progress,
@@ -21,7 +22,7 @@ from isoloss.hessian.operators import (
 RANK_ROUNDINGS = 100
 
 
-class RankReachedError(ArithmeticError):
+class RankReachedError(IsolossError, ArithmeticError):
     """The range of A is spanned: nothing is left to sample."""
 
     def __init__(self, value: float, rank: int) -> None:

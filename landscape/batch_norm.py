@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from isoloss.errors import UsageError
+
 POLICIES = ("eval", "train", "recalibrate")
 
 
-class BatchNormError(ValueError):
+class BatchNormError(UsageError, ValueError):
     """A batch-norm policy that is unknown or cannot be followed with this data."""
 
 

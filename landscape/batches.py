@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isoloss.errors import IsolossError
+
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
-class BatchError(ValueError):
+class BatchError(IsolossError, ValueError):
     """Data that cannot be used as batches."""
 
 

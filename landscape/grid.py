@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isoloss.errors import UsageError
 
-class GridError(ValueError):
+
+class GridError(UsageError, ValueError):
     """An axis that is not `min:max:count` with min < max and a count that holds both ends."""
 
 

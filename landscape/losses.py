@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isoloss.errors import IsolossError
+
 PerSampleLoss = Callable[[Any, Tensor], Tensor]
 
 
-class LossShapeError(ValueError):
+class LossShapeError(IsolossError, ValueError):
     """A loss that does not give one value for each sample."""
 
 

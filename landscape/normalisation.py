@@ -18,11 +18,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from isoloss.errors import UsageError
+
 Tensors = dict[str, Tensor]
 IGNORE = ("biasbn", "none")
 
 
-class NormalisationError(ValueError):
+class NormalisationError(UsageError, ValueError):
     """An unknown normalisation or ignore rule, or a direction that it makes zero."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isoloss.errors import IsolossError
 from isoloss.landscape.batches import FixedData
 
 MIB = 2**20
@@ -28,7 +29,7 @@ GRAPH_TO_ACTIVATIONS = 2
 KEPT_GRAPH_BUDGET = 2048 * MIB
 
 
-class PlanError(RuntimeError):
+class PlanError(IsolossError, RuntimeError):
     """A plan that this installation cannot follow."""
 
 

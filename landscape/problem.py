@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from isoloss.errors import IsolossError
 from isoloss.landscape.batch_norm import (
     check_layers,
     check_policy,
@@ -34,7 +35,7 @@ PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e
 Metric = Callable[[Any, Tensor], Tensor]
 
 
-class ProblemError(ValueError):
+class ProblemError(IsolossError, ValueError):
     """A network, loss and data that do not make a well-defined function of the weights."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from isoloss.errors import IsolossError
 from isoloss.landscape.directions import Direction, cosine
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Evaluation, Problem
@@ -20,7 +21,7 @@ Progress = Callable[[int, int], None]
 OF_A_SPLIT = ("samples", "digest", "population")
 
 
-class SurfaceError(ValueError):
+class SurfaceError(IsolossError, ValueError):
     """Problems, grid and directions that do not fit together."""
 
 

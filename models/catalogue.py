@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from isoloss.errors import UsageError
 from isoloss.models.receptive_field import receptive_field
 from isoloss.registry import Registry
 
@@ -20,7 +21,7 @@ from isoloss.registry import Registry
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 
 
-class ModelError(ValueError):
+class ModelError(UsageError, ValueError):
     """A network that cannot be built for what was asked."""
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import h5py
 
+from isoloss.errors import IsolossError
+
 FORMAT = 1
 
 
-class FileError(RuntimeError):
+class FileError(IsolossError, RuntimeError):
     """A file that is missing, truncated, or not of the kind that is asked for."""
 
 

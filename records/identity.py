@@ -71,3 +71,48 @@ def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str 
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 24 else f"{text[:20]}.."
+
+
+# What must agree for numbers of two results to say something of their networks, by path in the
+# settings. What is not stored (in older files) is not compared.
+COMPARED = {
+    "loss": ("loss",),
+    "split": ("split",),
+    "samples": ("samples",),
+    "sample digest": ("digest",),
+    "batch-norm policy": ("bn",),
+    "batch-norm batch": ("bn_batch",),
+    "dtype": ("dtype",),
+    "operator": ("operator",),
+    "options": ("options",),
+    **{
+        f"{what} of {axis}": ("directions", axis, what)
+        for axis in "xy"
+        for what in ("kind", "normalisation", "ignore", "seed", "orthogonal")
+    },
+}
+
+
+def unlike(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what two results or more were computed differently by.
+
+    Args:
+        settings: Of each result, by name.
+
+    Returns:
+        Of each entry of `COMPARED` that differs, the value of each result.
+    """
+    found = {}
+    for entry, path in COMPARED.items():
+        values = {name: _at(stored, path) for name, stored in settings.items()}
+        texts = {json.dumps(value, sort_keys=True) for value in values.values()}
+        if len(texts) > 1:
+            found[entry] = values
+    return found
+
+
+def _at(settings: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = settings
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

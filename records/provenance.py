@@ -10,13 +10,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-from isoloss.plugins import plugin_file
 
 HOUSE = Path(__file__).resolve().parent.parent
-# Settings of a run that can name a file of the user's.
-PLUGIN_ROLES = ("model", "dataset", "loss")
 PACKAGES = ("torch", "torchvision", "numpy", "h5py")
 
 _command: ContextVar[str] = ContextVar("command", default="")
@@ -53,17 +48,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def plugin_sha256(spec: str) -> str | None:
-    """Return the SHA-256 of a plug-in's file; None for a registered name."""
-    file = plugin_file(spec)
-    return None if file is None or not file.is_file() else file_sha256(file)
-
-
-def describe_plugin(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return what identifies a network or loss: spec, arguments, and the file's hash if any."""
-    return {"spec": spec, "arguments": arguments, "sha256": plugin_sha256(spec)}
 
 
 def file_sha256(path: Path) -> str:

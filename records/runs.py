@@ -2,6 +2,7 @@
 
     results/runs/<name>/
         config.json         all settings, resolved; written first
+        facts.json          what was found when it began: data, device, versions, ..
         history.json, .csv  one record an epoch
         evaluation.json     scores of the final weights
         checkpoints/        last.pt, best.pt (lowest validation loss), state.pt (to resume),
@@ -31,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.errors import IsolossError, UsageError
 from isoloss.records.files import write_text
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -39,8 +41,59 @@ CHECKPOINTS = ("last", "best")
 EPOCH_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
-class RunError(RuntimeError):
-    """A run that is missing, damaged, already there, or wrongly named."""
+class RunError(IsolossError, RuntimeError):
+    """A run that is missing, damaged or already there."""
+
+
+class RunNameError(RunError, UsageError):
+    """A name that no run can have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What was found, as opposed to asked for, when a run began; anything may be missing.
+
+    Attributes:
+        parameters: Number of entries of the network's parameters.
+        receptive_field: In pixels, where it applies.
+        samples: Samples by split.
+        data_dir: Folder of the data.
+        data_digest: Of all splits.
+        data: What is known of the data, as `DataInfo` writes it.
+        device: Kind of device.
+        threads: Threads of one process.
+        processes: Processes that trained together.
+        intel: Version of Intel's extension where asked for, and whether it was loaded.
+        command: The command line.
+        versions: Of Python and packages.
+        git: Commit of the source tree.
+        plugins: SHA-256 of the user's files that took part, by role.
+        imported_from: File of weights from elsewhere.
+        imported_sha256: Its SHA-256.
+    """
+
+    parameters: int | None = None
+    receptive_field: int | None = None
+    samples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    data_dir: str | None = None
+    data_digest: str | None = None
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    device: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    intel: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    git: str | None = None
+    plugins: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    imported_from: str | None = None
+    imported_sha256: str | None = None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Facts:
+        """Return stored facts; those that this version does not know are left out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in known})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +155,15 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """Return the resolved settings of the training."""
-        return self._read("config.json", dict)
+        config = self._read("config.json", dict)
+        config.pop("facts", None)  # where runs of version 0.1 kept them
+        return config
+
+    def facts(self) -> Facts:
+        """Return what was found when the run began."""
+        if (self.path / "facts.json").is_file():
+            return Facts.read(self._read("facts.json", dict))
+        return Facts.read(self._read("config.json", dict).get("facts", {}))
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest: `status`, `created`, and the facts given to `finish`."""
@@ -184,28 +245,40 @@ class Run:
         return content
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, option: str = "run") -> str:
     """Return the name of a run if it is one.
 
+    Args:
+        name: The name.
+        option: What gave it, for the message.
+
     Raises:
-        RunError: If it holds other characters than letters, digits, `.`, `_`, `-`, or starts
+        RunNameError: If it holds other characters than letters, digits, `.`, `_`, `-`, or starts
             with a dot.
     """
     if not NAME.fullmatch(name):
-        raise RunError(
-            f"expected a run name of letters, digits, '.', '_' and '-' that does not start with "
-            f"'.', got {name!r}\nanything for display goes in --label"
+        raise RunNameError(
+            f"`{option}`: expected a name of letters, digits, '.', '_' and '-' that does not start "
+            f"with '.', got {name!r}\nanything for display goes in `label`"
         )
     return name
 
 
-def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bool = False) -> Run:
+def create_run(
+    results: Path,
+    name: str,
+    config: Mapping[str, Any],
+    facts: Facts | None = None,
+    *,
+    force: bool = False,
+) -> Run:
     """Make a run folder with its configuration and the status "training".
 
     Args:
         results: Folder of all results.
         name: Name of the run.
         config: All settings, JSON-able.
+        facts: What was found.
         force: Whether to replace a run of that name, with all that was computed from it.
 
     Returns:
@@ -228,6 +301,7 @@ def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bo
         shutil.rmtree(run.path)
     run.checkpoints.mkdir(parents=True)
     write_json(run.path / "config.json", dict(config))
+    write_json(run.path / "facts.json", facts or Facts())
     run.write_manifest("training")
     return run
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isoloss.errors import IsolossError
 from isoloss.records.files import write_atomically
 
 # Where other programs keep the weights in a checkpoint dictionary, most telling name first.
@@ -19,7 +20,7 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 EXAMPLES = 3
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(IsolossError, RuntimeError):
     """A file that holds no weights, or weights of another network."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from isoloss.errors import IsolossError
 from isoloss.landscape.batches import as_batch
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.metrics import is_classification, top1
@@ -18,7 +19,7 @@ from isoloss.landscape.metrics import is_classification, top1
 EVALUATION_BATCH = 256
 
 
-class ScoresError(ValueError):
+class ScoresError(IsolossError, ValueError):
     """Names that do not fit the classes."""
 
 

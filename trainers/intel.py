@@ -9,10 +9,12 @@ from importlib import metadata
 from torch import nn
 from torch.optim import Optimizer
 
+from isoloss.errors import IsolossError
+
 PACKAGE, MODULE = "intel-extension-for-pytorch", "intel_extension_for_pytorch"
 
 
-class IntelError(RuntimeError):
+class IntelError(IsolossError, RuntimeError):
     """An extension that is missing or was built for another torch."""
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isoloss.errors import UsageError
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
 from isoloss.registry import Registry, call_with_arguments, load_factory
 
@@ -18,7 +19,7 @@ LOSSES: Registry = Registry("loss")
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class LossError(ValueError):
+class LossError(UsageError, ValueError):
     """Arguments, outputs or targets that a loss cannot take."""
 
 

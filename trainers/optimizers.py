@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from isoloss.errors import UsageError
 from isoloss.registry import Registry
 from isoloss.trainers.grad_shift import GradientShift
 from isoloss.trainers.sam import SAM
@@ -21,7 +22,7 @@ OPTIMIZERS: Registry = Registry("optimizer")
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
-class OptimizerError(ValueError):
+class OptimizerError(UsageError, ValueError):
     """Settings that an optimizer does not take, or values out of range."""
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from isoloss.errors import IsolossError
 from isoloss.trainers.batch_norm import frozen_batch_norm_statistics
 from isoloss.trainers.over_base import OverBase
 
 ASAM_ETA = 0.01  # of Kwon et al. 2021, section 5
 
 
-class SAMError(RuntimeError):
+class SAMError(IsolossError, RuntimeError):
     """Steps taken out of order, or parameters that do not fit together."""
 
 

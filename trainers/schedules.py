@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from isoloss.errors import UsageError
 from isoloss.registry import Registry, call_with_arguments
 
 SCHEDULES: Registry = Registry("schedule")
@@ -16,7 +17,7 @@ SCHEDULES: Registry = Registry("schedule")
 Schedule = Callable[[int, Sequence[float]], float]
 
 
-class ScheduleError(ValueError):
+class ScheduleError(UsageError, ValueError):
     """Arguments that a schedule cannot take."""
 
 

@@ -8,13 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from isoloss.errors import IsolossError, UsageError
 from isoloss.trainers.evaluation import EVALUATION_BATCH
 
 PRECISIONS = ("bf16",)
 
 
-class TrainingError(ValueError):
-    """Settings, data or a stored state that a training cannot start from."""
+class TrainingError(IsolossError, ValueError):
+    """Data or a stored state that a training cannot start from."""
+
+
+class TrainingSettingsError(TrainingError, UsageError):
+    """Settings that make no training."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +61,25 @@ class TrainingSettings:
         for name, limit in least.items():
             value = getattr(self, name)
             if value is not None and value < limit:
-                raise TrainingError(f"expected {name} of {limit} or more, got {value}")
+                raise TrainingSettingsError(f"expected {name} of {limit} or more, got {value}")
         if self.clip is not None and not 0 < self.clip < math.inf:
-            raise TrainingError(f"expected clip above 0, got {self.clip}")
+            raise TrainingSettingsError(f"expected clip above 0, got {self.clip}")
         if self.amp is not None and self.amp not in PRECISIONS:
-            raise TrainingError(f"expected amp among {', '.join(PRECISIONS)}, got {self.amp!r}")
+            raise TrainingSettingsError(
+                f"expected amp among {', '.join(PRECISIONS)}, got {self.amp!r}"
+            )
         self.warmup_steps(1)
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
         """Return the length of the warm-up in steps.
 
         Raises:
-            TrainingError: If `warmup` is neither epochs nor steps.
+            TrainingSettingsError: If `warmup` is neither epochs nor steps.
         """
         found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) *(epochs?|steps?)?", str(self.warmup))
         steps = found is not None and str(found[2]).startswith("step")
         if found is None or (steps and not found[1].isdigit()):
-            raise TrainingError(
+            raise TrainingSettingsError(
                 f"expected warmup in epochs, as 3, or in steps, as 500steps, got {self.warmup!r}"
             )
         return int(found[1]) if steps else round(float(found[1]) * steps_per_epoch)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from isoloss.errors import IsolossError
 from isoloss.landscape.batches import Batch, as_batch
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.trainers.checkpoints import load_into
@@ -26,7 +27,7 @@ from isoloss.trainers.settings import EpochRecord, TrainingError, TrainingSettin
 Augmentation = Callable[[Any, torch.Generator], Any]
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818 - a state that is reached, not a mistake
+class TrainingDiverged(IsolossError, RuntimeError):  # noqa: N818 - a state that is reached, not a mistake
     """The loss or the weights are no longer finite."""
 
 

@@ -63,7 +63,7 @@ def test_a_run_describes_itself(trained):
     config = run.config()
     assert config["optimizer"] == "sam"
     assert config["base"] == "sgd"
-    assert config["facts"]["parameters"] == 206_922
+    assert run.facts().parameters == 206_922
     assert len(run.history()["train_loss"]) == 2
     assert run.status == "finished"
     test = run.evaluation()["splits"]["test"]

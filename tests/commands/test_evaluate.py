@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from isoloss import cli
-from isoloss.commands import drawing, sample_drawing
-from isoloss.commands.console import Console
-from isoloss.commands.evaluate import evaluate_model, write_evaluation
-from isoloss.commands.sample_drawing import draw_samples
 from isoloss.datasets import Data, DataInfo, Normalisation, TensorSplit, load_data
+from isoloss.experiments import drawing, sample_drawing, scoring
+from isoloss.experiments.reporting import Reporter
+from isoloss.experiments.sample_drawing import draw_samples
+from isoloss.experiments.trained import splits_of
 from isoloss.records.runs import create_run
 from isoloss.trainers.losses import build_loss
 
@@ -26,7 +26,12 @@ TABLES = {"evaluation.json", "report.txt", "predictions.csv"}
 CLASSIFIER = TABLES | {"roc.csv", "confusion.png", "roc.png"}
 
 
-class Recorder(Console):
+def write_evaluation(run, model, loss, data, reporter, splits=("train", "val", "test"), **options):
+    chosen = {name: split for name, split in splits_of(data).items() if name in splits}
+    return scoring.write_evaluation(run, model, loss, chosen, data.info, reporter, **options)
+
+
+class Recorder(Reporter):
     def __init__(self):
         super().__init__()
         self.lines = []
@@ -57,7 +62,7 @@ def linear(shape, classes=3):
 
 def files(run):
     return {path.name for path in run.path.iterdir() if path.suffix in (".json", ".txt", ".csv",
-            ".png")} - {"config.json", "run.json"}  # fmt: skip
+            ".png")} - {"config.json", "facts.json", "run.json"}  # fmt: skip
 
 
 @pytest.fixture
@@ -169,7 +174,7 @@ def test_series_are_drawn_and_rows_of_a_table_are_not(run, blank):
         for path in run.path.glob("*.p*"):
             path.unlink()
         write_evaluation(run, linear(shape), LOSS, data, Recorder())
-        draw_samples(run, data)
+        draw_samples(run, data.train, data.info)
         assert files(run) == CLASSIFIER | pictures
 
 
@@ -181,7 +186,7 @@ def test_samples_of_training_have_the_names_of_their_classes(run, monkeypatch, s
         sample_drawing, "samples_figure", lambda *arguments, **texts: drawn.append(arguments)
     )
     monkeypatch.setattr(sample_drawing, "save_figure", lambda *arguments: [])
-    draw_samples(run, data)
+    draw_samples(run, data.train, data.info)
     samples, titles = drawn[0]
     assert titles == [short(name) for name in NAMES[:2] for _ in range(count // 2)]
     y = data.train.targets
@@ -221,8 +226,8 @@ def test_graphs_are_scored_and_have_no_picture(run, blank):
     write_evaluation(run, model, LOSS, data, console)
     assert files(run) == CLASSIFIER
     assert console.lines[0].endswith("samples are neither images nor series")
-    assert draw_samples(run, data) == []
-    again = evaluate_model(model, LOSS, data, ("test",))["splits"]
+    assert draw_samples(run, data.train, data.info) == []
+    again = write_evaluation(run, model, LOSS, data, console, ("test",))["splits"]
     assert again["test"].accuracy == run.evaluation()["splits"]["test"]["accuracy"]
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from isoloss import cli
-from isoloss.commands.console import Console
-from isoloss.commands.train import TrainOptions, train_run
-from isoloss.commands.train_record import write_summary
 from isoloss.datasets import load_data
+from isoloss.experiments import TrainOptions
+from isoloss.experiments import train as train_run
+from isoloss.experiments.train_record import write_summary
 from isoloss.records.runs import Run, create_run
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -110,7 +110,7 @@ def test_two_processes_leave_one_run_equal_to_that_of_one(tmp_path):
     assert launch(*arguments, results=tmp_path / "one").returncode == 0
     run, alone = (Run(tmp_path / name / "runs" / "a") for name in ("two", "one"))
     assert run.status == "finished"
-    assert run.config()["facts"]["processes"] == 2
+    assert run.facts().processes == 2
     for name in ("train_loss", "val_loss"):
         # float32 sums in another order: 6e-8 each, 14 steps.
         assert run.history()[name] == pytest.approx(alone.history()[name], abs=1e-5)
@@ -123,17 +123,17 @@ def test_what_a_run_holds_before_training(tmp_path, monkeypatch):
 
     def stop(trainer, folder, **kwargs):
         found["files"] = {path.name for path in folder.parent.iterdir()}
-        found["config"] = Run(folder.parent).config()
+        found["facts"] = Run(folder.parent).facts()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("isoloss.trainers.loop.train", stop)
     arguments = ["train", "--run", "a", "--model", "mnist-baseline", "--fraction", "0.1"]
     assert cli.main([*arguments, "--results", str(tmp_path)]) == 1
     assert {"config.json", "summary.txt", "samples.png", "samples.pdf", "log.txt"} <= found["files"]
-    facts = found["config"]["facts"]
-    assert facts["parameters"] == 21_538
-    assert facts["receptive_field"] > 1
-    assert facts["intel"] == {"version": None, "loaded": False}
+    facts = found["facts"]
+    assert facts.parameters == 21_538
+    assert facts.receptive_field > 1
+    assert facts.intel == {"version": None, "loaded": False}
     summary = (tmp_path / "runs" / "a" / "summary.txt").read_text()
     assert "Total params: 21,538" in summary
     run = Run(tmp_path / "runs" / "a")
@@ -213,9 +213,9 @@ def test_resuming_compares_settings_and_data(tmp_path, capsys):
     assert train("--run", "a", "--resume", "--epochs", 2, results=tmp_path) == 0
     assert Run(run).config()["epochs"] == 2
     assert len(Run(run).history()["epoch"]) == 2
-    config = json.loads((run / "config.json").read_text())
-    config["facts"]["data_digest"] = "0" * 64
-    (run / "config.json").write_text(json.dumps(config))
+    facts = json.loads((run / "facts.json").read_text())
+    facts["data_digest"] = "0" * 64
+    (run / "facts.json").write_text(json.dumps(facts))
     assert train("--run", "a", "--resume", "--epochs", 3, results=tmp_path) == 1
     assert "begun on data with digest 000000000000" in capsys.readouterr().err
     assert Run(run).config()["epochs"] == 2
@@ -254,7 +254,7 @@ def test_early_stopping_is_said_and_stored(tmp_path):
     options = TrainOptions(
         run="a", fraction=0.15, epochs=50, lr=1.5, patience=2, batch_size=32, model="fashion-cnn"
     )
-    run = train_run(options, Console(as_json=True), results=tmp_path, device="cpu", figures=False)
+    run = train_run(options, results=tmp_path, device="cpu", figures=False)
     manifest = run.manifest()
     assert manifest["stopped_early"]
     assert manifest["epochs"] == manifest["best_epoch"] + 2 == len(run.history()["epoch"])
@@ -264,7 +264,7 @@ def test_early_stopping_is_said_and_stored(tmp_path):
 def test_the_training_figure_says_how_it_ended(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "isoloss.commands.drawing.draw_training", lambda run: seen.append(run.status) or []
+        "isoloss.experiments.training.draw_training", lambda run: seen.append(run.status) or []
     )
     arguments = ["train", "--run", "a", "--fraction", "0.1", "--epochs", "1"]
     assert cli.main([*arguments, "--results", str(tmp_path)]) == 0
@@ -314,8 +314,8 @@ def test_a_configuration_with_values_of_other_types_is_refused(tmp_path, capsys,
     ],
 )  # fmt: skip
 def test_the_data_name_the_network_and_the_network_its_optimizer(options, resolved):
-    from isoloss.commands.training import with_defaults
     from isoloss.experiments.train_options import TrainOptions
+    from isoloss.experiments.training import with_defaults
 
     found = with_defaults(TrainOptions(**options))
     assert (found.model, found.optimizer, found.base) == resolved

@@ -10,9 +10,10 @@ import textwrap
 import pytest
 
 from isoloss import cli
-from isoloss.commands import study, training
-from isoloss.commands.errors import CommandError, UsageError
-from isoloss.commands.search_space import parse_search, parse_settings, trial_options
+from isoloss.errors import UsageError
+from isoloss.experiments import study, trial_runs
+from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.search_space import parse_search, parse_settings, trial_options
 from isoloss.records.runs import Run
 
 pytest.importorskip("optuna")
@@ -96,7 +97,7 @@ def test_the_best_on_validation_is_tested_once_and_trains_again(tune, capsys, tm
         raise AssertionError("a complete search trains nothing")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train_run", untouched)
+        patch.setattr(trial_runs, "train", untouched)
         assert tune("--trials", 3, "--json", "--no-figures", search=search) == 0
     printed = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
     assert printed["best"] == summary["best"]
@@ -104,7 +105,7 @@ def test_the_best_on_validation_is_tested_once_and_trains_again(tune, capsys, tm
 
 def test_an_interrupted_search_goes_on_as_if_it_never_stopped(tune, capsys, monkeypatch):
     assert tune("--trials", 4, "--no-figures", name="whole") == 0
-    train, calls = training.train_run, []
+    train, calls = trial_runs.train, []
 
     def interrupted(*arguments, **settings):
         calls.append(1)
@@ -113,7 +114,7 @@ def test_an_interrupted_search_goes_on_as_if_it_never_stopped(tune, capsys, monk
         return train(*arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_run", interrupted)
+        patch.setattr(trial_runs, "train", interrupted)
         assert tune("--trials", 4, "--no-figures") == 1
     assert "interrupted after 2 of 4 trials" in capsys.readouterr().err
     assert tune("--trials", 4, "--no-figures") == 0
@@ -168,7 +169,7 @@ def test_data_without_validation_end_the_search(tune, capsys):
 def test_one_process_at_a_time(tmp_path):
     with (
         study.alone(tmp_path / "a"),
-        pytest.raises(CommandError, match="another process"),
+        pytest.raises(ExperimentError, match="another process"),
         study.alone(tmp_path / "a"),
     ):
         pass
@@ -247,7 +248,7 @@ def test_ranges_that_are_refused(text, message):
     with pytest.raises(UsageError) as caught:
         parse_search([text])
     assert message in str(caught.value)
-    assert str(caught.value).startswith("--search: ")
+    assert str(caught.value).startswith("`search`: ")
     assert len(str(caught.value).splitlines()) <= 3
 
 
@@ -258,6 +259,6 @@ def test_a_range_given_twice_or_fixed_as_well(tune, capsys):
     assert "--set: lr is searched" in capsys.readouterr().err
     assert tune("--trials", 1, search=()) == 2
     assert "expected one range or more" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="--set: epochs: expected int, got 'five'"):
+    with pytest.raises(UsageError, match="`fixed`: epochs: expected int, got 'five'"):
         parse_settings(["epochs=five"])
     assert not tune.folder.exists()

@@ -12,11 +12,11 @@ import torch
 from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.operators import MatrixOperator
+from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.hessian.trace import Trace, trace
 from isoloss.records.files import FileError
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.spectra import write_spectrum as write
-from isoloss.records.spectrad import stored_density, stored_eigenpairs, stored_trace
 from isoloss.records.summary import write_summary
 
 SHAPES = {"conv.weight": torch.Size([2, 3]), "a.bias": torch.Size([4]), "scale": torch.Size([])}

@@ -10,9 +10,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isoloss.commands.console import Console
-from isoloss.commands.errors import CommandError, UsageError
+import torch
+
+from isoloss.errors import UsageError
+from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.train_options import TrainOptions
+from isoloss.experiments.training import train
+from isoloss.records.runs import Run
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -64,22 +68,16 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
     """Train as the options say and measure on the validation split.
 
     Raises:
-        CommandError: If the data have no validation split, or are no classification.
+        ExperimentError: If the data have no validation split, or are no classification.
         Exception: Whatever else ends a training, but for what makes a trial "failed", "refused"
             or "interrupted".
     """
-    import torch
-
-    from isoloss.commands.training import train_run
-    from isoloss.records.runs import Run
-
     assert options.run is not None
     run = Run(place.folder / "runs" / options.run)
     began = time.monotonic()
     try:
-        train_run(
+        train(
             options,
-            Console(as_json=True),
             results=place.folder,
             data_dir=place.data_dir,
             device=place.device,
@@ -100,12 +98,12 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
         return TrialResult(state, str(error).splitlines()[0])
     scores = run.evaluation()["splits"].get("val")
     if scores is None:
-        raise CommandError(
+        raise ExperimentError(
             "expected a validation split to judge trials by, got none: raise it with "
-            "--set val_fraction=0.1"
+            "`fixed` val_fraction=0.1"
         )
     if scores["accuracy"] is None:
-        raise CommandError(
+        raise ExperimentError(
             "expected a classification, as trials are judged by their validation accuracy, got "
             f"data without class labels: {options.dataset}"
         )
@@ -140,8 +138,6 @@ def run_trials(
         while (trial := next_trial()) is not None:
             yield trial[0], run_trial(trial[1], place)
         return
-    import torch
-
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks
     running: dict[Connection, tuple[int, SpawnProcess]] = {}
@@ -183,8 +179,6 @@ def _receive(receiver: Connection, process: SpawnProcess) -> TrialResult:
 
 def _work(sender: Connection, options: TrainOptions, place: Place, threads: int) -> None:
     """Run one trial in a process of its own."""
-    import torch
-
     torch.set_num_threads(threads)
     try:
         result = run_trial(options, place)

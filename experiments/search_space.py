@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from isoloss.commands.errors import UsageError
+from isoloss.errors import UsageError
 from isoloss.experiments.options import Option, OptionError, check, declared, find, make, parse
 from isoloss.experiments.train_options import TrainOptions
 from isoloss.registry import parse_arguments
@@ -95,15 +95,15 @@ def parse_search(texts: Iterable[str]) -> dict[str, Dimension]:
     """
     dimensions: dict[str, Dimension] = {}
     for text in texts:
-        option, given = _split(text, "--search", "OPTION=RANGE, such as lr=loguniform:1e-4:1e-1")
+        option, given = _split(text, "search", "OPTION=RANGE, such as lr=loguniform:1e-4:1e-1")
         head = option.partition(".")[0]
         if head in FIXED:
             raise UsageError(
-                f"--search: {head} decides which samples trials are judged by, so it cannot be "
-                f"searched\nfix it with --set {head}=.."
+                f"`search`: {head} decides which samples trials are judged by, so it cannot be "
+                f"searched\nfix it with `fixed` {head}=.."
             )
         if option in dimensions:
-            raise UsageError(f"--search: {option} is given twice, give it once")
+            raise UsageError(f"`search`: {option} is given twice, give it once")
         dimensions[option] = _dimension(option, given)
     return dimensions
 
@@ -116,8 +116,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     for text in texts:
-        option, given = _split(text, "--set", "OPTION=VALUE, such as epochs=5")
-        with _naming("--set"):
+        option, given = _split(text, "fixed", "OPTION=VALUE, such as epochs=5")
+        with _naming("fixed"):
             settings = with_value(settings, option, _value(option, given))
     return settings
 
@@ -150,14 +150,14 @@ def _split(text: str, flag: str, expected: str) -> tuple[str, str]:
     """Return the option, checked to be one, and what follows the equals sign."""
     option, equals, given = text.partition("=")
     if not equals or not given:
-        raise UsageError(f"{flag}: expected {expected}, got {text!r}")
+        raise UsageError(f"`{flag}`: expected {expected}, got {text!r}")
     head, dot, key = option.strip().partition(".")
     head = head.replace("-", "_")
     with _naming(flag):
         takes_key = dict in _declared(head).types
     if takes_key != bool(key) or (dot and not key):
         form = f"{head}.NAME=.." if takes_key else f"{head}=.."
-        raise UsageError(f"{flag}: expected {form}, got {text!r}")
+        raise UsageError(f"`{flag}`: expected {form}, got {text!r}")
     return f"{head}{dot}{key}", given.strip()
 
 
@@ -167,16 +167,16 @@ def _dimension(option: str, text: str) -> Dimension:
         near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"; did you mean {KINDS[near[0]]}?" if near else ""
         raise UsageError(
-            f"--search: {option}: expected {', '.join(KINDS.values())}, got {text!r}{hint}"
+            f"`search`: {option}: expected {', '.join(KINDS.values())}, got {text!r}{hint}"
         )
     if kind == "choice":
         choices = tuple(_split_choices(rest))
         if len(choices) < 2 or len(set(choices)) < len(choices):
             raise UsageError(
-                f"--search: {option}: expected two or more different values, "
+                f"`search`: {option}: expected two or more different values, "
                 f"{KINDS['choice']}, got {text!r}"
             )
-        with _naming("--search"):
+        with _naming("search"):
             for choice in choices:
                 _value(option, choice)
         return Dimension(option, text, kind, choices=choices)
@@ -188,18 +188,18 @@ def _dimension(option: str, text: str) -> Dimension:
     except ValueError:
         what = "whole numbers" if whole else "numbers"
         raise UsageError(
-            f"--search: {option}: expected {KINDS[kind]} of {what}, got {text!r}"
+            f"`search`: {option}: expected {KINDS[kind]} of {what}, got {text!r}"
         ) from None
     log = kind.startswith("log")
     if len(steps) > (0 if log else 1) or not low < high or (step is not None and step <= 0):
         raise UsageError(
-            f"--search: {option}: expected {KINDS[kind]} with LOW below HIGH"
+            f"`search`: {option}: expected {KINDS[kind]} with LOW below HIGH"
             f"{'' if log else ' and STEP above 0'}, got {text!r}"
         )
     if log and low <= 0:
-        raise UsageError(f"--search: {option}: expected LOW above 0 on a log scale, got {text!r}")
+        raise UsageError(f"`search`: {option}: expected LOW above 0 on a log scale, got {text!r}")
     if "." not in option:
-        with _naming("--search"):
+        with _naming("search"):
             for end in (low, high):
                 check(_declared(option), end)
     return Dimension(option, text, kind, low, high, step)
@@ -212,11 +212,11 @@ def _check_kind(option: str, kind: str, text: str) -> None:
         return
     if not {int, float} & {*accepted}:
         raise UsageError(
-            f"--search: {option} is no number: expected {option}={KINDS['choice']}, got {text!r}"
+            f"`search`: {option} is no number: expected {option}={KINDS['choice']}, got {text!r}"
         )
     if float not in accepted and not kind.endswith("int"):
         raise UsageError(
-            f"--search: {option} is a whole number: expected {option}={KINDS['int']} or "
+            f"`search`: {option} is a whole number: expected {option}={KINDS['int']} or "
             f"{KINDS['logint']}, got {text!r}"
         )
 
@@ -240,7 +240,8 @@ def _naming(flag: str) -> Iterator[None]:
     try:
         yield
     except OptionError as error:
-        raise UsageError(f"{flag}: {error}") from error
+        where = f"`{flag}`: {error.option}:" if error.option else f"`{flag}`:"
+        raise UsageError(f"{where} {error.problem}") from error
 
 
 def _split_choices(text: str) -> list[str]:

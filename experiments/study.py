@@ -21,9 +21,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoloss.commands.errors import CommandError
-from isoloss.commands.search_space import Dimension
-from isoloss.commands.trial_runs import TrialResult
+from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.search_space import Dimension
+from isoloss.experiments.trial_runs import TrialResult
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -34,12 +34,12 @@ def check_optuna() -> None:
     """Refuse to go on without Optuna.
 
     Raises:
-        CommandError: If it cannot be imported.
+        ExperimentError: If it cannot be imported.
     """
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise CommandError(
+        raise ExperimentError(
             f"tune needs the package optuna, which cannot be imported: {error}\n"
             "install it with: pip install optuna"
         ) from error
@@ -86,7 +86,7 @@ def open_study(folder: Path, settings: dict[str, Any], force: bool) -> Study:
         force: Whether to start over, without the trials that are there.
 
     Raises:
-        CommandError: If the search was begun with other settings, and has a completed trial.
+        ExperimentError: If the search was begun with other settings, and has a completed trial.
     """
     import optuna
 
@@ -108,10 +108,10 @@ def open_study(folder: Path, settings: dict[str, Any], force: bool) -> Study:
         shutil.rmtree(folder / "runs", ignore_errors=True)
         study = make()
     elif stored != settings:
-        raise CommandError(
+        raise ExperimentError(
             f"search {folder.name} was begun with other settings: "
             f"{', '.join(_differences(stored, settings))}\n"
-            "give those of the search, choose another --name, or start it over with --force"
+            "give those of the search, choose another `name`, or start it over with `force`"
         )
     study.set_user_attr("settings", settings)
     return study
@@ -122,9 +122,9 @@ def _differences(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
         before = stored.get(part)
         if not isinstance(now, Mapping):
             if before != now:
-                yield f"--{part} {before} (now {now})"
+                yield f"`{part}` {before} (now {now})"
             continue
-        flag = "--search" if part == "search" else "--set"
+        flag = f"`{part}`"
         for key in sorted({*(before or {}), *now}):
             old, new = (before or {}).get(key, "absent"), now.get(key, "absent")
             if old != new:
@@ -139,9 +139,9 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            raise CommandError(
+            raise ExperimentError(
                 f"search {folder.name} is at work in another process ({error})\n"
-                "wait for it, or raise its --jobs for more trials at a time"
+                "wait for it, or raise its `jobs` for more trials at a time"
             ) from None
         yield
 

@@ -7,40 +7,38 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from isoloss.commands.console import Console, Progress
-from isoloss.plugins import plugin_file
-from isoloss.records.provenance import (
-    PLUGIN_ROLES,
-    command_line,
-    git_commit,
-    plugin_sha256,
-    versions,
-)
+import torch
+import torchinfo
+from torch import nn
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from isoloss.datasets import Data
+from isoloss.experiments.reporting import Reporter
+from isoloss.landscape.batches import as_batch, graph_arguments
+from isoloss.landscape.surface import Progress
+from isoloss.models import model_facts
+from isoloss.plugins import PLUGIN_ROLES, plugin_file, plugin_sha256
+from isoloss.records.files import write_text
+from isoloss.records.provenance import command_line, git_commit, versions
+from isoloss.records.runs import Facts, Run
+from isoloss.trainers.distributed import Group
+from isoloss.trainers.evaluation import placement
+from isoloss.trainers.intel import intel_is_loaded
 
-    from isoloss.datasets import Data
-    from isoloss.records.runs import Run
-    from isoloss.trainers.distributed import Group
 
-
-class TrainingLog(Console):
-    """The console of a training, which also writes what is said to the run's `log.txt`.
+class TrainingLog(Reporter):
+    """What a training says, also written to the run's `log.txt`.
 
     Lines said before there is a run folder are kept until `open`.
 
     Args:
-        console: Where to say it.
+        reporter: Where to say it.
         speaks: Whether anything is said and written at all; not so for ranks other than 0.
     """
 
-    def __init__(self, console: Console, speaks: bool = True) -> None:
-        super().__init__(console.as_json)
-        self._console, self._speaks = console, speaks
+    def __init__(self, reporter: Reporter, speaks: bool = True) -> None:
+        self._reporter, self._speaks = reporter, speaks
         self._file: Path | None = None
         self._kept: list[str] = []
 
@@ -62,26 +60,26 @@ class TrainingLog(Console):
             file.write(text + "\n")
 
     def say(self, text: str) -> None:
-        """Print a line for people, and write it to the log (also with `--json`)."""
+        """Tell the reporter, and write to the log."""
         if self._speaks:
-            self._console.say(text)
+            self._reporter.say(text)
             self.note(text)
-
-    def result(self, content: dict[str, Any]) -> None:
-        """Print the result for machines; nothing without `--json`."""
-        if self._speaks:
-            self._console.result(content)
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
-        """Show a bar, as the console does."""
-        with self._console.progress(description) if self._speaks else nullcontext() as bar:
+        """Accompany a piece of work as the reporter does."""
+        with self._reporter.progress(description) if self._speaks else nullcontext() as bar:
             yield bar
 
 
 def training_facts(
-    model: nn.Module, data: Data, device: torch.device, group: Group, intel: str | None
-) -> dict[str, Any]:
+    model: nn.Module,
+    data: Data,
+    device: torch.device,
+    group: Group,
+    intel: str | None,
+    config: Mapping[str, Any],
+) -> Facts:
     """Return what was found, as opposed to asked for, when a training began.
 
     Args:
@@ -90,28 +88,25 @@ def training_facts(
         device: Where it is trained.
         group: The processes.
         intel: Version of Intel's extension where it is used.
+        config: The resolved options.
     """
-    import torch
-
-    from isoloss.models import model_facts
-    from isoloss.trainers.intel import intel_is_loaded
-
     facts = model_facts(model, data.info.input_shape or None)
-    return {
-        "parameters": facts.parameters,
-        "receptive_field": facts.receptive_field,
-        "samples": data.provenance["samples"],
-        "data_dir": data.provenance["data_dir"],
-        "data_digest": data.info.digest,
-        "data": data.info.to_json(),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "processes": group.size,
-        "intel": {"version": intel, "loaded": intel_is_loaded()},
-        "command": command_line(),
-        "versions": versions(),
-        "git": git_commit(),
-    }
+    return Facts(
+        parameters=facts.parameters,
+        receptive_field=facts.receptive_field,
+        samples=data.provenance["samples"],
+        data_dir=data.provenance["data_dir"],
+        data_digest=data.info.digest,
+        data=data.info.to_json(),
+        device=device.type,
+        threads=torch.get_num_threads(),
+        processes=group.size,
+        intel={"version": intel, "loaded": intel_is_loaded()},
+        command=command_line(),
+        versions=versions(),
+        git=git_commit(),
+        plugins=plugin_hashes(config),
+    )
 
 
 def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
@@ -120,13 +115,6 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     The network is looked at in a copy and in evaluation mode, and torch's generators are put back,
     so that training is what it is without.
     """
-    import torch
-    import torchinfo
-
-    from isoloss.landscape.batches import as_batch, graph_arguments
-    from isoloss.records.files import write_text
-    from isoloss.trainers.evaluation import placement
-
     twin = copy.deepcopy(model)
     device, dtype = placement(twin)
     batch = as_batch(next(iter(data.train.batches(min(2, len(data.train))))))

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isoloss.commands.console import Console
-from isoloss.datasets import Data, Split
+from isoloss.datasets import DataInfo, Split
+from isoloss.experiments.reporting import Reporter
 from isoloss.figures.formatting import number
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.style import save_figure
@@ -29,29 +29,30 @@ LONGEST_NAME = 14  # characters that fit above a sample
 
 
 def draw_misclassified(
-    run: Run, data: Data, predictions: Predictions, console: Console
+    run: Run, split: Split, info: DataInfo, predictions: Predictions, reporter: Reporter
 ) -> list[Path]:
     """Draw the most confident errors on the test split, inputs as they were before normalisation.
 
     Args:
         run: The run whose folder is written to.
-        data: The data that the predictions are of.
+        split: The test split.
+        info: What is known of the data.
         predictions: Of the test split.
-        console: Told why there is no figure, for samples that are neither images nor series.
+        reporter: Told why there is no figure, for samples that are neither images nor series.
 
     Returns:
         The files; none where there is no error, or nothing to draw.
     """
     if not predictions.classes:
         return []
-    chosen = misclassified(predictions, _room(data))
-    shown = _shown(data, data.test, chosen) if len(chosen) else None
+    chosen = misclassified(predictions, _room(info))
+    shown = _shown(split, info, chosen) if len(chosen) else None
     if shown is None:
         why = "samples are neither images nor series" if len(chosen) else "no sample is"
-        console.say(f"no figure of misclassified samples: {why}")
+        reporter.say(f"no figure of misclassified samples: {why}")
         return []
     samples, notes = shown
-    names = data.info.class_names or range(predictions.outputs.shape[1])
+    names = info.class_names or range(predictions.outputs.shape[1])
     confidence = predictions.probabilities().amax(1)
     guesses = predictions.guesses()
     titles = [
@@ -70,32 +71,33 @@ def draw_misclassified(
     return save_figure(figure, run.path / "misclassified")
 
 
-def draw_samples(run: Run, data: Data) -> list[Path]:
+def draw_samples(run: Run, split: Split, info: DataInfo) -> list[Path]:
     """Draw a few training samples of each class, as they were before normalisation.
 
     Args:
         run: The run whose folder is written to.
-        data: Its data.
+        split: The training split.
+        info: What is known of the data.
 
     Returns:
         The files; none for samples that are neither images nor series.
     """
-    indices = _some_of_each(data.train.targets, _room(data))
-    shown = _shown(data, data.train, indices)
+    indices = _some_of_each(split.targets, _room(info))
+    shown = _shown(split, info, indices)
     if shown is None:
         return []
     samples, notes = shown
-    names = data.info.class_names
-    titles = [_short(names[int(t)]) if names else _value(t) for t in data.train.targets[indices]]
+    names = info.class_names
+    titles = [_short(names[int(t)]) if names else _value(t) for t in split.targets[indices]]
     title = f"{run.label}: samples of the training split"
     return save_figure(
         samples_figure(samples, titles, title=title, notes=notes), run.path / "samples"
     )
 
 
-def _room(data: Data) -> int:
+def _room(info: DataInfo) -> int:
     """How many samples a figure has room for."""
-    return SERIES if len(data.info.input_shape) == 2 else IMAGES
+    return SERIES if len(info.input_shape) == 2 else IMAGES
 
 
 def _some_of_each(targets: Tensor, count: int) -> Tensor:
@@ -108,16 +110,16 @@ def _some_of_each(targets: Tensor, count: int) -> Tensor:
     return torch.cat([place[:each] for place in places])[:count]
 
 
-def _shown(data: Data, split: Split, indices: Tensor) -> tuple[np.ndarray, list[str]] | None:
+def _shown(split: Split, info: DataInfo, indices: Tensor) -> tuple[np.ndarray, list[str]] | None:
     """Some samples as figures take them, with notes; None where they cannot be drawn."""
     inputs = as_batch(next(iter(split.subset(indices).batches(len(indices))))).inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         return None
     if inputs.ndim == 3 and inputs.shape[2] <= LARGEST_SERIES:
-        return data.info.denormalise(inputs).numpy(), []
+        return info.denormalise(inputs).numpy(), []
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
         return None
-    images = data.info.denormalise(inputs).numpy()
+    images = info.denormalise(inputs).numpy()
     low, high = float(np.nanmin(images)), float(np.nanmax(images))
     # Rounding of normalising and back is far below a thousandth of a grey level's range.
     if low >= -1e-3 and high <= 1 + 1e-3:

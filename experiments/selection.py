@@ -1,0 +1,202 @@
+"""What is selected: a run, or weights from elsewhere, as network, data and loss."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from isoloss.datasets import Data, load_data
+from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.options import OptionError
+from isoloss.experiments.reporting import Reporter
+from isoloss.experiments.settings import Selection
+from isoloss.experiments.train_options import TrainOptions
+from isoloss.experiments.train_record import copy_plugins, plugin_hashes
+from isoloss.experiments.trained import Trained, splits_of
+from isoloss.experiments.training import DEFAULT_DATA_DIR, train
+from isoloss.models import create_model
+from isoloss.plugins import absolute_spec, describe_plugin, plugin_file, plugin_sha256
+from isoloss.records.provenance import file_sha256
+from isoloss.records.runs import (
+    CHECKPOINTS,
+    Facts,
+    Run,
+    check_name,
+    create_run,
+    find_run,
+    newest_run,
+)
+from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
+from isoloss.trainers.losses import build_loss
+
+
+def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
+    """Load what the options select.
+
+    A run by name; the newest where nothing is named; weights from a file, which become a run; and
+    where there is no run at all, the default on the digits, which is trained first.
+
+    Raises:
+        UsageError: For options that do not go together.
+        RunError: For a run that is missing or damaged.
+        CheckpointError: For weights that cannot be read or do not fit the network.
+        ExperimentError: For data or files of the user's that changed since the run was trained.
+    """
+    reporter = reporter or Reporter()
+    which = selection.checkpoint or "last"
+    if which not in CHECKPOINTS and not re.fullmatch(r"epoch-\d+", which):
+        return _import_checkpoint(Path(which), selection, reporter)
+    for option in ("model", "dataset"):
+        if getattr(selection, option) is not None:
+            raise OptionError(
+                option, "a run has its own; give it with `checkpoint` FILE for other weights"
+            )
+    run = _chosen_run(selection, reporter)
+    return _trained(run, run.checkpoint(which), selection)
+
+
+def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
+    if selection.run is not None:
+        return find_run(selection.results, selection.run)
+    run = newest_run(selection.results)
+    if run is None:
+        options = TrainOptions(run="digits-sgd")
+        reporter.say(f"no run in {selection.results}: training {options.run} first")
+        return train(options, reporter, results=selection.results)
+    reporter.say(f"newest run: {run.name}")
+    return run
+
+
+def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
+    config, facts = run.config(), run.facts()
+    _refuse_changed_plugins(run, config, facts, selection)
+    data = _load_data(run, config, facts, selection)
+    try:
+        model_spec, model_arguments = config["model"], config["model_arg"]
+        loss_spec = selection.loss or config["loss"]
+        loss_arguments: dict[str, Any] = config["loss_arg"]
+    except KeyError as error:
+        raise ExperimentError(
+            f"{run.path / 'config.json'} is damaged: it has no {error}"
+        ) from error
+    if selection.loss is not None or selection.loss_arg:
+        loss_arguments = selection.loss_arg
+    model = create_model(model_spec, model_arguments, data.info.model_context())
+    loss = build_loss(loss_spec, loss_arguments)
+    load_into(model, load_weights(checkpoint), str(checkpoint))
+    return Trained(
+        model,
+        loss,
+        splits_of(data),
+        data.info,
+        run.label,
+        run,
+        str(config.get("optimizer") or ""),
+        about={
+            "checkpoint_sha256": file_sha256(checkpoint),
+            "model": describe_plugin(model_spec, model_arguments),
+            "dataset": {
+                key: data.provenance[key]
+                for key in ("spec", "arguments", "fraction", "val_fraction", "split_seed")
+            },
+            "data_digest": data.info.digest,
+            "loss": describe_plugin(loss_spec, loss_arguments),
+        },
+        notes={"run": run.name, "checkpoint": str(checkpoint.relative_to(run.path))},
+    )
+
+
+def _refuse_changed_plugins(
+    run: Run, config: dict[str, Any], facts: Facts, selection: Selection
+) -> None:
+    """Refuse files of the user's that are not those the run was made with."""
+    for role, expected in facts.plugins.items():
+        if role == "loss" and selection.loss is not None:
+            continue
+        file = plugin_file(config[role])
+        if file is None or plugin_sha256(config[role]) == expected:
+            continue
+        state = "has changed since" if file.is_file() else "is gone"
+        raise ExperimentError(
+            f"run {run.name} was made with {file}, which {state}\n"
+            f"put it back (a copy is {run.path / 'plugins' / f'{role}-{file.name}'}), "
+            "or train again"
+        )
+
+
+def _load_data(run: Run, config: dict[str, Any], facts: Facts, selection: Selection) -> Data:
+    folder = selection.data_dir or Path(facts.data_dir or DEFAULT_DATA_DIR)
+    data = load_data(
+        config["dataset"],
+        config["dataset_arg"],
+        folder,
+        fraction=config["fraction"],
+        val_fraction=config["val_fraction"],
+        split_seed=config["split_seed"],
+        download=selection.download,
+    )
+    expected = facts.data_digest
+    if expected is not None and data.info.digest != expected:
+        raise ExperimentError(
+            f"run {run.name} was trained on data with digest {expected[:12]}, got "
+            f"{data.info.digest[:12]} from {folder}\n"
+            "point `data_dir` at the data of the run"
+        )
+    return data
+
+
+def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> Trained:
+    """Make a run of weights from elsewhere, after all of it has proved to fit."""
+    if selection.model is None or selection.dataset is None:
+        raise OptionError(
+            "checkpoint",
+            f"expected {' or '.join(CHECKPOINTS)}, or a file together with `model` and `dataset`, "
+            f"got {file} alone",
+        )
+    weights = load_weights(file)
+    name = check_name(selection.run or file.stem)
+    config: dict[str, Any] = {
+        "run": name,
+        "label": name,
+        "model": absolute_spec(selection.model),
+        "model_arg": selection.model_arg,
+        "dataset": absolute_spec(selection.dataset),
+        "dataset_arg": selection.dataset_arg,
+        "fraction": 1.0,
+        "val_fraction": 0.0,
+        "split_seed": 0,
+        "loss": absolute_spec(selection.loss or "cross-entropy"),
+        "loss_arg": selection.loss_arg,
+        "optimizer": "imported",
+    }
+    facts = Facts(
+        data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
+        imported_from=str(file.resolve()),
+        imported_sha256=file_sha256(file),
+        plugins=plugin_hashes(config),
+    )
+    folder = selection.results / "runs" / name
+    # Without weights it is what an import that was killed left: done again.
+    if (folder / "checkpoints" / "last.pt").is_file():
+        run = find_run(selection.results, name)
+        same = run.config() == json.loads(json.dumps(config))
+        if not same or run.facts().imported_sha256 != facts.imported_sha256:
+            raise ExperimentError(
+                f"run {name} exists and is not this import of {file}\n"
+                "name the import otherwise: give the run's name as the argument"
+            )
+        return _trained(run, run.checkpoint(), selection)
+    run = create_run(selection.results, name, config, facts, force=folder.exists())
+    try:
+        copy_plugins(run, config)
+        save_weights(run.checkpoints / "last.pt", weights)
+        trained = _trained(run, run.checkpoint(), selection)
+    except BaseException:
+        shutil.rmtree(run.path)
+        raise
+    run.write_manifest("finished", imported_from=facts.imported_from)
+    reporter.say(f"imported {file} as run {name}")
+    return trained

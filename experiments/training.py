@@ -1,0 +1,418 @@
+"""A training: data, network, optimizer and loop put together, and a run folder around it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isoloss.datasets import Data, create_augmentation, default_model, load_data
+from isoloss.errors import UsageError
+from isoloss.experiments.devices import peak_memory, resolve_device
+from isoloss.experiments.drawing import draw_training
+from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.options import OptionError, make
+from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.experiments.sample_drawing import draw_samples
+from isoloss.experiments.scoring import summary_line, write_evaluation
+from isoloss.experiments.train_options import OPTIMIZER_OPTIONS, TrainOptions
+from isoloss.experiments.train_record import (
+    TrainingLog,
+    copy_plugins,
+    training_facts,
+    write_summary,
+)
+from isoloss.experiments.trained import splits_of
+from isoloss.landscape.losses import PerSampleLoss
+from isoloss.models import create_model, default_optimizer
+from isoloss.plugins import describe_plugin
+from isoloss.records.provenance import file_sha256
+from isoloss.records.runs import (
+    Facts,
+    Run,
+    check_name,
+    create_run,
+    find_run,
+    newest_run,
+    write_json,
+)
+from isoloss.trainers import loop
+from isoloss.trainers.distributed import Group, local_device, process_group
+from isoloss.trainers.intel import check_intel, optimise
+from isoloss.trainers.losses import build_loss
+from isoloss.trainers.optimizers import (
+    OptimizerSettings,
+    build_optimizer,
+    resolve_optimizer,
+    takes_base,
+)
+from isoloss.trainers.settings import TrainingError, TrainingSettings
+from isoloss.trainers.trainer import Trainer, TrainingDiverged
+
+DEFAULT_DATA_DIR = Path("data")
+# What may differ when a run goes on.
+FREE = ("run", "epochs")
+
+
+def train(
+    options: TrainOptions,
+    reporter: Reporter | None = None,
+    *,
+    results: Path | str = "results",
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+    download: bool = False,
+    figures: bool = True,
+    resume: bool = False,
+    force: bool = False,
+    splits: Sequence[str] = ("train", "val", "test"),
+) -> Run:
+    """Train as the options say and return the run.
+
+    Under torchrun every process calls this; rank 0 alone writes, and evaluates in the end.
+
+    Args:
+        options: What to train and how.
+        reporter: Told what happens.
+        results: Folder of all results.
+        data_dir: Folder of the data; ./data where None.
+        device: Where to train.
+        download: Whether missing data may be fetched.
+        figures: Whether to draw.
+        resume: Whether to go on with the run of that name.
+        force: Whether to replace it.
+        splits: Those that the final weights are scored on.
+
+    Raises:
+        UsageError: For options that do not go together.
+        RunError: For a run that exists, or, to resume, does not.
+        TrainingDiverged: If a loss or weight is not finite.
+        ExperimentError: If it was interrupted, or the data are others than at its start.
+    """
+    results, folder = Path(results), Path(data_dir or DEFAULT_DATA_DIR)
+    options = with_defaults(options)
+    place = local_device(resolve_device(device))
+    intel = check_intel() if options.intel else None
+    parts = _resolve(options, place)
+    began = time.monotonic()
+    with process_group(place) as group:
+        log = TrainingLog(reporter or Reporter(), speaks=group.main)
+        run = Run(results / "runs" / parts.name)
+        if group.main and not (resume or force) and (run.path / "config.json").is_file():
+            create_run(results, parts.name, {}, Facts())  # raises, before anything long is done
+        data = _load(options, folder, download, group)
+        trainer = _assemble(parts, options, data, place, group)
+        if resume:
+            _go_on(trainer, run, data)
+        if group.main:
+            facts = training_facts(trainer.model, data, place, group, intel, parts.config(options))
+            if resume:
+                _reopen_run(find_run(results, run.name), options)
+            else:
+                create_run(results, run.name, parts.config(options), facts, force=force)
+            log.open(run)
+            if not (run.path / "summary.txt").is_file():
+                _record(run, trainer.model, data, figures)
+        if resume:
+            log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
+        log.say(
+            f"run {parts.name}: {parts.model_spec}, "
+            f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+            f"{len(data.train):,} training samples, {options.optimizer}, {place}"
+            + (f", {group.size} processes" if group.size > 1 else "")
+        )
+        _train_to_the_end(trainer, run, options, log)
+    if group.main:
+        seconds = time.monotonic() - began
+        _finish(
+            trainer, run, parts.loss, data, log, figures=figures, seconds=seconds, splits=splits
+        )
+    return run
+
+
+def training_cost(
+    options: TrainOptions,
+    *,
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+    download: bool = False,
+) -> Cost:
+    """Time a few steps of a training and scale up; nothing is written."""
+    options = with_defaults(options)
+    place = local_device(resolve_device(device))
+    parts = _resolve(options, place)
+    with process_group(place) as group:
+        data = _load(options, Path(data_dir or DEFAULT_DATA_DIR), download, group)
+        return _cost(_assemble(parts, options, data, place, group))
+
+
+def stored_options(
+    results: Path, name: str | None, given: dict[str, Any], data_dir: Path | None
+) -> tuple[dict[str, Any], Path | None]:
+    """Return the options of the run to resume, and the folder of its data.
+
+    Args:
+        results: Folder of all results.
+        name: Name of the run; the newest where None.
+        given: The options that were given, by name.
+        data_dir: Folder of the data, the run's own where None.
+
+    Raises:
+        UsageError: If options differ from the run's, the number of epochs apart.
+        ExperimentError: If there is no run.
+    """
+    run = find_run(results, name) if name is not None else newest_run(results)
+    if run is None:
+        raise ExperimentError(f"expected a run to resume in {results}, got none")
+    config = run.config()
+    stored, asked = make(TrainOptions, config), make(TrainOptions, given)
+    differing = [
+        f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
+        for key in given
+        if key not in FREE and getattr(stored, key) != getattr(asked, key)
+    ]
+    if differing:
+        raise UsageError(
+            f"`resume` goes on with the settings of run {run.name}: {', '.join(differing)}"
+        )
+    folder = run.facts().data_dir
+    return config, data_dir or (None if folder is None else Path(folder))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the options name, before any data are read."""
+
+    name: str
+    model_spec: str
+    optimizer: OptimizerSettings
+    training: TrainingSettings
+    loss: PerSampleLoss
+
+    def config(self, options: TrainOptions) -> dict[str, Any]:
+        """Return the options with all defaults resolved."""
+        settings = self.optimizer.to_json()
+        return {
+            **dataclasses.asdict(options),
+            "run": self.name,
+            "model": self.model_spec,
+            **{key: settings.get(key) for key in OPTIMIZER_OPTIONS},
+        }
+
+
+def with_defaults(options: TrainOptions) -> TrainOptions:
+    """Fill in what the data set (its network) and the network (its optimizer) decide."""
+    model = options.model or default_model(options.dataset)
+    if model is None:
+        raise OptionError("model", "a data set of your own has no default network, name one")
+    plain = default_optimizer(model)
+    optimizer = options.optimizer or plain
+    base = options.base or (plain if takes_base(optimizer) else None)
+    return dataclasses.replace(options, model=model, optimizer=optimizer, base=base)
+
+
+def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
+    assert options.model is not None
+    assert options.optimizer is not None
+    return _Parts(
+        check_name(options.run or _default_name(options)),
+        options.model,
+        resolve_optimizer(
+            options.optimizer, **{key: getattr(options, key) for key in OPTIMIZER_OPTIONS}
+        ),
+        TrainingSettings(
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            schedule=options.schedule,
+            schedule_arguments=options.schedule_arg,
+            warmup=str(options.warmup),
+            patience=options.patience,
+            clip=options.clip,
+            amp=options.amp,
+        ),
+        build_loss(options.loss, options.loss_arg, place),
+    )
+
+
+def _default_name(options: TrainOptions) -> str:
+    data = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(options.dataset).name).lstrip(".")
+    return f"{data}-{options.optimizer}"
+
+
+def _load(options: TrainOptions, folder: Path, download: bool, group: Group) -> Data:
+    with group.main_first() if download else contextlib.nullcontext():
+        return load_data(
+            options.dataset,
+            options.dataset_arg,
+            folder,
+            fraction=options.fraction,
+            val_fraction=options.val_fraction,
+            split_seed=options.split_seed,
+            download=download,
+        )
+
+
+def _assemble(
+    parts: _Parts, options: TrainOptions, data: Data, place: torch.device, group: Group
+) -> Trainer:
+    augment = None
+    if options.augment is not None:
+        augment = create_augmentation(options.augment, data.info)
+    torch.manual_seed(options.seed)
+    model = create_model(parts.model_spec, options.model_arg, data.info.model_context())
+    model = model.to(place)
+    fused = parts.optimizer.base is None  # the base of a wrapper keeps the plain step
+    prepare = functools.partial(optimise, model, fused=fused) if options.intel else None
+    optimizer = build_optimizer(parts.optimizer, model, prepare)
+    return Trainer(
+        model,
+        parts.loss,
+        optimizer,
+        data.train,
+        data.val,
+        parts.training,
+        augment=augment,
+        group=group,
+    )
+
+
+def _reopen_run(run: Run, options: TrainOptions) -> None:
+    # The settings were compared; the number of epochs alone may be another one now.
+    write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
+    run.write_manifest("training")
+
+
+def _go_on(trainer: Trainer, run: Run, data: Data) -> None:
+    expected = run.facts().data_digest
+    if expected is not None and data.info.digest != expected:
+        raise ExperimentError(
+            f"run {run.name} was begun on data with digest {expected[:12]}, got "
+            f"{data.info.digest[:12]}\npoint `data_dir` at the data of the run"
+        )
+    if (run.checkpoints / "state.pt").is_file():  # else it was stopped before it began
+        loop.resume(trainer, run.checkpoints)
+
+
+def _record(run: Run, model: torch.nn.Module, data: Data, figures: bool) -> None:
+    """Write what a run holds before training, beside its configuration."""
+    copy_plugins(run, run.config())
+    write_summary(run, model, data)
+    if figures:
+        draw_samples(run, data.train, data.info)
+
+
+def _finish(
+    trainer: Trainer,
+    run: Run,
+    loss: PerSampleLoss,
+    data: Data,
+    log: TrainingLog,
+    *,
+    figures: bool,
+    seconds: float,
+    splits: Sequence[str],
+) -> None:
+    """Evaluate the final weights, say so in the manifest, and draw."""
+    config = run.config()
+    facts = {
+        "checkpoint_sha256": file_sha256(run.checkpoint()),
+        "loss": describe_plugin(config["loss"], config["loss_arg"]),
+    }
+    evaluation = write_evaluation(
+        run,
+        trainer.model,
+        loss,
+        {name: split for name, split in splits_of(data).items() if name in splits},
+        data.info,
+        log,
+        facts=facts,
+        figures=figures,
+    )
+    run.write_manifest(
+        "finished",
+        seconds=seconds,
+        epochs=trainer.epoch,
+        best_epoch=trainer.best_epoch,
+        stopped_early=trainer.stopped_early,
+    )
+    if figures:
+        draw_training(run)  # its title says how the training ended
+    last = evaluation["splits"]
+    name = next((name for name in ("test", "val", "train") if name in last), None)
+    log.say(f"{name} {summary_line(last[name])}; {run.path}" if name else f"trained; {run.path}")
+
+
+def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: TrainingLog) -> None:
+    main = trainer.group.main
+
+    def on_epoch(history: Any) -> None:
+        last = history[-1]
+        if main:
+            run.write_history(history)
+        log.say(
+            f"epoch {last.epoch}/{options.epochs}: train loss {last.train_loss:.4f}, "
+            f"accuracy {100 * last.train_accuracy:.2f} %; validation loss {last.val_loss:.4f}, "
+            f"accuracy {100 * last.val_accuracy:.2f} %; {last.seconds:.1f} s"
+        )
+
+    if main:
+        run.write_history(trainer.history)
+    try:
+        with log.progress(f"training {run.name}") as progress:
+            loop.train(
+                trainer,
+                run.checkpoints,
+                checkpoint_every=options.checkpoint_every,
+                progress=progress,
+                on_epoch=on_epoch,
+            )
+    except TrainingDiverged as error:
+        if main:
+            run.write_manifest("diverged")
+            log.note(str(error))
+        raise
+    except KeyboardInterrupt:
+        if main:
+            run.write_manifest("interrupted")
+        text = (
+            f"interrupted after epoch {trainer.epoch} of {options.epochs}\n"
+            f"go on with: python cli.py train --run {run.name} --resume"
+        )
+        log.note(text)
+        raise ExperimentError(text) from None
+    if trainer.stopped_early:
+        log.say(
+            f"stopped after epoch {trainer.epoch}: no lower validation loss since epoch "
+            f"{trainer.best_epoch}"
+        )
+
+
+def _cost(trainer: Trainer) -> Cost:
+    """Time a few steps and scale up."""
+
+    class EnoughError(Exception):
+        """Raised to leave the epoch after the steps that are timed."""
+
+    marks: list[float] = []
+
+    def after_step(done: int) -> None:
+        marks.append(time.perf_counter())
+        if done >= min(6, trainer.steps_per_epoch):
+            raise EnoughError
+
+    with contextlib.suppress(EnoughError):
+        trainer.train_epoch(after_step)
+    if len(marks) < 2:
+        raise TrainingError("expected 2 steps or more to time, the epoch has one")
+    step = (marks[-1] - marks[0]) / (len(marks) - 1)
+    steps = trainer.steps_per_epoch * trainer.settings.epochs
+    return Cost(step * steps, steps, "steps", 0, peak_memory())
