@@ -12,7 +12,6 @@ from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError, UsageError, usage
 from isoloss.commands.flags import command
 from isoloss.commands.options import (
-    SAMPLE_SEED,
     Output,
     check_out,
     peak_memory,
@@ -20,7 +19,7 @@ from isoloss.commands.options import (
     resolve_dtype,
     sample_count,
 )
-from isoloss.experiments.settings import Selection, SpectrumSettings
+from isoloss.experiments.settings import SAMPLE_SEED, Selection, SpectrumSettings
 
 if TYPE_CHECKING:
     from isoloss.commands.subject import Subject

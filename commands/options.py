@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from isoloss.commands.errors import CommandError, UsageError
 from isoloss.experiments.options import Options, option
+from isoloss.experiments.settings import LARGEST_SAMPLE
 
 if TYPE_CHECKING:
     import torch
@@ -55,13 +56,6 @@ class Output(Forced, Drawn, Estimated):
     )
 
 
-DEFAULT_DATA_DIR = Path("data")
-LARGEST_SAMPLE = 10_000
-# The subset that surfaces and curvature are measured on is the same for every seed of directions
-# and probes, so that what differs between seeds is those alone.
-SAMPLE_SEED = 0
-
-
 def sample_count(asked: int | str | None, available: int) -> int:
     """Return how many of a split's samples to use: "all", a number, or None for the default."""
     if asked is None:
@@ -99,8 +93,8 @@ def resolve_dtype(text: str) -> torch.dtype:
     """Return a floating type by name."""
     import torch
 
-    known = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-    return known[text]
+    dtype: torch.dtype = getattr(torch, text)
+    return dtype
 
 
 def check_name_or_usage(name: str, option: str) -> str:

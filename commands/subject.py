@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
-from isoloss.commands.options import DEFAULT_DATA_DIR, SAMPLE_SEED, check_name_or_usage
+from isoloss.commands.options import check_name_or_usage
 from isoloss.commands.provenance import (
     command_line,
     describe_plugin,
@@ -26,7 +26,7 @@ from isoloss.commands.provenance import (
 )
 from isoloss.commands.train_record import copy_plugins, plugin_hashes
 from isoloss.datasets import Data, Split, load_data
-from isoloss.experiments.settings import Selection
+from isoloss.experiments.settings import DEFAULT_DATA_DIR, SAMPLE_SEED, Selection
 from isoloss.landscape import Plan, Problem
 from isoloss.models import create_model
 from isoloss.plugins import absolute_spec, plugin_file

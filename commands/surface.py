@@ -14,7 +14,6 @@ from isoloss.commands.console import Console
 from isoloss.commands.errors import CommandError, usage
 from isoloss.commands.flags import command
 from isoloss.commands.options import (
-    SAMPLE_SEED,
     Output,
     check_out,
     peak_memory,
@@ -22,13 +21,11 @@ from isoloss.commands.options import (
     resolve_dtype,
     sample_count,
 )
-from isoloss.experiments.settings import Selection, SurfaceSettings
+from isoloss.experiments.settings import SAMPLE_SEED, SPLITS, Selection, SurfaceSettings
 
 if TYPE_CHECKING:
     from isoloss.commands.subject import Subject
     from isoloss.landscape import Surface, SurfaceData
-
-SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
 
 
 @command(SurfaceSettings, Selection, Output)

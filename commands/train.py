@@ -11,7 +11,7 @@ from isoloss.commands.errors import CommandError, UsageError
 from isoloss.commands.flags import Given, command, spelling
 from isoloss.commands.options import Drawn, Estimated
 from isoloss.commands.training import train_run
-from isoloss.experiments.options import declared, find, make, option
+from isoloss.experiments.options import OptionError, declared, find, make, option
 from isoloss.experiments.settings import Folders, Machine
 from isoloss.experiments.train_options import TrainOptions, read_config
 
@@ -83,7 +83,7 @@ def stored_options(
     Raises:
         UsageError: If options on the command line differ from the run's, the number of epochs
             apart.
-        CommandError: If there is no run.
+        CommandError: If there is no run, or its configuration is damaged.
     """
     from isoloss.trainers.runs import find_run, newest_run
 
@@ -92,7 +92,11 @@ def stored_options(
         raise CommandError(f"expected a run to resume in {results}, got none")
     config = run.config()
     facts = config.pop("facts", {})
-    stored, asked = make(TrainOptions, config), make(TrainOptions, given)
+    asked = make(TrainOptions, given)
+    try:
+        stored = make(TrainOptions, config)
+    except OptionError as error:
+        raise CommandError(f"{run.path / 'config.json'} is damaged: {error}") from error
     differing = [
         f"{spelling(find(declared(TrainOptions), key))[0]} {getattr(stored, key)} "
         f"(now {getattr(asked, key)})"

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from isoloss.commands.console import Console
 from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
 from isoloss.commands.options import (
-    DEFAULT_DATA_DIR,
     check_name_or_usage,
     peak_memory,
     resolve_device,
@@ -28,6 +27,7 @@ from isoloss.commands.train_record import (
     training_facts,
     write_summary,
 )
+from isoloss.experiments.settings import DEFAULT_DATA_DIR
 from isoloss.experiments.train_options import OPTIMIZER_OPTIONS, TrainOptions
 
 if TYPE_CHECKING:
