@@ -155,6 +155,13 @@ def test_what_is_given_is_told_from_what_is_not():
     assert seen == [{}, {"batch_size": None, "clip": None, "epochs": 5}]
 
 
+def test_a_damaged_run_is_not_blamed_on_the_command_line(tmp_path, capsys):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "config.json").write_text('{"epochs": "x"}')
+    assert cli.main(["train", "--resume", "--run", "a", "--results", str(tmp_path)]) == 1
+    assert "config.json is damaged: epochs: expected int, got 'x'" in capsys.readouterr().err
+
+
 def test_an_option_in_two_groups_is_refused():
     @dataclass(frozen=True, kw_only=True)
     class Other(Options):
