@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from isoloss.commands.compare import compare
 from isoloss.commands.demo import demo
 from isoloss.commands.evaluate import evaluate
+from isoloss.commands.flags import Command
 from isoloss.commands.hessian import hessian
 from isoloss.commands.listing import list_
 from isoloss.commands.plot import plot
@@ -15,7 +13,7 @@ from isoloss.commands.surface import surface
 from isoloss.commands.train import train
 from isoloss.commands.tune import tune
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, Command] = {
     "train": train,
     "evaluate": evaluate,
     "tune": tune,

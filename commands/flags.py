@@ -8,12 +8,13 @@ The command line holds no default: what is not given is left to the dataclass.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, cast
 
 import typer
 
@@ -40,7 +41,14 @@ class Given:
     options: type[Options]
 
 
-def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], Callable[..., None]]:
+class Command(Protocol):
+    """A function of texts, one for each option, with the dataclasses that declare them."""
+
+    groups: list[type[Options]]
+    __call__: Callable[..., None]
+
+
+def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function of instances of dataclasses of options.
 
     Args:
@@ -48,31 +56,30 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
             dictionary of those options of `cls` that are on the command line.
 
     Returns:
-        A decorator. The command's arguments are the options of all groups as typer reads them;
-        its attribute `groups` holds the dataclasses.
+        A decorator. The command's signature is what typer makes the options of.
     """
     classes = [group.options if isinstance(group, Given) else group for group in groups]
     options = {option.name: option for cls in classes for option in declared(cls)}
     if len(options) < sum(len(declared(cls)) for cls in classes):
         raise TypeError(f"expected each option once, in {', '.join(c.__name__ for c in classes)}")
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable[..., None]) -> Command:
         def run(**texts: Any) -> None:
             try:
                 given = {
                     name: parse(options[name], text)
                     for name, text in texts.items()
-                    if text is not None and text != []
+                    if text not in (None, [], ())
                 }
                 function(*(_fill(group, given) for group in groups))
             except IsolossError as error:
                 raise CommandError(error, options) from error
 
-        run.__doc__, run.__module__ = function.__doc__, function.__module__
-        run.__name__ = function.__name__
-        run.__signature__ = inspect.Signature([_parameter(o) for o in options.values()])  # type: ignore[attr-defined]
-        run.groups = classes  # type: ignore[attr-defined]
-        return run
+        made: Any = functools.update_wrapper(run, function)
+        made.__signature__ = inspect.Signature([_parameter(o) for o in options.values()])
+        made.__annotations__ = {}
+        made.groups = classes
+        return cast(Command, made)
 
     return decorate
 
@@ -96,7 +103,7 @@ def with_flags(text: str, options: Mapping[str, Option]) -> str:
 def spelling(option: Option) -> list[str]:
     """Return how an option is written: "--batch-size", "--batch_size"; or "RUN" by its place."""
     if option.positional:
-        return [option.metavar or option.name.upper()]
+        return [option.name.upper()]
     flag = "--" + (option.flag or option.name).replace("_", "-")
     return [flag, *(f"--{alias}" for alias in option.aliases)]
 
@@ -107,23 +114,24 @@ def stand_in(option: Option) -> str:
         return option.metavar
     if dict in option.types:
         return "K=V"
-    words = [*option.choices, *filter(None, [option.none])]
-    kinds = [f"<{t.__name__.lower()}>" for t in option.types if not (t is str and option.choices)]
-    if Path in option.types:
-        return "<path>"
-    return "|".join([*kinds, *words]) if int in option.types or option.choices else kinds[0]
+    kinds = [f"<{t.__name__.lower()}>" for t in option.types if t is not str or not option.choices]
+    return "|".join([*kinds, *option.choices, *filter(None, [option.none])])
 
 
-def described(option: Option) -> str:
-    """Return the help with what the declaration says: "Passes over the split. [5; 0 or more]"."""
+def facts(option: Option) -> str:
+    """Return default, bounds and environment variable in words: "5; 0 or more"."""
     default = option.otherwise
     if not default and isinstance(option.default, bool):
         default = ("no", "yes")[option.default] if option.off else ""
     elif not default and isinstance(option.default, int | float | str | Path):
         default = f"{option.default:g}" if option.types == (float,) else str(option.default)
     environment = f"env {option.env}" if option.env else ""
-    facts = "; ".join(filter(None, [default, option.bounds, environment]))
-    return f"{option.help} [{facts}]" if facts else option.help
+    return "; ".join(filter(None, [default, option.bounds, environment]))
+
+
+def described(option: Option) -> str:
+    """Return the help of an option: "Passes over the training split. [5; 0 or more]"."""
+    return f"{option.help} [{found}]" if (found := facts(option)) else option.help
 
 
 def _parameter(option: Option) -> inspect.Parameter:

@@ -60,7 +60,7 @@ class Option:
         help: One sentence or two for people.
         low: Smallest value.
         above: A value must be larger than this.
-        high: Largest value.
+        high: Largest value, where there is a smallest one.
         choices: The strings it takes; empty for any.
         none: The word that stands for None where None has a meaning of its own, such as "full".
         otherwise: What decides where nothing is given, in words, when the default does not say it.
@@ -99,18 +99,18 @@ class Option:
 
     @property
     def kinds(self) -> str:
-        """What its values are: "float", "int or full"."""
+        """What its values are: "float", "int or full", "train, val, test"."""
+        if self.types == (str,) and self.choices:
+            return ", ".join(self.choices)
         named = [t.__name__ for t in self.types if t is not str or not self.choices]
         return " or ".join([*named, *filter(None, (*self.choices, self.none))])
 
     @property
     def bounds(self) -> str:
         """Its bounds: "0 to 1", "1 or more", "above 0"; empty where it has none."""
-        if self.low is not None and self.high is not None:
-            return f"{self.low} to {self.high}"
         if self.low is not None:
-            return f"{self.low} or more"
-        return f"above {self.above}" if self.above is not None else ""
+            return f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
+        return "" if self.above is None else f"above {self.above}"
 
 
 def option(default: Any = MISSING, help: str = "", **declaration: Any) -> Any:
@@ -185,8 +185,7 @@ def check(option: Option, value: Any) -> Any:
             raise OptionError(option.name, f"expected {option.kinds}, got {value!r}")
         return None
     if not _fits(option, value):
-        expected = option.kinds if option.types != (str,) else ", ".join(option.choices) or "str"
-        raise OptionError(option.name, f"expected {expected}, got {value!r}")
+        raise OptionError(option.name, f"expected {option.kinds}, got {value!r}")
     if isinstance(value, int | float) and not (
         (option.low is None or value >= option.low)
         and (option.above is None or value > option.above)

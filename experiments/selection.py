@@ -12,11 +12,11 @@ from isoloss.datasets import Data, load_data
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.reporting import Reporter
-from isoloss.experiments.settings import Selection
+from isoloss.experiments.settings import DEFAULT_DATA_DIR, Selection
 from isoloss.experiments.train_options import TrainOptions
 from isoloss.experiments.train_record import copy_plugins, plugin_hashes
 from isoloss.experiments.trained import Trained, splits_of
-from isoloss.experiments.training import DEFAULT_DATA_DIR, train
+from isoloss.experiments.training import train
 from isoloss.models import create_model
 from isoloss.plugins import absolute_spec, describe_plugin, plugin_file, plugin_sha256
 from isoloss.records.provenance import file_sha256

@@ -8,6 +8,14 @@ from typing import Any
 
 from isoloss.experiments.options import Options, option
 
+DEFAULT_DATA_DIR = Path("data")
+LARGEST_SAMPLE = 10_000
+# The subset that surfaces and curvature are measured on is the same for every seed of directions
+# and probes, so that what differs between seeds is those alone.
+SAMPLE_SEED = 0
+# The splits that an answer to "which split" means.
+SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results(Options):
@@ -23,7 +31,10 @@ class Folders(Results):
     """Where runs and data are."""
 
     data_dir: Path | None = option(
-        None, "Folder of the data.", env="ISOLOSS_DATA", otherwise="the run's own, else ./data"
+        None,
+        "Folder of the data.",
+        env="ISOLOSS_DATA",
+        otherwise=f"the run's own, else ./{DEFAULT_DATA_DIR}",
     )
     download: bool = option(False, "Allow fetching missing data from the network.")
 
@@ -37,8 +48,8 @@ class Selection(Folders):
     )
     checkpoint: str | None = option(
         None,
-        "last or best of the run; or a FILE of weights from elsewhere, which is imported as a run "
-        "and needs a model and a dataset to be named.",
+        "last, best or epoch-N of the run; or a FILE of weights from elsewhere, which is imported "
+        "as a run and needs a model and a dataset to be named.",
         aliases=("model_file",),
         otherwise="last",
     )
@@ -83,7 +94,7 @@ class SampleSettings(Options):
         "Samples of the split, drawn with a fixed seed in proportion to the classes.",
         low=1,
         choices=("all",),
-        otherwise="all up to 10000, above that 10000",
+        otherwise=f"all up to {LARGEST_SAMPLE}, above that {LARGEST_SAMPLE}",
     )
     sample_balance: bool = option(
         False, "Draw equally many samples of each class; their loss is not that of the split."
@@ -132,7 +143,7 @@ class SurfaceSettings(SampleSettings, Numerics):
     split: str = option(
         "train",
         "Samples to measure on; both is train and test.",
-        choices=("train", "val", "test", "both"),
+        choices=tuple(SPLITS),
     )
 
     @property

@@ -12,15 +12,13 @@ import numpy as np
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter
-from isoloss.experiments.settings import SurfaceSettings
+from isoloss.experiments.settings import SPLITS, SurfaceSettings
 from isoloss.experiments.trained import Trained
 from isoloss.landscape import Grid, Plan, Surface, random_directions
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.landscape.normalisation import check_rules
 from isoloss.records.runs import write_json
 from isoloss.records.surfaces import SurfaceData, remove_surface, stored_settings
-
-SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,10 @@ from torch import nn
 from isoloss.datasets import Data, DataInfo, Split
 from isoloss.experiments.devices import DTYPES, resolve_device
 from isoloss.experiments.options import OptionError
-from isoloss.experiments.settings import Numerics, SampleSettings
+from isoloss.experiments.settings import LARGEST_SAMPLE, SAMPLE_SEED, Numerics, SampleSettings
 from isoloss.landscape import Plan, Problem
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Run
-
-LARGEST_SAMPLE = 10_000
-# The subset that surfaces and curvature are measured on is the same for every seed of directions
-# and probes, so that what differs between seeds is those alone.
-SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)

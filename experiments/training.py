@@ -23,6 +23,7 @@ from isoloss.experiments.options import OptionError, make
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.sample_drawing import draw_samples
 from isoloss.experiments.scoring import summary_line, write_evaluation
+from isoloss.experiments.settings import DEFAULT_DATA_DIR
 from isoloss.experiments.train_options import OPTIMIZER_OPTIONS, TrainOptions
 from isoloss.experiments.train_record import (
     TrainingLog,
@@ -57,7 +58,6 @@ from isoloss.trainers.optimizers import (
 from isoloss.trainers.settings import TrainingError, TrainingSettings
 from isoloss.trainers.trainer import Trainer, TrainingDiverged
 
-DEFAULT_DATA_DIR = Path("data")
 # What may differ when a run goes on.
 FREE = ("run", "epochs")
 
@@ -173,7 +173,11 @@ def stored_options(
     if run is None:
         raise ExperimentError(f"expected a run to resume in {results}, got none")
     config = run.config()
-    stored, asked = make(TrainOptions, config), make(TrainOptions, given)
+    asked = make(TrainOptions, given)
+    try:
+        stored = make(TrainOptions, config)
+    except OptionError as error:
+        raise ExperimentError(f"{run.path / 'config.json'} is damaged: {error}") from error
     differing = [
         f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
         for key in given

@@ -65,9 +65,8 @@ class TrainingSettings:
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise TrainingSettingsError(f"expected clip above 0, got {self.clip}")
         if self.amp is not None and self.amp not in PRECISIONS:
-            raise TrainingSettingsError(
-                f"expected amp among {', '.join(PRECISIONS)}, got {self.amp!r}"
-            )
+            known = ", ".join(PRECISIONS)
+            raise TrainingSettingsError(f"expected amp among {known}, got {self.amp!r}")
         self.warmup_steps(1)
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
