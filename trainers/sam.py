@@ -114,6 +114,8 @@ class SAM(OverBase):
         SAMError: If the base optimizer holds a tensor that is no parameter of the model.
     """
 
+    hyperparameters: Sequence[str] = ("lr", "rho")
+
     def __init__(
         self,
         model: nn.Module,
@@ -154,7 +156,7 @@ class SAM(OverBase):
             The loss at w (not at w + e), shape ().
         """
         loss = self.descent_gradient([closure], [1.0])
-        self.base.step()
+        self.descent_step()
         return loss
 
     def descent_gradient(
@@ -191,6 +193,16 @@ class SAM(OverBase):
         for (_, parameter), gradient in zip(self._named, gradients, strict=True):
             parameter.grad = gradient
         return total
+
+    def descent_step(self) -> None:
+        """Let the base optimizer step from w with the gradients present.
+
+        Raises:
+            SAMError: If the weights are perturbed.
+        """
+        if self._saved:
+            raise SAMError("descent_step() at perturbed weights: call restore() first")
+        self.base.step()
 
     @torch.no_grad()
     def _accumulate(self, gradients: list[Tensor | None], share: float) -> None:
@@ -251,4 +263,4 @@ class SAM(OverBase):
         if not self._saved:
             raise SAMError("descend() at unperturbed weights: call ascend() first")
         self.restore()
-        self.base.step()
+        self.descent_step()

@@ -18,10 +18,10 @@ from isoloss.landscape.losses import PerSampleLoss
 from isoloss.trainers.checkpoints import load_into
 from isoloss.trainers.distributed import Group
 from isoloss.trainers.evaluation import Split, correct, mean_scores, placement
-from isoloss.trainers.sam import SAM
 from isoloss.trainers.schedules import SCHEDULES, Horizon, create_schedule
 from isoloss.trainers.seeds import AUGMENTATION, NETWORK, epoch_order, epoch_seed
 from isoloss.trainers.settings import EpochRecord, TrainingError, TrainingSettings, best_epoch
+from isoloss.trainers.stepper import as_stepper
 
 Augmentation = Callable[[Any, torch.Generator], Any]
 
@@ -39,7 +39,7 @@ class Trainer:
     Args:
         model: The network, on the device to train on. It is trained in place.
         loss: One value a sample; its mean over the batch is minimised.
-        optimizer: From `build_optimizer`, or any that steps without a closure.
+        optimizer: From `build_optimizer`, any that steps without a closure, or a `Stepper`.
         train: The training split.
         validation: The validation split, which chooses the best weights, or None.
         settings: How to train.
@@ -67,6 +67,7 @@ class Trainer:
         if not len(train):
             raise TrainingError("expected training samples, got an empty split")
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        self._stepper = as_stepper(optimizer)
         self.group = Group() if group is None else group
         self.train, self.settings, self.augment = train, settings, augment
         self.validation = validation if validation is not None and len(validation) else None
@@ -165,7 +166,7 @@ class Trainer:
             yield subsets, len(indices)
 
     def _subsets(self, indices: Tensor) -> list[Tensor]:
-        m = self.optimizer.m if isinstance(self.optimizer, SAM) else None
+        m = self._stepper.m
         if m is None:
             parts = [self.group.shard(indices)]
         else:
@@ -194,27 +195,26 @@ class Trainer:
 
     def _step(self, subsets: list[Batch], samples: int, where: str) -> tuple[float, float]:
         """Take one step; return the sums of losses and of hits at the weights it starts from."""
-        optimizer, sums = self.optimizer, _Sums()
-        if isinstance(optimizer, SAM) and optimizer.m is not None:
-            closures = [self._closure(batch, batch.count, sums) for batch in subsets]
-            optimizer.zero_grad()
-            if subsets:
-                optimizer.descent_gradient(closures, [b.count / samples for b in subsets])
-            self.group.sum_gradients(self._parameters)
+        stepper, sums = self._stepper, _Sums()
+        if stepper.m is None:
+            batch = subsets[0] if subsets else None
+            closures, shares = [self._closure(batch, samples, sums, together=True)], [1.0]
         else:
-            closure = self._closure(subsets[0] if subsets else None, samples, sums, together=True)
-            if isinstance(optimizer, SAM):
-                optimizer.descent_gradient([closure], [1.0])
-            else:
-                closure()
-        total, hits, ascended = self.group.sum([sums.loss, sums.hits, sums.perturbed])
-        for value in (total, ascended):
+            closures = [self._closure(batch, batch.count, sums) for batch in subsets]
+            shares = [batch.count / samples for batch in subsets]
+        self.optimizer.zero_grad()
+        if closures:  # else no subset fell to this rank
+            stepper.descent_gradient(closures, shares)
+        if stepper.m is not None:
+            self.group.sum_gradients(self._parameters)
+        total, hits, elsewhere = self.group.sum([sums.loss, sums.hits, sums.elsewhere])
+        for value in (total, elsewhere):
             if not math.isfinite(value):
                 # Raised before the step, which leaves the weights of the last one.
                 raise self._diverged(f"loss {value / samples} at {where}")
         if self.settings.clip is not None:
             clip_grad_norm_(self._parameters, self.settings.clip)
-        (optimizer.base if isinstance(optimizer, SAM) else optimizer).step()
+        stepper.descent_step()
         return total, hits
 
     def _closure(
@@ -244,8 +244,8 @@ class Trainer:
                 if calls == 1:
                     sums.loss += total
                     sums.hits += correct(outputs.detach(), batch.targets)
-                else:  # SAM, at w + e
-                    sums.perturbed += total
+                else:  # at weights that the optimizer moved
+                    sums.elsewhere += total
                 loss = losses.sum() / divisor
                 loss.backward()
             if together:
@@ -265,7 +265,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> TrainingDiverged:
         lr = self.optimizer.param_groups[0]["lr"]
-        remedy = "--lr or --rho" if isinstance(self.optimizer, SAM) else "--lr"
+        remedy = " or ".join(f"--{name}" for name in self._stepper.hyperparameters)
         return TrainingDiverged(
             f"training diverged: {what} (lr {lr:g})\n"
             f"train with a lower {remedy}; the checkpoints hold the last finished epoch"
@@ -313,7 +313,7 @@ class _Sums:
 
     loss: float = 0.0
     hits: float = 0.0
-    perturbed: float = 0.0
+    elsewhere: float = 0.0
 
 
 @dataclass(frozen=True)
