@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.evaluation.roc import read_roc
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
@@ -18,7 +19,6 @@ from isoloss.figures.training import training_figure
 from isoloss.hessian.store import read_hessian
 from isoloss.landscape.files import FileError, open_hdf5
 from isoloss.landscape.store import read_surface
-from isoloss.trainers.roc import read_roc
 from isoloss.trainers.runs import Run
 
 

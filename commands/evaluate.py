@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from isoloss.datasets import Data
+    from isoloss.evaluation.predictions import Predictions
+    from isoloss.evaluation.scores import NetworkScores
     from isoloss.landscape.losses import PerSampleLoss
-    from isoloss.trainers.evaluation import Predictions
     from isoloss.trainers.runs import Run
-    from isoloss.trainers.scores import SplitScores
 
 SPLITS = ("train", "val", "test")
 FIGURES = ("confusion", "roc", "misclassified")
@@ -67,7 +67,7 @@ def evaluate(
     ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
     """
     from isoloss.commands.subject import Selection, load_subject
-    from isoloss.trainers.reports import report
+    from isoloss.evaluation.reports import report, summary_line
 
     console = Console(as_json)
     subject = load_subject(
@@ -86,25 +86,11 @@ def evaluate(
         facts={key: subject.provenance[key] for key in ("checkpoint", "checkpoint_sha256", "loss")},
         figures=figures,
     )
-    for name, split in evaluation["splits"].items():
+    for name, split in evaluation.splits.items():
         console.say(f"{name:5} {summary_line(split)}")
-    if evaluation["splits"]["test"].classes:
-        console.say("\n" + report(evaluation["splits"]["test"], "test split"))
-    console.result({"run": subject.run.name, **evaluation})
-
-
-def evaluate_model(
-    model: nn.Module, loss: PerSampleLoss, data: Data, splits: Sequence[str] = SPLITS
-) -> dict[str, Any]:
-    """Return the scores of a network on every split, as `evaluation.json` holds them.
-
-    Args:
-        model: The network; its mode and weights are left as they are.
-        loss: One value a sample.
-        data: The splits, with what is known of the classes.
-        splits: Which of them; one that the data lack is passed over.
-    """
-    return _scores(_predictions(model, data, splits), loss, data)
+    if evaluation.splits["test"].classes:
+        console.say("\n" + report(evaluation.splits["test"], "test split"))
+    console.result({"run": subject.run.name, **evaluation.to_json()})
 
 
 def write_evaluation(
@@ -117,7 +103,7 @@ def write_evaluation(
     facts: Mapping[str, Any] | None = None,
     figures: bool = True,
     splits: Sequence[str] = SPLITS,
-) -> dict[str, Any]:
+) -> NetworkScores:
     """Score a network and leave all that `evaluate` leaves in the run's folder.
 
     What an earlier evaluation left there is replaced or removed, also what does not apply any
@@ -134,17 +120,29 @@ def write_evaluation(
         splits: Which splits to score. Without the test split there are the scores alone.
 
     Returns:
-        What `evaluate_model` returns, with the facts.
+        The scores, with the facts.
     """
+    from isoloss.evaluation.networks import score_splits
+    from isoloss.evaluation.reports import write_reports
+
     predictions = _predictions(model, data, splits)
-    evaluation = {**_scores(predictions, loss, data), **(facts or {})}
+    names = data.info.class_names or None
+    scores = score_splits(predictions, loss, names, data.info.class_groups)
+    evaluation = dataclasses.replace(scores, facts=dict(facts or {}))
     for name in PRODUCTS:
         (run.path / name).unlink(missing_ok=True)
-    run.write_evaluation(evaluation)
+    run.write_evaluation(evaluation.to_json())
     files = [run.path / "evaluation.json"]
     if "test" in predictions:
-        scores, guessed = evaluation["splits"]["test"], predictions["test"]
-        files += _write_reports(run, scores, guessed, data)
+        guessed = predictions["test"]
+        files += write_reports(
+            run.path,
+            evaluation.splits["test"],
+            guessed,
+            names,
+            title=f"{run.label}, test split",
+            notes=data.info.notes,
+        )
         if figures:
             from isoloss.commands.drawing import draw_evaluation
             from isoloss.commands.sample_drawing import draw_misclassified
@@ -155,50 +153,9 @@ def write_evaluation(
     return evaluation
 
 
-def summary_line(split: SplitScores) -> str:
-    """Return the scores of a split in one line."""
-    loss = f"loss {split.loss:.4f} ± {split.loss_standard_error:.4f}"
-    if not split.classes:  # a regression
-        return f"{loss} on {split.count:,} samples"
-    accuracy = f"{100 * split.accuracy:.2f} ± {100 * split.accuracy_standard_error:.2f} %"
-    groups = "".join(f" ({g.macro_f1:.4f} over {' '.join(g.classes)})" for g in split.groups)
-    return (
-        f"accuracy {accuracy}, {loss}, macro F1 {split.macro_f1:.4f}{groups}, "
-        f"{split.count:,} samples"
-    )
-
-
 def _predictions(model: nn.Module, data: Data, names: Sequence[str]) -> dict[str, Predictions]:
-    from isoloss.trainers.evaluation import predict
+    from isoloss.evaluation.networks import predict
 
     splits = {"train": data.train, "val": data.val, "test": data.test}
     chosen = {name: splits[name] for name in SPLITS if name in names}
     return {name: predict(model, split) for name, split in chosen.items() if split is not None}
-
-
-def _scores(
-    predictions: Mapping[str, Predictions], loss: PerSampleLoss, data: Data
-) -> dict[str, Any]:
-    from isoloss.trainers.scores import score
-
-    names, groups = data.info.class_names or None, data.info.class_groups
-    scores = {name: score(part, loss, names, groups) for name, part in predictions.items()}
-    return {"checkpoint": "checkpoints/last.pt", "splits": scores}
-
-
-def _write_reports(
-    run: Run, scores: SplitScores, predictions: Predictions, data: Data
-) -> list[Path]:
-    from isoloss.landscape.files import write_text
-    from isoloss.trainers.reports import report, write_predictions
-    from isoloss.trainers.roc import roc_curves, write_roc
-
-    names = data.info.class_names or None
-    files = [run.path / "report.txt"]
-    write_text(files[0], report(scores, f"{run.label}, test split", data.info.notes))
-    if write_predictions(run.path / "predictions.csv", predictions, names):
-        files.append(run.path / "predictions.csv")
-    if predictions.classes:
-        files.append(run.path / "roc.csv")
-        write_roc(files[-1], roc_curves(predictions, names))
-    return files

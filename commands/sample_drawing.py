@@ -14,12 +14,12 @@ from torch import Tensor
 
 from isoloss.commands.console import Console
 from isoloss.datasets import Data, Split
+from isoloss.evaluation.predictions import Predictions
+from isoloss.evaluation.reports import misclassified
 from isoloss.figures.formatting import number
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.style import save_figure
 from isoloss.landscape.batches import as_batch
-from isoloss.trainers.evaluation import Predictions
-from isoloss.trainers.reports import misclassified
 from isoloss.trainers.runs import Run
 
 IMAGES = 32  # in one figure
@@ -44,7 +44,7 @@ def draw_misclassified(
     """
     if not predictions.classes:
         return []
-    chosen = misclassified(predictions, _room(data))
+    chosen = torch.from_numpy(misclassified(predictions, _room(data)))
     shown = _shown(data, data.test, chosen) if len(chosen) else None
     if shown is None:
         why = "samples are neither images nor series" if len(chosen) else "no sample is"
@@ -52,7 +52,7 @@ def draw_misclassified(
         return []
     samples, notes = shown
     names = data.info.class_names or range(predictions.outputs.shape[1])
-    confidence = predictions.probabilities().amax(1)
+    confidence = predictions.probabilities().max(1)
     guesses = predictions.guesses()
     titles = [
         f"{_short(names[predictions.targets[i]])} →\n"

@@ -123,9 +123,9 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     import torch
     import torchinfo
 
+    from isoloss.evaluation.networks import placement
     from isoloss.landscape.batches import as_batch, graph_arguments
     from isoloss.landscape.files import write_text
-    from isoloss.trainers.evaluation import placement
 
     twin = copy.deepcopy(model)
     device, dtype = placement(twin)

@@ -308,7 +308,8 @@ def _finish(
     splits: Sequence[str],
 ) -> None:
     """Evaluate the final weights, say so in the manifest, and draw."""
-    from isoloss.commands.evaluate import summary_line, write_evaluation
+    from isoloss.commands.evaluate import write_evaluation
+    from isoloss.evaluation.reports import summary_line
 
     config = run.config()
     facts = {
@@ -329,7 +330,7 @@ def _finish(
         from isoloss.commands.drawing import draw_training
 
         draw_training(run)  # its title says how the training ended
-    last = evaluation["splits"]
+    last = evaluation.splits
     name = next((name for name in ("test", "val", "train") if name in last), None)
     log.say(f"{name} {summary_line(last[name])}; {run.path}" if name else f"trained; {run.path}")
 

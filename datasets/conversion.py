@@ -13,7 +13,8 @@ from torch import Tensor
 from isoloss.datasets.catalogue import DataError
 from isoloss.datasets.graphs import GraphSplit, is_graph, to_graph_split
 from isoloss.datasets.info import DataInfo
-from isoloss.datasets.splits import Split, TensorSplit
+from isoloss.datasets.splits import TensorSplit
+from isoloss.split import Split
 
 SPLITS = ("train", "val", "test")
 

@@ -11,8 +11,9 @@ from typing import Any
 from isoloss.datasets.catalogue import DATASETS, DataError
 from isoloss.datasets.conversion import convert
 from isoloss.datasets.info import DataInfo
-from isoloss.datasets.splits import Split, stratified_indices
+from isoloss.datasets.splits import stratified_indices
 from isoloss.registry import call_with_arguments, is_plugin, load_factory
+from isoloss.split import Split
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from isoloss.trainers.evaluation import EVALUATION_BATCH
+from isoloss.evaluation.networks import EVALUATION_BATCH
 
 PRECISIONS = ("bf16",)
 

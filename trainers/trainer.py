@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from isoloss.evaluation.networks import correct, mean_scores, placement
 from isoloss.landscape.batches import Batch, as_batch
 from isoloss.landscape.losses import PerSampleLoss
+from isoloss.split import Split
 from isoloss.trainers.checkpoints import load_into
 from isoloss.trainers.distributed import Group
-from isoloss.trainers.evaluation import Split, correct, mean_scores, placement
 from isoloss.trainers.schedules import SCHEDULES, Horizon, create_schedule
 from isoloss.trainers.seeds import AUGMENTATION, NETWORK, epoch_order, epoch_seed
 from isoloss.trainers.settings import EpochRecord, TrainingError, TrainingSettings, best_epoch
@@ -179,7 +180,7 @@ class Trainer:
             return math.nan, math.nan
         if self.group.size == 1:
             return self._scores(self.validation)
-        part = _Part(self.validation, self.group.shard(torch.arange(len(self.validation))))
+        part = self.validation.subset(self.group.shard(torch.arange(len(self.validation))))
         loss, accuracy = self._scores(part) if len(part) else (0.0, 0.0)
         total, hits = self.group.sum([loss * len(part), accuracy * len(part)])
         return total / len(self.validation), hits / len(self.validation)
@@ -314,18 +315,3 @@ class _Sums:
     loss: float = 0.0
     hits: float = 0.0
     elsewhere: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some samples of a split, as a split."""
-
-    split: Split
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator[Any]:
-        chosen = self.indices if order is None else self.indices[order]
-        yield from self.split.batches(size, order=chosen)

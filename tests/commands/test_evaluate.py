@@ -14,9 +14,10 @@ from torch import nn
 from isoloss import cli
 from isoloss.commands import drawing, sample_drawing
 from isoloss.commands.console import Console
-from isoloss.commands.evaluate import evaluate_model, write_evaluation
+from isoloss.commands.evaluate import write_evaluation
 from isoloss.commands.sample_drawing import draw_samples
 from isoloss.datasets import Data, DataInfo, Normalisation, TensorSplit, load_data
+from isoloss.evaluation.networks import evaluate_split
 from isoloss.trainers.losses import build_loss
 from isoloss.trainers.runs import create_run
 
@@ -103,7 +104,7 @@ def test_images(run, monkeypatch):
     logits = model(data.test.inputs).detach()
     guesses, targets = logits.argmax(1), data.test.targets
     assert scores["accuracy"] == (guesses == targets).double().mean().item()
-    assert evaluation["splits"]["test"].accuracy == scores["accuracy"]
+    assert evaluation.splits["test"].accuracy == scores["accuracy"]
     p = logits.double().softmax(1).numpy()
     expected = roc_auc_score(targets == 0, p[:, 0])
     assert scores["classes"][0]["auc"] == pytest.approx(expected, rel=1e-12)
@@ -222,8 +223,8 @@ def test_graphs_are_scored_and_have_no_picture(run, blank):
     assert files(run) == CLASSIFIER
     assert console.lines[0].endswith("samples are neither images nor series")
     assert draw_samples(run, data) == []
-    again = evaluate_model(model, LOSS, data, ("test",))["splits"]
-    assert again["test"].accuracy == run.evaluation()["splits"]["test"]["accuracy"]
+    again = evaluate_split(model, LOSS, data.test)
+    assert again.accuracy == run.evaluation()["splits"]["test"]["accuracy"]
 
 
 def test_the_command_scores_a_run_and_weights_from_elsewhere(tmp_path, capsys):

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
-from torch import Tensor
 
-from isoloss.landscape.files import write_csv
-from isoloss.trainers.evaluation import Predictions, class_labels
+from isoloss.evaluation.predictions import Predictions, class_labels
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class RocCurve:
     true_positive_rate: np.ndarray
 
 
-def log_odds(outputs: Tensor) -> Tensor:
+def log_odds(outputs: np.ndarray) -> np.ndarray:
     """Return log(p / (1 - p)) of each class's softmax probability p.
 
     It orders samples as p does, also where p is too close to 1 to be told from it.
@@ -43,15 +41,20 @@ def log_odds(outputs: Tensor) -> Tensor:
         outputs: Logits (count, K).
 
     Returns:
-        (count, K), float64.
+        (count, K), float64; NaN in rows with an output that is NaN or inf.
     """
-    logits = outputs.double()
-    logs = logits.log_softmax(1)
-    odds = logs - torch.log1p(-logs.exp())
-    # 1 - p loses its digits for the largest logit of a row only: there, sum the others.
-    largest = logits.argmax(1, keepdim=True)
-    others = logits.scatter(1, largest, -math.inf).logsumexp(1, keepdim=True)
-    return odds.scatter(1, largest, logits.gather(1, largest) - others)
+    logits = outputs.astype(np.float64)
+    largest = logits.argmax(1)[:, None]
+    others = logits.copy()
+    np.put_along_axis(others, largest, -np.inf, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = log_softmax(logits, axis=1)
+        odds = logs - np.log1p(-np.exp(logs))
+        # 1 - p loses its digits for the largest logit of a row only: there, sum the others.
+        top = np.take_along_axis(logits, largest, 1) - logsumexp(others, axis=1, keepdims=True)
+    np.put_along_axis(odds, largest, top, 1)
+    odds[~(logits < np.inf).all(1)] = np.nan
+    return odds
 
 
 def auc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
@@ -99,7 +102,7 @@ def roc_curves(
     """
     from sklearn.metrics import roc_curve  # scikit-learn takes a second to import
 
-    odds, targets = log_odds(predictions.outputs).numpy(), predictions.targets.numpy()
+    odds, targets = log_odds(predictions.outputs), predictions.targets
     curves = []
     for k, name in enumerate(class_labels(odds.shape[1], class_names)):
         positive = targets == k
@@ -114,6 +117,8 @@ def roc_curves(
 
 def write_roc(path: Path, curves: Iterable[RocCurve]) -> None:
     """Write ROC curves, one corner a line; the first threshold of each is inf."""
+    from isoloss.landscape.files import write_csv  # imports torch, which scores do not need
+
     rows = (
         [curve.name, *(f"{value:.9g}" for value in corner)]
         for curve in curves
