@@ -41,7 +41,8 @@ class Predictions:
     def probabilities(self) -> np.ndarray:
         """Return the softmax of the outputs (count, K), float64; NaN where a row is not finite."""
         finite = self.finite()[:, None]
-        return np.where(finite, softmax(np.where(finite, self.outputs, 0.0), axis=1), np.nan)
+        logits = np.where(finite, self.outputs.astype(np.float64), 0.0)
+        return np.where(finite, softmax(logits, axis=1), np.nan)
 
 
 def class_labels(count: int, class_names: Sequence[str] | None = None) -> list[str]:

@@ -153,8 +153,20 @@ def test_predictions_by_name_and_the_most_confident_errors(tmp_path):
     assert misclassified(predictions, 99).tolist() == [9, 3, 6, 7, 8]
 
 
+def test_probabilities_of_float32_outputs_are_computed_in_float64():
+    outputs = random_predictions().outputs.astype(np.float32) * 10
+    outputs[3, 1] = math.inf
+    probabilities = Predictions(outputs, np.zeros(400, int)).probabilities()
+    exact = np.exp(outputs.astype(np.float64)[:3])
+    # Three roundings; in float32 they would be 1e-7.
+    np.testing.assert_allclose(probabilities[:3], exact / exact.sum(1, keepdims=True), rtol=1e-14)
+    assert np.isnan(probabilities[3]).all()
+
+
 def test_names_that_do_not_fit():
     with pytest.raises(ScoresError, match="one output for each of 3 classes, got 4"):
         score(table(), LOSS, NAMES[:3])
     with pytest.raises(ScoresError, match="classes among N, S, V, F, got X"):
         score(table(), LOSS, NAMES, [["N", "X"]])
+    with pytest.raises(ScoresError, match=r"losses of shape \(10,\), got \(1,\)"):
+        score_arrays(table(), np.ones(1))
