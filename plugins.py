@@ -61,7 +61,7 @@ class Plugin:
     modules: PluginModules
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function with the plug-in's modules in place.
+        """Call the function with the plug-in's modules in place.
 
         Raises:
             PluginError: the function raised; names the exception and the plug-in's line.
@@ -88,7 +88,7 @@ class PluginModules(MetaPathFinder):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Puts the plug-in's modules in place; another plug-in that is active steps aside."""
+        """Put the plug-in's modules in place; another plug-in that is active steps aside."""
         global _current
         with _lock:
             previous = _current
@@ -156,7 +156,7 @@ class PluginModules(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds private modules in the plug-in's folders; leaves all others to other finders."""
+        """Find private modules in the plug-in's folders; leave all others to other finders."""
         self._adopt_path()
         if not self._is_private(name.partition(".")[0]):
             return None
@@ -178,7 +178,7 @@ class PluginModules(MetaPathFinder):
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Stands for ``builtins.__import__`` in the private modules."""
+        """Stand for ``builtins.__import__`` in the private modules."""
         if not level and name in sys.modules and not self._is_private(name.partition(".")[0]):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         # An import inside forward runs at every step: what is loaded is answered without a swap.
@@ -190,7 +190,7 @@ class PluginModules(MetaPathFinder):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
 
     def load(self, file: Path) -> ModuleType:
-        """Imports one file of the folder, as part of its package where it belongs to one."""
+        """Import one file of the folder, as part of its package where it belongs to one."""
         if file.is_relative_to(HOUSE) and self.folder == HOUSE.parent:  # one of our own
             parts = file.relative_to(HOUSE).with_suffix("").parts
             return importlib.import_module(".".join(("isoloss", *parts)))
@@ -207,7 +207,7 @@ class PluginModules(MetaPathFinder):
             return importlib.import_module(name)
 
     def describe(self, error: BaseException) -> str:
-        """Exception type, first line of its message and the plug-in's line, as one line of text."""
+        """Return type, first line of the message and the plug-in's line of an exception in one."""
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if isinstance(error, SystemExit):
             message += " (code that runs a program belongs under: if __name__ == '__main__')"
@@ -243,7 +243,7 @@ _folders: dict[Path, PluginModules] = {}
 
 
 def load_plugin(spec: str) -> Plugin:
-    """Loads ``path/file.py:attribute``.
+    """Load ``path/file.py:attribute``.
 
     A file inside a package (a folder with ``__init__.py``) is imported as part of it, with the
     folder above the package first on the path, so that its relative imports work; any other file

@@ -99,7 +99,7 @@ def _room(data: Data) -> int:
 
 
 def _some_of_each(targets: Tensor, count: int) -> Tensor:
-    """Indices of the first samples of each class, as many of each, sorted by class."""
+    """Return indices of the first samples of each class, as many of each, sorted by class."""
     if targets.ndim != 1 or targets.is_floating_point():
         return torch.arange(min(count, len(targets)))
     labels = targets.unique().tolist()
@@ -109,7 +109,7 @@ def _some_of_each(targets: Tensor, count: int) -> Tensor:
 
 
 def _shown(data: Data, split: Split, indices: Tensor) -> tuple[np.ndarray, list[str]] | None:
-    """Some samples as figures take them, with notes; None where they cannot be drawn."""
+    """Return some samples as figures take them, with notes; None where they cannot be drawn."""
     inputs = as_batch(next(iter(split.subset(indices).batches(len(indices))))).inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         return None

@@ -239,7 +239,7 @@ def _check_value(option: str, value: Any, flag: str) -> None:
 
 
 def _types(option: str) -> set[type]:
-    """The types an option takes, NoneType among them where it may be left to its default."""
+    """Return the types an option takes, NoneType among them where it may be left to its default."""
     hint = typing.get_type_hints(TrainOptions)[option.partition(".")[0]]
     union = isinstance(hint, types.UnionType)
     parts = typing.get_args(hint) if union else (hint,)

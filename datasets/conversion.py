@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 
 
 def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
-    """Checks what a factory returned and converts it.
+    """Check what a factory returned and convert it.
 
     Floating inputs become float32, class labels int64. A map-style dataset is read through once,
     in order: whatever random transforms it has are frozen by that. PIL images become (channels,

@@ -47,7 +47,7 @@ def load_data(
     split_seed: int = 0,
     download: bool = False,
 ) -> Data:
-    """Loads a data set.
+    """Load a data set.
 
     Where the source has no validation split, `val_fraction` of the train split is set aside, the
     same share of each class. That comes first, `fraction` second, and both depend on `split_seed`
@@ -122,7 +122,7 @@ def load_data(
 
 
 def default_model(spec: str) -> str | None:
-    """The network a data set is trained with where the user names none; None for a plug-in."""
+    """Return the network a data set is trained with unless one is named; None for a plug-in."""
     if is_plugin(spec, DATASETS):
         return None
     return DATASETS.get(spec).facts["default_model"]

@@ -38,12 +38,12 @@ class TensorSplit:
         return len(self.inputs)
 
     def subset(self, indices: Tensor | Sequence[int]) -> TensorSplit:
-        """The samples of these indices, in this order."""
+        """Return the samples of these indices, in this order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return TensorSplit(self.inputs[chosen], self.targets[chosen])
 
     def balanced(self, count: int, seed: int) -> TensorSplit:
-        """A seeded subset with as many of each class as can be; see `balanced_indices`."""
+        """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
         if count >= len(self):
             return self
         return self.subset(balanced_indices(self.targets, count, seed))
@@ -51,7 +51,7 @@ class TensorSplit:
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields pairs (inputs (b, ...), targets (b, ...)), b = size but for a ragged last one.
+        """Yield pairs (inputs (b, ...), targets (b, ...)), b = size but for a ragged last one.
 
         Args:
             size: samples in a batch.
@@ -68,12 +68,12 @@ class TensorSplit:
             yield self.inputs[chosen], self.targets[chosen]
 
     def digest(self) -> str:
-        """SHA-256 over dtype, shape and bytes of inputs and targets."""
+        """Return the SHA-256 over dtype, shape and bytes of inputs and targets."""
         return digest_tensors([("", self.inputs), ("", self.targets)])
 
 
 def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[slice]:
-    """Yields slices of `size` that cover `count` samples, the last one ragged or left out.
+    """Yield slices of `size` that cover `count` samples, the last one ragged or left out.
 
     Raises:
         ValueError: a size below 1.
@@ -85,7 +85,7 @@ def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[sli
 
 
 def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of each, in order."""
+    """Return the SHA-256 over name, dtype, shape and bytes of each, in order."""
     sha = hashlib.sha256()
     for name, tensor in tensors:
         sha.update(f"{name}{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -95,7 +95,7 @@ def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
-    """Chooses `count` samples without replacement, the same number of each class.
+    """Choose `count` samples without replacement, the same number of each class.
 
     Where a class is short, the others share what it lacks; what does not divide evenly goes to
     classes in a seeded order. A smaller count chooses a subset of what a larger one does. Targets
@@ -132,7 +132,7 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
 
 
 def stratified_indices(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Sets a seeded share of the samples aside, the same share of each class.
+    """Set a seeded share of the samples aside, the same share of each class.
 
     round(fraction N) samples in all; each class's number is within 1 of its exact share (largest
     remainders). Targets that are no class labels are chosen from at random.

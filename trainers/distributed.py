@@ -37,7 +37,7 @@ class Group:
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def shard(self, items: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and speaks, also outside of a group."""
+    """Return whether this process is the one that writes and prints, also outside of a group."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -22,12 +22,12 @@ class SAMError(RuntimeError):
 
 
 def identity_scale(name: str, weight: Tensor) -> Tensor | None:
-    """T_w = I: a Euclidean ball (Foret et al. 2021)."""
+    """Return T_w = I: a Euclidean ball (Foret et al. 2021)."""
     return None
 
 
 def weight_scale(name: str, weight: Tensor) -> Tensor | None:
-    """T_w = |w| + eta for weights, 1 for all else: the ball of the ASAM authors' own code.
+    """Return T_w = |w| + eta for weights, 1 for all else: the ball of the ASAM authors' own code.
 
     As there, a weight is a parameter with "weight" in its name, batch-norm scales included.
     """
@@ -35,7 +35,7 @@ def weight_scale(name: str, weight: Tensor) -> Tensor | None:
 
 
 def elementwise_scale(name: str, weight: Tensor) -> Tensor | None:
-    """T_w = |w| for every parameter: the ball of the widespread PyTorch implementation of ASAM."""
+    """Return T_w = |w| for every parameter: the ball of a widespread PyTorch version of ASAM."""
     return weight.abs()
 
 
