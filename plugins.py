@@ -145,7 +145,7 @@ class PluginModules(MetaPathFinder):
         own = [p for p in self._path if Path(p).name not in ("site-packages", "dist-packages")]
         spec = PathFinder.find_spec(top, own)
         if spec is not None and spec.origin is None and self._other_spec(top) is not None:
-            return None  # a mere directory of that name yields to a regular module elsewhere
+            return None  # a directory without __init__.py gives way to a module elsewhere
         return spec
 
     def _other_spec(self, top: str) -> ModuleSpec | None:

@@ -1,4 +1,4 @@
-"""Several processes that train one network: who they are, and what they add up.
+"""Several processes that train one network: their ranks, and sums over them.
 
 Data-parallel steps are taken by explicit sums of gradients and not through torch's
 DistributedDataParallel. Its hooks average over ranks with equal weights, want a backward pass from

@@ -1,4 +1,4 @@
-"""The rule g + rho w, under a name that does not promise what it does not do."""
+"""The rule g + rho w: weight decay, which has been called sharpness-aware minimisation."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def adam(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.0) ->
 
 @OPTIMIZERS.register("adamw", description="Adam with decoupled weight decay")
 def adamw(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.01) -> Optimizer:
-    """Build AdamW (Loshchilov & Hutter 2019): w shrinks by lr * weight_decay, besides the step."""
+    """Build AdamW (Loshchilov & Hutter 2019): lr * weight_decay shrinks w, not the moments."""
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
 
 
