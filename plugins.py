@@ -65,7 +65,7 @@ class Plugin:
     modules: PluginModules
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function with the plug-in's modules in place.
+        """Call the function with the plug-in's modules in place.
 
         Raises:
             PluginError: the function raised; names the exception and the plug-in's line.
@@ -92,7 +92,7 @@ class PluginModules(MetaPathFinder):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Puts the plug-in's modules in place; another plug-in that is active steps aside."""
+        """Put the plug-in's modules in place; another plug-in that is active steps aside."""
         global _current
         with _lock:
             previous = _current
@@ -149,7 +149,7 @@ class PluginModules(MetaPathFinder):
         own = [p for p in self._path if Path(p).name not in ("site-packages", "dist-packages")]
         spec = PathFinder.find_spec(top, own)
         if spec is not None and spec.origin is None and self._other_spec(top) is not None:
-            return None  # a mere directory of that name yields to a regular module elsewhere
+            return None  # a directory without __init__.py gives way to a module elsewhere
         return spec
 
     def _other_spec(self, top: str) -> ModuleSpec | None:
@@ -160,7 +160,7 @@ class PluginModules(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds private modules in the plug-in's folders; leaves all others to other finders."""
+        """Find private modules in the plug-in's folders; leave all others to other finders."""
         self._adopt_path()
         if not self._is_private(name.partition(".")[0]):
             return None
@@ -182,7 +182,7 @@ class PluginModules(MetaPathFinder):
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Stands for ``builtins.__import__`` in the private modules."""
+        """Stand for ``builtins.__import__`` in the private modules."""
         if not level and name in sys.modules and not self._is_private(name.partition(".")[0]):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         # An import inside forward runs at every step: what is loaded is answered without a swap.
@@ -194,7 +194,7 @@ class PluginModules(MetaPathFinder):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
 
     def load(self, file: Path) -> ModuleType:
-        """Imports one file of the folder, as part of its package where it belongs to one."""
+        """Import one file of the folder, as part of its package where it belongs to one."""
         if file.is_relative_to(HOUSE) and self.folder == HOUSE.parent:  # one of our own
             parts = file.relative_to(HOUSE).with_suffix("").parts
             return importlib.import_module(".".join(("isoloss", *parts)))
@@ -211,7 +211,7 @@ class PluginModules(MetaPathFinder):
             return importlib.import_module(name)
 
     def describe(self, error: BaseException) -> str:
-        """Exception type, first line of its message and the plug-in's line, as one line of text."""
+        """Return type, first line of the message and the plug-in's line of an exception in one."""
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if isinstance(error, SystemExit):
             message += " (code that runs a program belongs under: if __name__ == '__main__')"
@@ -247,7 +247,7 @@ _folders: dict[Path, PluginModules] = {}
 
 
 def load_plugin(spec: str) -> Plugin:
-    """Loads ``path/file.py:attribute``.
+    """Load ``path/file.py:attribute``.
 
     A file inside a package (a folder with ``__init__.py``) is imported as part of it, with the
     folder above the package first on the path, so that its relative imports work; any other file
@@ -291,13 +291,13 @@ def load_plugin(spec: str) -> Plugin:
 
 
 def plugin_file(spec: str) -> Path | None:
-    """Returns the file of a plug-in ``path/file.py:attribute``; None for a registered name."""
+    """Return the file of a plug-in ``path/file.py:attribute``; None for a registered name."""
     file, separator, _ = spec.rpartition(".py:")
     return Path(f"{file}.py") if separator else None
 
 
 def absolute_spec(spec: str) -> str:
-    """Returns a spec that means the same from any folder."""
+    """Return a spec that means the same from any folder."""
     file = plugin_file(spec)
     return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
 

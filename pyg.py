@@ -23,12 +23,12 @@ class PygError(IsolossError, ImportError):
 
 
 def extension_loaded() -> bool:
-    """Whether the Intel extension is loaded in this process."""
+    """Return whether the Intel extension is loaded in this process."""
     return sys.modules.get(EXTENSION) is not None
 
 
 def import_pyg() -> Any:
-    """Returns the module torch_geometric, its subpackages (nn, data, datasets, ..) loaded.
+    """Return the module torch_geometric, its subpackages (nn, data, datasets, ..) loaded.
 
     Raises:
         PygError: it is missing or broken.

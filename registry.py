@@ -98,7 +98,7 @@ class Registry(Generic[F]):
         self._entries: dict[str, Entry[F]] = {}
 
     def register(self, name: str, description: str, **facts: Any) -> Callable[[F], F]:
-        """Returns a decorator that registers a factory and returns it unchanged.
+        """Return a decorator that registers a factory and returns it unchanged.
 
         Raises:
             ValueError: the name is taken.
@@ -113,7 +113,7 @@ class Registry(Generic[F]):
         return decorate
 
     def get(self, name: str) -> Entry[F]:
-        """Returns the entry of that name, or the family that a ``family:NAME`` belongs to.
+        """Return the entry of that name, or the family that a ``family:NAME`` belongs to.
 
         Raises:
             UnknownNameError: lists the near matches first, then every valid name.
@@ -131,12 +131,12 @@ class Registry(Generic[F]):
         )
 
     def has_family(self, spec: str) -> bool:
-        """Whether a spec is ``family:...`` of a registered family, whatever follows."""
+        """Return whether a spec is ``family:...`` of a registered family, whatever follows."""
         family, colon, _ = spec.partition(":")
         return bool(colon) and family + colon in self._entries
 
     def names(self) -> list[str]:
-        """All names, in the order of registration; those of families end in ":"."""
+        """Return all names, in the order of registration; those of families end in ":"."""
         return list(self._entries)
 
     def __iter__(self) -> Iterator[Entry[F]]:
@@ -176,22 +176,22 @@ class Factory(Generic[F]):
         return self.plugin.sha256 if self.plugin else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls what the spec stands for; a plug-in with its modules in place."""
+        """Call what the spec stands for; a plug-in with its modules in place."""
         return (self.plugin or self.function)(*args, **kwargs)
 
 
 def is_path(spec: str) -> bool:
-    """Whether a spec means a file: it then never stands for a name."""
+    """Return whether a spec means a file: it then never stands for a name."""
     return ".py:" in spec or spec.endswith(".py") or "/" in spec or os.sep in spec
 
 
 def is_plugin(spec: str, registry: Registry[Any]) -> bool:
-    """Whether a spec means a plug-in, not a path that follows the colon of a family."""
+    """Return whether a spec means a plug-in, not a path that follows the colon of a family."""
     return is_path(spec) and not registry.has_family(spec)
 
 
 def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
-    """Finds what ``name``, ``family:NAME`` or ``path/file.py:factory`` stands for.
+    """Find what ``name``, ``family:NAME`` or ``path/file.py:factory`` stands for.
 
     Raises:
         UnknownNameError: no such name, or a family without a member.
@@ -210,7 +210,7 @@ def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
 
 
 def _member(factory: F, name: str) -> F:
-    """The factory with its parameter `name` filled in and out of sight."""
+    """Return the factory with its parameter `name` filled in and out of sight."""
 
     def build(*args: Any, **kwargs: Any) -> Any:
         if "name" in kwargs:
@@ -230,7 +230,7 @@ def call_with_arguments(
     what: str,
     positional: tuple[Any, ...] = (),
 ) -> Any:
-    """Calls ``factory(*positional, **keywords)``.
+    """Call ``factory(*positional, **keywords)``.
 
     Args:
         factory: a `Factory` or any callable.
@@ -273,7 +273,7 @@ def call_with_arguments(
 
 
 def parse_arguments(pairs: Iterable[str]) -> dict[str, Any]:
-    """Reads ``key=value`` pairs: true, false, none, numbers and lists; anything else is a string.
+    """Read ``key=value`` pairs: true, false, none, numbers and lists; anything else is a string.
 
     Example:
         >>> parse_arguments(["depth=16", "widths=[8, 12]", "pool=none", "head=gap"])

@@ -16,14 +16,12 @@ def evaluate(selection: Selection, machine: Machine, output: Drawn) -> None:
     ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
     """
     from isoloss.experiments.scoring import evaluate as score
-    from isoloss.experiments.scoring import report, summary_line
+    from isoloss.experiments.scoring import lines
     from isoloss.experiments.selection import select
 
     console = Console(output.as_json)
     trained = select(selection, console)
     evaluation = score(trained, console, device=machine.device, figures=output.figures)
-    for name, split in evaluation["splits"].items():
-        console.say(f"{name:5} {summary_line(split)}")
-    if evaluation["splits"]["test"].classes:
-        console.say("\n" + report(evaluation["splits"]["test"], "test split"))
-    console.result({"run": trained.notes["run"], **evaluation})
+    for line in lines(evaluation):
+        console.say(line)
+    console.result({"run": trained.notes["run"], **evaluation.to_json()})

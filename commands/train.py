@@ -11,7 +11,7 @@ from isoloss.commands.flags import Given, command
 from isoloss.commands.options import Drawn, Estimated
 from isoloss.experiments.options import make, option
 from isoloss.experiments.settings import Folders, Machine
-from isoloss.experiments.train_options import TrainOptions, read_config
+from isoloss.experiments.train_options import TrainOptions, read_config, stored_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ def train(given: dict[str, Any], training: Training, machine: Machine, folders: 
 
     On several processes (mind the "--"): torchrun --nproc-per-node 2 -- cli.py train --run a
     """
-    from isoloss.experiments.training import stored_options, training_cost
     from isoloss.experiments.training import train as train_run
+    from isoloss.experiments.training import training_cost
 
     console = Console(training.as_json)
     stored: dict[str, Any] = {}

@@ -14,7 +14,8 @@ from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError, Do
 from isoloss.datasets.graphs import GraphSplit
 from isoloss.datasets.info import DataInfo, Normalisation
 from isoloss.datasets.loading import Data, default_model, load_data
-from isoloss.datasets.splits import Split, TensorSplit, balanced_indices, stratified_indices
+from isoloss.datasets.splits import TensorSplit, balanced_indices, stratified_indices
+from isoloss.split import Split
 
 __all__ = [
     "AUGMENTATIONS",

@@ -26,7 +26,7 @@ AUGMENTATIONS: Registry[Callable[[Tensor], Augmentation]] = Registry("augmentati
 
 
 def create_augmentation(name: str, info: DataInfo) -> Augmentation:
-    """Returns the augmentation of that name for data of that kind.
+    """Return the augmentation of that name for data of that kind.
 
     Args:
         name: in `AUGMENTATIONS`.
@@ -52,7 +52,7 @@ def create_augmentation(name: str, info: DataInfo) -> Augmentation:
 
 @AUGMENTATIONS.register("none", "images as they are", values={})
 def none(black: Tensor) -> Augmentation:
-    """Changes nothing."""
+    """Change nothing."""
     return lambda images, generator: images
 
 
@@ -65,7 +65,7 @@ ROTATE_SHIFT = {"rotation_degrees": 15.0, "shift": 0.1, "flip": 0.5}
     values=ROTATE_SHIFT,
 )
 def rotate_shift(black: Tensor) -> Augmentation:
-    """Flips with probability 1/2, rotates by up to 15 degrees, shifts by up to 0.1 each way.
+    """Flip with probability 1/2, rotate by up to 15 degrees, shift by up to 0.1 each way.
 
     All uniform, bilinear; outside the image its nearest pixel is continued.
     """
@@ -85,7 +85,7 @@ AFFINE = {"rotation_degrees": 10.0, "shift": 0.1, "scale": 0.1, "shear_degrees":
     values=AFFINE,
 )
 def affine(black: Tensor) -> Augmentation:
-    """Rotates, shifts, scales and shears along x, no flip: for digits and letters.
+    """Rotate, shift, scale and shear along x, no flip: for digits and letters.
 
     All uniform, bilinear; black outside the image.
     """
@@ -107,7 +107,7 @@ HOLE = 16
     values={"pad": PAD, "flip": FLIP},
 )
 def crop_flip(black: Tensor) -> Augmentation:
-    """Pads by 4, crops at a random place, flips with probability 1/2 (He et al. 2016, 4.2)."""
+    """Pad by 4, crop at a random place, flip with probability 1/2 (He et al. 2016, 4.2)."""
 
     def augment(images: Tensor, generator: Generator) -> Tensor:
         return _flip(_crop(images, generator, PAD, black), generator, FLIP)
@@ -121,7 +121,7 @@ def crop_flip(black: Tensor) -> Augmentation:
     values={"pad": PAD, "flip": FLIP, "hole": HOLE},
 )
 def crop_flip_cutout(black: Tensor) -> Augmentation:
-    """`crop_flip`, then a hole of 16x16 around a random pixel, cut off by the image's edge.
+    """Do `crop_flip`, then cut a hole of 16x16 around a random pixel, cut off by the image's edge.
 
     The hole is 0 after normalisation, the mean of the data (DeVries and Taylor 2017; 16 is their
     value for CIFAR-10).
@@ -135,7 +135,7 @@ def crop_flip_cutout(black: Tensor) -> Augmentation:
 
 
 def _uniform(count: int, limit: float, generator: Generator) -> Tensor:
-    """(count,) float32 in [-limit, limit)."""
+    """Return (count,) float32 in [-limit, limit)."""
     return (2 * torch.rand(count, generator=generator) - 1) * limit
 
 
@@ -150,7 +150,7 @@ def _affine(
     shear_degrees: float = 0.0,
     flip: float = 0.0,
 ) -> Tensor:
-    """Draws the map from output to input pixels; `black` None continues the nearest pixel."""
+    """Draw the map from output to input pixels; `black` None continues the nearest pixel."""
     batch, _, height, width = images.shape
     angle = _uniform(batch, math.radians(rotation_degrees), generator)
     shear = _uniform(batch, math.radians(shear_degrees), generator).tan()

@@ -16,7 +16,7 @@ ROWS = {"mitbih_train.csv": 87_554, "mitbih_test.csv": 21_892}  # as published
 
 
 def read_beats(file: Path, length: int, classes: int) -> tuple[Tensor, Tensor]:
-    """Reads one file, from its very first row.
+    """Read one file, from its very first row.
 
     Args:
         file: a row for each beat: `length` amplitudes in [0, 1], then the label as a number.

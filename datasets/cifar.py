@@ -17,7 +17,7 @@ from isoloss.datasets.info import DataInfo, Normalisation
     "cifar10", "60,000 colour photographs, 32x32, 10 classes", default_model="resnet20"
 )
 def cifar10(data_dir: Path, download: bool = False) -> dict[str, Any]:
-    """Loads CIFAR-10, (3, 32, 32), from ``data_dir/cifar-10-batches-py``.
+    """Load CIFAR-10, (3, 32, 32), from ``data_dir/cifar-10-batches-py``.
 
     Normalised by means 0.4914, 0.4822, 0.4465 and standard deviations 0.2470, 0.2435, 0.2616.
 
@@ -36,7 +36,7 @@ def cifar10(data_dir: Path, download: bool = False) -> dict[str, Any]:
     "cifar100", "60,000 colour photographs, 32x32, 100 classes", default_model="resnet20"
 )
 def cifar100(data_dir: Path, download: bool = False) -> dict[str, Any]:
-    """Loads CIFAR-100 with its fine labels, (3, 32, 32), from ``data_dir/cifar-100-python``.
+    """Load CIFAR-100 with its fine labels, (3, 32, 32), from ``data_dir/cifar-100-python``.
 
     Normalised by means 0.5071, 0.4865, 0.4409 and standard deviations 0.2673, 0.2564, 0.2762.
 
@@ -93,7 +93,7 @@ def _load(
 
 
 def _check(checksums: dict[Path, str], address: str) -> None:
-    """Compares files with their official MD5: they are pickles, so nothing else is opened."""
+    """Compare files with their official MD5: they are pickles, so nothing else is opened."""
     from torchvision.datasets.utils import check_integrity
 
     for file, md5 in checksums.items():

@@ -13,13 +13,14 @@ from torch import Tensor
 from isoloss.datasets.catalogue import DataError
 from isoloss.datasets.graphs import GraphSplit, is_graph, to_graph_split
 from isoloss.datasets.info import DataInfo
-from isoloss.datasets.splits import Split, TensorSplit
+from isoloss.datasets.splits import TensorSplit
+from isoloss.split import Split
 
 SPLITS = ("train", "val", "test")
 
 
 def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
-    """Checks what a factory returned and converts it.
+    """Check what a factory returned and convert it.
 
     Floating inputs become float32, class labels int64. A map-style dataset is read through once,
     in order: whatever random transforms it has are frozen by that. PIL images become (channels,

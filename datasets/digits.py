@@ -21,7 +21,7 @@ TEST_FRACTION = 0.2
     default_model="fashion-cnn",
 )
 def digits(data_dir: Path, seed: int = 0) -> dict[str, Any]:
-    """Loads the digits, enlarged bilinearly to (1, 28, 28), in [0, 1].
+    """Load the digits, enlarged bilinearly to (1, 28, 28), in [0, 1].
 
     The test split of scikit-learn's UCI copy is all there is: 20 % of it, chosen by `seed` class
     by class, become our test split.

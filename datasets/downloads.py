@@ -23,7 +23,7 @@ def download_files(
     files: str,
     address: str,
 ) -> None:
-    """Fetches into a temporary folder beside the target and moves what is complete.
+    """Fetch into a temporary folder beside the target and move what is complete.
 
     Args:
         name: of the data set, for messages.

@@ -47,12 +47,12 @@ class GraphSplit:
         return 0 if x is None else x.shape[1]
 
     def subset(self, indices: Tensor | Sequence[int]) -> GraphSplit:
-        """The graphs of these indices, in this order."""
+        """Return the graphs of these indices, in this order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64).tolist()
         return GraphSplit(tuple(self.graphs[index] for index in chosen))
 
     def balanced(self, count: int, seed: int) -> GraphSplit:
-        """A seeded subset with as many of each class as can be; see `balanced_indices`."""
+        """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
         if count >= len(self):
             return self
         return self.subset(balanced_indices(self.targets, count, seed))
@@ -60,7 +60,7 @@ class GraphSplit:
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
     ) -> Iterator[Any]:
-        """Yields `torch_geometric.data.Batch` of `size` graphs but for a ragged last one.
+        """Yield `torch_geometric.data.Batch` of `size` graphs but for a ragged last one.
 
         A batch is one large graph of parts that are not connected, so what a network computes for
         a graph does not depend, beyond rounding, on the others beside it.
@@ -78,7 +78,7 @@ class GraphSplit:
             yield _batch(graphs[part])
 
     def digest(self) -> str:
-        """SHA-256 over name, dtype, shape and bytes of all tensors, the graphs end to end."""
+        """Return the SHA-256 of all tensors (name, dtype, shape, bytes), the graphs end to end."""
         batch = _batch(self.graphs)
         parts = ((name, batch[name]) for name in sorted(batch.keys()))
         return digest_tensors(
@@ -91,12 +91,12 @@ def _batch(graphs: Sequence[Any]) -> Any:
 
 
 def is_graph(sample: Any) -> bool:
-    """Whether a sample is a graph of PyTorch Geometric, told without importing it."""
+    """Return whether a sample is a graph of PyTorch Geometric, told without importing it."""
     return hasattr(sample, "edge_index") and hasattr(sample, "num_nodes")
 
 
 def to_graph_split(dataset: Any, what: str) -> GraphSplit:
-    """Checks a list or dataset of graphs; the graphs themselves are not changed.
+    """Check a list or dataset of graphs; the graphs themselves are not changed.
 
     Floating tensors become float32 and targets (1, ...).
 
@@ -162,7 +162,7 @@ def _check_graph(graph: Any, what: str) -> Any:
 
 
 def _layout(graph: Any) -> dict[str, str]:
-    """Of each field what all graphs must have in common to be put side by side."""
+    """Return of each field what all graphs must share to be put side by side."""
     return {
         name: f"(., {', '.join(map(str, value.shape[1:]))}) {value.dtype}"
         if isinstance(value, Tensor) and name != "edge_index"

@@ -39,7 +39,7 @@ class Beats:
 
 
 def cut_at_annotations(signal: Samples, beats: Samples) -> Beats:
-    """Cuts 187 samples with the annotation in the middle.
+    """Cut 187 samples with the annotation in the middle.
 
     The annotation's time is rounded to the sample k (half to even); the beat is samples
     k - 93, .., k + 93. One whose window passes an end of the record is left out.
@@ -57,7 +57,7 @@ def cut_at_annotations(signal: Samples, beats: Samples) -> Beats:
 
 
 def cut_like_kachuee(signal: Samples, beats: Samples) -> Beats:
-    """Finds R peaks and cuts beats by the method of Kachuee et al. 2018, section III.A.
+    """Find R peaks and cut beats by the method of Kachuee et al. 2018, section III.A.
 
     Theirs, in their order: (1) windows of 10 s; (2) each scaled to [0, 1]; (3) local maxima, where
     the first derivative changes sign; (4) R peaks are those above 0.9; (5) the median R-R interval
@@ -104,7 +104,7 @@ def cut_like_kachuee(signal: Samples, beats: Samples) -> Beats:
 
 
 def _r_peaks(signal: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """R peaks and the lengths of their beats, 0 where the window has no period."""
+    """Return R peaks and the lengths of their beats, 0 where the window has no period."""
     from scipy.signal import find_peaks  # takes a while to import
 
     starts = np.arange(0, len(signal), WINDOW * RATE)
@@ -124,7 +124,7 @@ def _r_peaks(signal: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _scale(rows: Samples, inside: NDArray[np.bool_] | bool = True) -> NDArray[np.float32]:
-    """Each row to [0, 1] by what is inside; zeros elsewhere."""
+    """Scale each row to [0, 1] by what is inside; zeros elsewhere."""
     inside = np.broadcast_to(inside, rows.shape)
     low = np.where(inside, rows, np.inf).min(1, keepdims=True)
     span = np.where(inside, rows, -np.inf).max(1, keepdims=True) - low

@@ -27,11 +27,11 @@ class Normalisation:
     channel_axis: int = -3
 
     def apply(self, raw: Tensor) -> Tensor:
-        """Normalises raw values, of one sample or of many."""
+        """Normalise raw values, of one sample or of many."""
         return (raw - self._spread(self.mean, raw)) / self._spread(self.std, raw)
 
     def invert(self, inputs: Tensor) -> Tensor:
-        """Undoes `apply`."""
+        """Undo `apply`."""
         return inputs * self._spread(self.std, inputs) + self._spread(self.mean, inputs)
 
     def _spread(self, values: Sequence[float], like: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class DataInfo:
         return self.input_shape[0] if len(self.input_shape) == 3 else None
 
     def model_context(self) -> dict[str, Any]:
-        """What a model factory may ask for by naming it in its signature."""
+        """Return what a model factory may ask for by naming it in its signature."""
         return {
             "in_channels": self.in_channels,
             "num_features": self.num_features,
@@ -93,16 +93,16 @@ class DataInfo:
         }
 
     def denormalise(self, inputs: Tensor) -> Tensor:
-        """Raw values of normalised inputs (..., *input_shape), for showing samples."""
+        """Return the raw values of normalised inputs (..., *input_shape), for showing samples."""
         return inputs if self.normalisation is None else self.normalisation.invert(inputs)
 
     def to_json(self) -> dict[str, Any]:
-        """As a dict that JSON can hold."""
+        """Return a dict that JSON can hold."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataInfo:
-        """Reads what `to_json` wrote, also after a round through JSON."""
+        """Read what `to_json` wrote, also after a round through JSON."""
         fields = dict(values)
         stated = fields.get("normalisation")
         if isinstance(stated, Mapping):

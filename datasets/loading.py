@@ -11,8 +11,9 @@ from typing import Any
 from isoloss.datasets.catalogue import DATASETS, DataError
 from isoloss.datasets.conversion import convert
 from isoloss.datasets.info import DataInfo
-from isoloss.datasets.splits import Split, stratified_indices
+from isoloss.datasets.splits import stratified_indices
 from isoloss.registry import call_with_arguments, is_plugin, load_factory
+from isoloss.split import Split
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def load_data(
     split_seed: int = 0,
     download: bool = False,
 ) -> Data:
-    """Loads a data set.
+    """Load a data set.
 
     Where the source has no validation split, `val_fraction` of the train split is set aside, the
     same share of each class. That comes first, `fraction` second, and both depend on `split_seed`
@@ -121,7 +122,7 @@ def load_data(
 
 
 def default_model(spec: str) -> str | None:
-    """The network a data set is trained with where the user names none; None for a plug-in."""
+    """Return the network a data set is trained with unless one is named; None for a plug-in."""
     if is_plugin(spec, DATASETS):
         return None
     return DATASETS.get(spec).facts["default_model"]

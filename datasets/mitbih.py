@@ -57,7 +57,7 @@ def mitbih(
     seed: int = 0,
     download: bool = False,
 ) -> dict[str, Any]:
-    """Loads beats (187, 1) in [0, 1], of classes N, S, V, F, Q.
+    """Load beats (187, 1) in [0, 1], of classes N, S, V, F, Q.
 
     From the records in ``data_dir/mitdb``: one lead, brought from 360 to 125 samples a second
     (polyphase filter, 25/72), cut by one of the rules in `datasets.heartbeats`; beats come in the
@@ -123,7 +123,7 @@ def mitbih(
 
 
 def _find(data_dir: Path, source: str, download: bool) -> Path | tuple[Path, ...]:
-    """The folder of the records, or the two CSV files."""
+    """Return the folder of the records, or the two CSV files."""
     records = data_dir / "mitdb"
     folders = (data_dir / "mitbih", data_dir)
     pairs = [tuple(folder / name for name in beat_csv.ROWS) for folder in folders]

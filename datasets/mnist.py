@@ -24,7 +24,7 @@ CLOTHES = (0.2860, 0.3530)
 def mnist(
     data_dir: Path, mean: float = DIGITS[0], std: float = DIGITS[1], download: bool = False
 ) -> dict[str, Any]:
-    """Loads MNIST, (1, 28, 28), normalised as (pixel / 255 - mean) / std.
+    """Load MNIST, (1, 28, 28), normalised as (pixel / 255 - mean) / std.
 
     Args:
         data_dir: holds ``MNIST/raw``.
@@ -53,7 +53,7 @@ def mnist(
 def fashion_mnist(
     data_dir: Path, mean: float = CLOTHES[0], std: float = CLOTHES[1], download: bool = False
 ) -> dict[str, Any]:
-    """Loads Fashion-MNIST, (1, 28, 28), normalised as (pixel / 255 - mean) / std.
+    """Load Fashion-MNIST, (1, 28, 28), normalised as (pixel / 255 - mean) / std.
 
     Args:
         data_dir: holds ``FashionMNIST/raw``.
@@ -120,7 +120,7 @@ def _load(
 
 
 def _check_idx(file: Path) -> None:
-    """Compares a file with what its own header announces.
+    """Compare a file with what its own header announces.
 
     idx format: two zero bytes, 8 for uint8, the number of dimensions, each size as a big-endian
     uint32, then the bytes.

@@ -25,7 +25,7 @@ OPTIONAL = ("x_val", "y_val", "class_names")
     placeholder="FILE",
 )
 def npz(data_dir: Path, name: str) -> dict[str, Any]:
-    """Loads arrays, one row a sample; targets (N,) or (N, 1) are class labels if whole numbers.
+    """Load arrays, one row a sample; targets (N,) or (N, 1) are class labels if whole numbers.
 
     uint8 arrays (N, height, width, channels) or (N, height, width) are taken for images: they
     become (channels, height, width), divided by 255, and normalised channel by channel with mean
@@ -91,7 +91,7 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _images(array: NDArray[Any], file: Path, what: str) -> Tensor:
-    """(N, channels, height, width) uint8."""
+    """Return (N, channels, height, width) uint8."""
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise DataError(
             f"{file}: expected {what} to hold uint8 images as x_train does, "
@@ -108,7 +108,7 @@ def _images(array: NDArray[Any], file: Path, what: str) -> Tensor:
 
 
 def _measure(images: Tensor) -> Normalisation:
-    """Mean and standard deviation of each channel of pixels divided by 255.
+    """Return the mean and standard deviation of each channel of pixels divided by 255.
 
     From counts of the 256 values, which is exact and takes no floating copy of the images.
     """

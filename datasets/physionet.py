@@ -61,19 +61,19 @@ class Record:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Files of the database that are not in the folder."""
+    """Return the files of the database that are not in the folder."""
     names = (f"{record}.{part}" for record in RECORDS for part in ("hea", "dat", "atr"))
     return [name for name in names if not (folder / name).is_file()]
 
 
 def fetch(temporary: Path) -> list[Path]:
-    """Downloads the database; returns its files."""
+    """Download the database; return its files."""
     import_wfdb().dl_database("mitdb", str(temporary), records=list(RECORDS), annotators=["atr"])
     return [temporary / f"{r}.{part}" for r in RECORDS for part in ("hea", "dat", "atr")]
 
 
 def read_records(folder: Path, lead: str) -> list[Record]:
-    """Reads all records, in the order of `RECORDS`.
+    """Read all records, in the order of `RECORDS`.
 
     Args:
         folder: with the .hea, .dat and .atr files.
@@ -97,7 +97,7 @@ def read_records(folder: Path, lead: str) -> list[Record]:
 
 
 def import_wfdb() -> Any:
-    """The module wfdb, which takes half a second to import."""
+    """Return the module wfdb, which takes half a second to import."""
     try:
         with _wfdb_quiet():
             import wfdb

@@ -6,45 +6,9 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-
-class Split(Protocol):
-    """What the rest of the project asks of a split, whatever its samples are.
-
-    `targets` are (N, ...), in the order of the samples. `subset` keeps the given order of indices.
-    `batches` yields what a Problem takes: tensor pairs here, other kinds in splits of other data.
-    `input_shape` is of one sample, () where samples differ in size; `num_features` are the scalars
-    in one sample, or in one node of a graph. `handover_batch` is a size of batch in which samples
-    may be handed to a Problem, which cuts what it can cut.
-    """
-
-    @property
-    def targets(self) -> Tensor: ...  # noqa: D102
-
-    @property
-    def input_shape(self) -> tuple[int, ...]: ...  # noqa: D102
-
-    @property
-    def num_features(self) -> int: ...  # noqa: D102
-
-    @property
-    def handover_batch(self) -> int: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-
-    def subset(self, indices: Tensor | Sequence[int]) -> Split: ...  # noqa: D102
-
-    def balanced(self, count: int, seed: int) -> Split: ...  # noqa: D102
-
-    def batches(  # noqa: D102
-        self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
-    ) -> Iterator[Any]: ...
-
-    def digest(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +38,12 @@ class TensorSplit:
         return len(self.inputs)
 
     def subset(self, indices: Tensor | Sequence[int]) -> TensorSplit:
-        """The samples of these indices, in this order."""
+        """Return the samples of these indices, in this order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return TensorSplit(self.inputs[chosen], self.targets[chosen])
 
     def balanced(self, count: int, seed: int) -> TensorSplit:
-        """A seeded subset with as many of each class as can be; see `balanced_indices`."""
+        """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
         if count >= len(self):
             return self
         return self.subset(balanced_indices(self.targets, count, seed))
@@ -87,7 +51,7 @@ class TensorSplit:
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields pairs (inputs (b, ...), targets (b, ...)), b = size but for a ragged last one.
+        """Yield pairs (inputs (b, ...), targets (b, ...)), b = size but for a ragged last one.
 
         Args:
             size: samples in a batch.
@@ -104,12 +68,12 @@ class TensorSplit:
             yield self.inputs[chosen], self.targets[chosen]
 
     def digest(self) -> str:
-        """SHA-256 over dtype, shape and bytes of inputs and targets."""
+        """Return the SHA-256 over dtype, shape and bytes of inputs and targets."""
         return digest_tensors([("", self.inputs), ("", self.targets)])
 
 
 def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[slice]:
-    """Yields slices of `size` that cover `count` samples, the last one ragged or left out.
+    """Yield slices of `size` that cover `count` samples, the last one ragged or left out.
 
     Raises:
         ValueError: a size below 1.
@@ -121,7 +85,7 @@ def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[sli
 
 
 def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of each, in order."""
+    """Return the SHA-256 over name, dtype, shape and bytes of each, in order."""
     sha = hashlib.sha256()
     for name, tensor in tensors:
         sha.update(f"{name}{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -131,7 +95,7 @@ def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
-    """Chooses `count` samples without replacement, the same number of each class.
+    """Choose `count` samples without replacement, the same number of each class.
 
     Where a class is short, the others share what it lacks; what does not divide evenly goes to
     classes in a seeded order. A smaller count chooses a subset of what a larger one does. Targets
@@ -168,7 +132,7 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
 
 
 def stratified_indices(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Sets a seeded share of the samples aside, the same share of each class.
+    """Set a seeded share of the samples aside, the same share of each class.
 
     round(fraction N) samples in all; each class's number is within 1 of its exact share (largest
     remainders). Targets that are no class labels are chosen from at random.

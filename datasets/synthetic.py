@@ -42,7 +42,7 @@ WAVES = {
 def synthetic_ecg(
     data_dir: Path, samples: int = 2000, noise: float = 0.05, seed: int = 0
 ) -> dict[str, Any]:
-    """Makes beats (187, 1) in [0, 1] in the classes of `mitbih`, as many of each.
+    """Make beats (187, 1) in [0, 1] in the classes of `mitbih`, as many of each.
 
     Every wave's amplitude and width vary by 15 %, its time by 10 ms; baseline wander and white
     noise are added.
@@ -92,7 +92,7 @@ def synthetic_images(
     noise: float = 0.2,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Makes images (channels, size, size) in [0, 1].
+    """Make images (channels, size, size) in [0, 1].
 
     Class c of C is a sine wave in direction pi c / C, of 2 to 5 periods across the image, with a
     phase and a contrast of its own in each image and white noise in each channel.
@@ -129,7 +129,7 @@ def synthetic_images(
     default_model="gcn",
 )
 def synthetic_graphs(data_dir: Path, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Makes graphs of 10 to 29 nodes in four kinds, one-hot as `x`.
+    """Make graphs of 10 to 29 nodes in four kinds, one-hot as `x`.
 
     A random recursive tree with a tenth as many edges added. Two nodes are of kind 2 and two of
     kind 3, the others of kinds 0 and 1; in class 1 both pairs (2, 3) are adjacent, in class 0 none
@@ -169,7 +169,7 @@ def synthetic_graphs(data_dir: Path, samples: int = 1000, seed: int = 0) -> dict
 
 
 def _start(samples: int, classes: int, seed: int) -> tuple[Tensor, torch.Generator]:
-    """Labels (samples,), as many of each class as can be, and the generator of what follows."""
+    """Return labels (samples,), evenly over the classes, and the generator of what follows."""
     if classes < 2 or samples < 10 * classes:
         raise DataError(
             f"expected 2 classes or more and 10 samples of each, got {samples} samples of "

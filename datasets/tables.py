@@ -13,7 +13,7 @@ from isoloss.datasets.catalogue import DataError
 def read_numbers(
     file: Path, columns: int | None = None, *, whole: bool = False
 ) -> NDArray[np.float64]:
-    """Reads rows of comma-separated numbers, from the very first one.
+    """Read rows of comma-separated numbers, from the very first one.
 
     Args:
         file: to read.
@@ -32,7 +32,9 @@ def read_numbers(
         table = pandas.read_csv(file, header=None, dtype=np.float64, skip_blank_lines=False)
     except pandas.errors.EmptyDataError:
         raise DataError(f"{file}: expected numbers, got an empty file") from None
-    except ValueError as error:  # says what, but not in which line
+    except ValueError as error:
+        # Pandas says what, but not in which line. (NumPy counts rows from 0 where a cell is no
+        # number, from 1 where one is missing, and empty lines not at all.)
         raise DataError(_first_bad_line(file, columns) or f"{file}: {error}") from None
     values: NDArray[np.float64] = table.to_numpy(copy=True)  # its own view is read-only
     if not np.isfinite(values).all() or values.shape[1] != (columns or values.shape[1]):

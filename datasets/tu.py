@@ -41,7 +41,7 @@ def tu(
     seed: int = 0,
     download: bool = False,
 ) -> dict[str, Any]:
-    """Loads the graphs of ``data_dir/TUDataset/NAME/raw`` or ``data_dir/NAME/raw``.
+    """Load the graphs of ``data_dir/TUDataset/NAME/raw`` or ``data_dir/NAME/raw``.
 
     Node labels become one-hot features `x`, edge labels one-hot `edge_attr`. A set without node
     labels has x = 1 in every node: a network that sums over neighbours then counts them. Loops
@@ -149,7 +149,7 @@ def _find(data_dir: Path, name: str, download: bool) -> Path:
 def _check_membership(
     files: _Files, node_graph: NDArray[np.int64], edges: NDArray[np.int64]
 ) -> int:
-    """Checks that nodes lie graph by graph and edges within a graph; returns how many graphs."""
+    """Check that nodes lie graph by graph and edges within a graph; return how many graphs."""
     graph = node_graph[:, 0]
     steps = np.diff(graph, prepend=0)
     if ((steps < 0) | (steps > 1)).any():
@@ -191,7 +191,7 @@ def _targets(files: _Files, graphs: int) -> tuple[Tensor, dict[str, Any]]:
 
 
 def _class_names(files: _Files) -> dict[int, str]:
-    """Names by label, where the readme beside the files has a table of them."""
+    """Return names by label, where the readme beside the files has a table of them."""
     file = files.path("label_readme")
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     _, _, table = text.partition("Class labels were converted to integer values using this map:")
@@ -199,7 +199,7 @@ def _class_names(files: _Files) -> dict[int, str]:
 
 
 def _features(files: _Files, of: str, rows: int, attributes: bool) -> Tensor | None:
-    """Attributes, then one-hot labels, of all nodes or edges; None if there are none."""
+    """Return attributes, then one-hot labels, of all nodes or edges; None if there are none."""
     parts: list[Tensor] = []
     if attributes:
         if not files.has(f"{of}_attributes"):

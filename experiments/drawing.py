@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.evaluation.roc import read_roc
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
@@ -19,7 +20,6 @@ from isoloss.records.files import FileError, open_hdf5
 from isoloss.records.runs import Run
 from isoloss.records.spectra import read_spectrum
 from isoloss.records.surfaces import read_surface
-from isoloss.trainers.roc import read_roc
 
 
 def draw_training(run: Run) -> list[Path]:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from isoloss.datasets import DataInfo, Split
+from isoloss.evaluation.predictions import Predictions
+from isoloss.evaluation.reports import misclassified
 from isoloss.experiments.reporting import Reporter
 from isoloss.figures.formatting import number
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.style import save_figure
 from isoloss.landscape.batches import as_batch
 from isoloss.records.runs import Run
-from isoloss.trainers.evaluation import Predictions
-from isoloss.trainers.reports import misclassified
 
 IMAGES = 32  # in one figure
 SERIES = 12
@@ -45,7 +45,7 @@ def draw_misclassified(
     """
     if not predictions.classes:
         return []
-    chosen = misclassified(predictions, _room(info))
+    chosen = torch.from_numpy(misclassified(predictions, _room(info)))
     shown = _shown(split, info, chosen) if len(chosen) else None
     if shown is None:
         why = "samples are neither images nor series" if len(chosen) else "no sample is"
@@ -53,7 +53,7 @@ def draw_misclassified(
         return []
     samples, notes = shown
     names = info.class_names or range(predictions.outputs.shape[1])
-    confidence = predictions.probabilities().amax(1)
+    confidence = predictions.probabilities().max(1)
     guesses = predictions.guesses()
     titles = [
         f"{_short(names[predictions.targets[i]])} →\n"
@@ -101,7 +101,7 @@ def _room(info: DataInfo) -> int:
 
 
 def _some_of_each(targets: Tensor, count: int) -> Tensor:
-    """Indices of the first samples of each class, as many of each, sorted by class."""
+    """Return indices of the first samples of each class, as many of each, sorted by class."""
     if targets.ndim != 1 or targets.is_floating_point():
         return torch.arange(min(count, len(targets)))
     labels = targets.unique().tolist()
@@ -111,7 +111,7 @@ def _some_of_each(targets: Tensor, count: int) -> Tensor:
 
 
 def _shown(split: Split, info: DataInfo, indices: Tensor) -> tuple[np.ndarray, list[str]] | None:
-    """Some samples as figures take them, with notes; None where they cannot be drawn."""
+    """Return some samples as figures take them, with notes; None where they cannot be drawn."""
     inputs = as_batch(next(iter(split.subset(indices).batches(len(indices))))).inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         return None

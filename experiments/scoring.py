@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from isoloss.datasets import DataInfo, Split
+from isoloss.datasets import DataInfo
+from isoloss.evaluation.networks import predict, score_splits
+from isoloss.evaluation.reports import report, summary_line, write_reports
+from isoloss.evaluation.scores import NetworkScores
 from isoloss.experiments.devices import resolve_device
 from isoloss.experiments.drawing import draw_evaluation
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.sample_drawing import draw_misclassified
 from isoloss.experiments.trained import Trained
 from isoloss.landscape.losses import PerSampleLoss
-from isoloss.records.files import write_text
 from isoloss.records.runs import Run
-from isoloss.trainers.evaluation import Predictions, predict
-from isoloss.trainers.reports import report, write_predictions
-from isoloss.trainers.roc import roc_curves, write_roc
-from isoloss.trainers.scores import SplitScores, score
+from isoloss.split import Split
 
 SPLITS = ("train", "val", "test")
-__all__ = ["evaluate", "report", "summary_line", "write_evaluation"]
-
 FIGURES = ("confusion", "roc", "misclassified")
 PRODUCTS = (
     "report.txt",
@@ -40,7 +37,7 @@ def evaluate(
     *,
     device: str = "auto",
     figures: bool = True,
-) -> dict[str, Any]:
+) -> NetworkScores:
     """Score a run on all its splits; see `write_evaluation`."""
     assert trained.run is not None
     facts = {
@@ -69,7 +66,7 @@ def write_evaluation(
     *,
     facts: Mapping[str, Any] | None = None,
     figures: bool = True,
-) -> dict[str, Any]:
+) -> NetworkScores:
     """Score a network and leave all that `evaluate` leaves in the run's folder.
 
     What an earlier evaluation left there is replaced or removed, also what does not apply any
@@ -86,20 +83,27 @@ def write_evaluation(
         figures: Whether to draw.
 
     Returns:
-        The scores of each split, as `evaluation.json` holds them, and the facts.
+        The scores, with the facts.
     """
     reporter = reporter or Reporter()
     predictions = {name: predict(model, splits[name]) for name in SPLITS if name in splits}
-    names, groups = info.class_names or None, info.class_groups
-    scores = {name: score(part, loss, names, groups) for name, part in predictions.items()}
-    evaluation = {"checkpoint": "checkpoints/last.pt", "splits": scores, **(facts or {})}
+    names = info.class_names or None
+    scores = score_splits(predictions, loss, names, info.class_groups)
+    evaluation = dataclasses.replace(scores, facts=dict(facts or {}))
     for name in PRODUCTS:
         (run.path / name).unlink(missing_ok=True)
-    run.write_evaluation(evaluation)
+    run.write_evaluation(evaluation.to_json())
     files = [run.path / "evaluation.json"]
     if "test" in predictions:
         guessed = predictions["test"]
-        files += _write_reports(run, scores["test"], guessed, info)
+        files += write_reports(
+            run.path,
+            evaluation.splits["test"],
+            guessed,
+            names,
+            title=f"{run.label}, test split",
+            notes=info.notes,
+        )
         if figures:
             drawn = draw_evaluation(run)
             drawn += draw_misclassified(run, splits["test"], info, guessed, reporter)
@@ -108,28 +112,8 @@ def write_evaluation(
     return evaluation
 
 
-def summary_line(split: SplitScores) -> str:
-    """Return the scores of a split in one line."""
-    loss = f"loss {split.loss:.4f} ± {split.loss_standard_error:.4f}"
-    if not split.classes:  # a regression
-        return f"{loss} on {split.count:,} samples"
-    accuracy = f"{100 * split.accuracy:.2f} ± {100 * split.accuracy_standard_error:.2f} %"
-    groups = "".join(f" ({g.macro_f1:.4f} over {' '.join(g.classes)})" for g in split.groups)
-    return (
-        f"accuracy {accuracy}, {loss}, macro F1 {split.macro_f1:.4f}{groups}, "
-        f"{split.count:,} samples"
-    )
-
-
-def _write_reports(
-    run: Run, scores: SplitScores, predictions: Predictions, info: DataInfo
-) -> list[Path]:
-    names = info.class_names or None
-    files = [run.path / "report.txt"]
-    write_text(files[0], report(scores, f"{run.label}, test split", info.notes))
-    if write_predictions(run.path / "predictions.csv", predictions, names):
-        files.append(run.path / "predictions.csv")
-    if predictions.classes:
-        files.append(run.path / "roc.csv")
-        write_roc(files[-1], roc_curves(predictions, names))
-    return files
+def lines(evaluation: NetworkScores) -> list[str]:
+    """Return the scores for people: a line a split, and the report of the test split."""
+    said = [f"{name:5} {summary_line(split)}" for name, split in evaluation.splits.items()]
+    test = evaluation.splits.get("test")
+    return [*said, "\n" + report(test, "test split")] if test and test.classes else said

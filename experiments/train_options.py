@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isoloss.errors import UsageError
+from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError, Options, make, option
 from isoloss.plugins import absolute_spec
+from isoloss.records.runs import find_run, newest_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,8 @@ class TrainOptions(Options):
     seed: int = option(0, "Seed of weights, order and dropout.", low=0)
 
 
+# What may differ when a run goes on.
+FREE = ("run", "epochs")
 OPTIMIZER_OPTIONS = ("base", "rho", "m", "lr", "momentum", "weight_decay", "nesterov")
 
 
@@ -116,3 +121,42 @@ def read_config(path: Path) -> dict[str, Any]:
     except OptionError as error:
         raise OptionError("config", str(error)) from error
     return named
+
+
+def stored_options(
+    results: Path, name: str | None, given: dict[str, Any], data_dir: Path | None
+) -> tuple[dict[str, Any], Path | None]:
+    """Return the options of the run to resume, and the folder of its data.
+
+    Args:
+        results: Folder of all results.
+        name: Name of the run; the newest where None.
+        given: The options that were given, by name.
+        data_dir: Folder of the data, the run's own where None.
+
+    Raises:
+        UsageError: If options differ from the run's, the number of epochs apart.
+        ExperimentError: If there is no run.
+    """
+    run = find_run(results, name) if name is not None else newest_run(results)
+    if run is None:
+        raise ExperimentError(f"expected a run to resume in {results}, got none")
+    config = run.config()
+    asked = make(TrainOptions, given)
+    try:
+        stored = make(TrainOptions, config)
+    except OptionError as error:
+        raise ExperimentError(
+            f"{run.path / 'config.json'} is damaged: {error.option}: {error.problem}"
+        ) from error
+    differing = [
+        f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
+        for key in given
+        if key not in FREE and getattr(stored, key) != getattr(asked, key)
+    ]
+    if differing:
+        raise UsageError(
+            f"`resume` goes on with the settings of run {run.name}: {', '.join(differing)}"
+        )
+    folder = run.facts().data_dir
+    return config, data_dir or (None if folder is None else Path(folder))

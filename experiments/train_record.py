@@ -14,6 +14,7 @@ import torchinfo
 from torch import nn
 
 from isoloss.datasets import Data
+from isoloss.evaluation.networks import placement
 from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
 from isoloss.landscape.surface import Progress
@@ -23,7 +24,6 @@ from isoloss.records.files import write_text
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Facts, Run
 from isoloss.trainers.distributed import Group
-from isoloss.trainers.evaluation import placement
 from isoloss.trainers.intel import intel_is_loaded
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from isoloss.datasets import Data, create_augmentation, default_model, load_data
-from isoloss.errors import UsageError
+from isoloss.evaluation.reports import summary_line
 from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.drawing import draw_training
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.options import OptionError, make
+from isoloss.experiments.options import OptionError
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.sample_drawing import draw_samples
-from isoloss.experiments.scoring import summary_line, write_evaluation
+from isoloss.experiments.scoring import write_evaluation
 from isoloss.experiments.settings import DEFAULT_DATA_DIR
 from isoloss.experiments.train_options import OPTIMIZER_OPTIONS, TrainOptions
 from isoloss.experiments.train_record import (
@@ -42,7 +42,6 @@ from isoloss.records.runs import (
     check_name,
     create_run,
     find_run,
-    newest_run,
     write_json,
 )
 from isoloss.trainers import loop
@@ -57,9 +56,6 @@ from isoloss.trainers.optimizers import (
 )
 from isoloss.trainers.settings import TrainingError, TrainingSettings
 from isoloss.trainers.trainer import Trainer, TrainingDiverged
-
-# What may differ when a run goes on.
-FREE = ("run", "epochs")
 
 
 def train(
@@ -152,43 +148,6 @@ def training_cost(
     with process_group(place) as group:
         data = _load(options, Path(data_dir or DEFAULT_DATA_DIR), download, group)
         return _cost(_assemble(parts, options, data, place, group))
-
-
-def stored_options(
-    results: Path, name: str | None, given: dict[str, Any], data_dir: Path | None
-) -> tuple[dict[str, Any], Path | None]:
-    """Return the options of the run to resume, and the folder of its data.
-
-    Args:
-        results: Folder of all results.
-        name: Name of the run; the newest where None.
-        given: The options that were given, by name.
-        data_dir: Folder of the data, the run's own where None.
-
-    Raises:
-        UsageError: If options differ from the run's, the number of epochs apart.
-        ExperimentError: If there is no run.
-    """
-    run = find_run(results, name) if name is not None else newest_run(results)
-    if run is None:
-        raise ExperimentError(f"expected a run to resume in {results}, got none")
-    config = run.config()
-    asked = make(TrainOptions, given)
-    try:
-        stored = make(TrainOptions, config)
-    except OptionError as error:
-        raise ExperimentError(f"{run.path / 'config.json'} is damaged: {error}") from error
-    differing = [
-        f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
-        for key in given
-        if key not in FREE and getattr(stored, key) != getattr(asked, key)
-    ]
-    if differing:
-        raise UsageError(
-            f"`resume` goes on with the settings of run {run.name}: {', '.join(differing)}"
-        )
-    folder = run.facts().data_dir
-    return config, data_dir or (None if folder is None else Path(folder))
 
 
 @dataclass(frozen=True)
@@ -350,7 +309,7 @@ def _finish(
     )
     if figures:
         draw_training(run)  # its title says how the training ended
-    last = evaluation["splits"]
+    last = evaluation.splits
     name = next((name for name in ("test", "val", "train") if name in last), None)
     log.say(f"{name} {summary_line(last[name])}; {run.path}" if name else f"trained; {run.path}")
 

@@ -267,7 +267,7 @@ def _fixed_options(
 
 
 def _middle(space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """Some value of each searched option."""
+    """Return some value of each searched option."""
     return {o: d.choices[0] if d.kind == "choice" else d.low for o, d in space.items()}
 
 

@@ -86,7 +86,7 @@ def spectral_density(
     probe differs from another; they bound neither the mean's error nor that of the smoothing.
 
     Example:
-        >>> from hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators import MatrixOperator
         >>> operator = MatrixOperator(torch.diag(torch.tensor([1.0, 3.0], dtype=torch.float64)))
         >>> spectral_density(operator, probes=1, steps=2).nodes
         tensor([[1., 3.]], dtype=torch.float64)

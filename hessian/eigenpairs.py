@@ -80,9 +80,9 @@ def top_eigenpairs(
     from a single vector then finds each of them once: `confirm` looks for further copies.
 
     Example:
-        >>> from hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators import MatrixOperator
         >>> pairs = top_eigenpairs(MatrixOperator(torch.diag(torch.tensor([1.0, 3.0, 2.0]))), k=2)
-        >>> pairs.eigenvalues
+        >>> pairs.eigenvalues.round(decimals=6)
         tensor([3., 2.], dtype=torch.float64)
 
     Args:

@@ -44,9 +44,12 @@ class HessianOperator:
     - `"recompute"`: a fresh graph for each micro-batch of each product; the memory of one.
 
     Example:
+        >>> from torch import nn
+        >>> x, y = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
         >>> problem = Problem(nn.Linear(1, 1, bias=False), nn.MSELoss(), [(x, y)])
         >>> with HessianOperator(problem) as hessian:
         ...     hessian.matvec(torch.ones(1))  # 2 mean(x^2)
+        tensor([10.])
 
     Args:
         problem: The loss as a function of the weights.

@@ -170,7 +170,7 @@ class Spectrum:
         return data
 
     def _stages(self) -> dict[str, Callable[..., Any]]:
-        """What computes each stage that is asked for."""
+        """Return what computes each stage that is asked for."""
         wanted = self.wanted
         stages = {
             "eigenpairs": (wanted.top, self._eigenpairs),

@@ -74,7 +74,7 @@ def trace(
     basis of the first two methods reaches the rank of A, the value is exact to rounding.
 
     Example:
-        >>> from hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators import MatrixOperator
         >>> trace(MatrixOperator(torch.diag(torch.tensor([1.0, 2.0])))).value
         3.0
 

@@ -7,7 +7,6 @@ makes them).
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError
+from isoloss.landscape.vectors import digest
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
@@ -214,13 +214,7 @@ class FixedData:
 
     def digest(self) -> str:
         """Return the SHA-256 of all tensors: dtypes, shapes and bytes, in order."""
-        digest = hashlib.sha256()
-        for batch in self.batches:
-            for name, tensor in batch.tensors().items():
-                digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-                flat = tensor.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return digest(pair for batch in self.batches for pair in batch.tensors().items())
 
 
 def _merge(batches: list[Batch]) -> list[Batch]:

@@ -29,7 +29,7 @@ class NormalisationError(UsageError, ValueError):
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """The filters of a tensor as rows, shape (filters, entries)."""
+    """Return the filters of a tensor as rows, shape (filters, entries)."""
     return tensor.reshape(1, -1) if tensor.ndim <= 1 else tensor.flatten(1)
 
 

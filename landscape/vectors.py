@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -53,10 +53,14 @@ def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     return sum(float(torch.sum(a[name].double() * b[name].double())) for name in a)
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, dtypes, shapes and entries, in the mapping's order."""
+def digest(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and entries, in order.
+
+    Args:
+        tensors: By name, or pairs of name and tensor where a name occurs more than once.
+    """
     sha256 = hashlib.sha256()
-    for name, tensor in tensors.items():
+    for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         sha256.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         sha256.update(flat.view(torch.uint8).numpy().data)

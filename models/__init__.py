@@ -35,7 +35,7 @@ __all__ = [
 
 
 def default_optimizer(spec: str) -> str:
-    """Name of the optimizer a network trains well with: the fact `optimizer` where it has one."""
+    """Return the optimizer a network trains well with: the fact `optimizer` where it has one."""
     if is_plugin(spec, MODELS):
         return "sgd"
     return str(MODELS.get(spec).facts.get("optimizer", "sgd"))
@@ -44,7 +44,7 @@ def default_optimizer(spec: str) -> str:
 def create_model(
     spec: str, arguments: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Builds a network.
+    """Build a network.
 
     Weights are drawn from torch's global generator: seed it first for the same ones.
 
@@ -76,7 +76,7 @@ def create_model(
 
 
 def default_facts(name: str) -> ModelFacts | None:
-    """Returns the facts of a registered network with its default arguments, None for a family.
+    """Return the facts of a registered network with its default arguments, None for a family.
 
     The network is built without memory for its weights.
 

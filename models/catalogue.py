@@ -44,7 +44,7 @@ class ModelFacts:
 
 
 def model_facts(model: nn.Module, input_shape: Sequence[int] | None = None) -> ModelFacts:
-    """Counts the scalars of a network.
+    """Count the scalars of a network.
 
     Args:
         model: any network, on any device.
@@ -62,7 +62,7 @@ def model_facts(model: nn.Module, input_shape: Sequence[int] | None = None) -> M
 def image_shape(
     what: str, input_shape: Sequence[int], in_channels: int | None, smallest: int = 1
 ) -> tuple[int, int, int]:
-    """Returns (channels, height, width) of the images a network is built for.
+    """Return (channels, height, width) of the images a network is built for.
 
     Raises:
         ModelError: no images, or images below `smallest` x `smallest`.
@@ -77,7 +77,7 @@ def image_shape(
 
 
 def check_choice(what: str, value: object, choices: Sequence[object]) -> None:
-    """Refuses a value that is not among the choices.
+    """Refuse a value that is not among the choices.
 
     Raises:
         ModelError: names the choices.

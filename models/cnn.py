@@ -23,7 +23,7 @@ def fashion_cnn(
     num_classes: int = 10,
     in_channels: int | None = None,
 ) -> nn.Sequential:
-    """Conv 16, ReLU, pool, conv 32, ReLU, pool, linear 128, ReLU, linear.
+    """Build conv 16, ReLU, pool, conv 32, ReLU, pool, linear 128, ReLU, linear.
 
     3x3 convolutions with padding 1, 2x2 max-pools. 206,922 parameters for 28x28 images in one
     channel and 10 classes, where 32 * 7 * 7 = 1568 features enter the first linear layer.
@@ -53,7 +53,7 @@ def classifier(
     num_classes: int = 10,
     in_channels: int | None = None,
 ) -> nn.Sequential:
-    """Conv 16, ReLU, pool, linear 128, ReLU, linear.
+    """Build conv 16, ReLU, pool, linear 128, ReLU, linear.
 
     A 3x3 convolution with padding 1, a 2x2 max-pool. 402,986 parameters for 28x28 images in one
     channel and 10 classes, where 16 * 14 * 14 = 3136 features enter the first linear layer.

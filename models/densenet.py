@@ -27,7 +27,7 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, in_channels, h, w) to (batch, growth + in_channels, h, w)."""
+        """Map (batch, in_channels, h, w) to (batch, growth + in_channels, h, w)."""
         y = self.conv1(F.relu(self.bn1(x)))
         return torch.cat([self.conv2(F.relu(self.bn2(y))), x], 1)
 
@@ -46,7 +46,7 @@ class Transition(nn.Module):
         self.pool = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, in_channels, h, w) to (batch, in_channels / 2, h / 2, w / 2)."""
+        """Map (batch, in_channels, h, w) to (batch, in_channels / 2, h / 2, w / 2)."""
         return self.pool(self.conv(F.relu(self.bn(x))))
 
 
@@ -78,7 +78,7 @@ class DenseNet121(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, num_classes)."""
         y = self.trans1(self.dense1(self.conv1(x)))
         y = self.trans2(self.dense2(y))
         y = self.dense4(self.trans3(self.dense3(y)))
@@ -86,7 +86,7 @@ class DenseNet121(nn.Module):
 
 
 def _dense_block(channels: int, growth: int, layers: int) -> tuple[nn.Sequential, int]:
-    """The layers, and the number of channels after them."""
+    """Return the layers, and the number of channels after them."""
     block = nn.Sequential(*(DenseLayer(channels + i * growth, growth) for i in range(layers)))
     return block, channels + layers * growth
 
@@ -106,7 +106,7 @@ def densenet121(
     in_channels: int | None = None,
     growth: int = 32,
 ) -> DenseNet121:
-    """DenseNet-121 in the CIFAR form of Li et al. 2018; 6,956,298 parameters for CIFAR-10.
+    """Build DenseNet-121 in the CIFAR form of Li et al. 2018; 6,956,298 parameters for CIFAR-10.
 
     In place of the 7x7 convolution and the max-pool for large images it has a 3x3 convolution.
 

@@ -13,7 +13,7 @@ from isoloss.models.catalogue import MODELS, ModelError
 
 
 def sinusoidal_positions(length: int, size: int) -> Tensor:
-    r"""Positional encoding of Vaswani et al. 2017, section 3.5.
+    r"""Return the positional encoding of Vaswani et al. 2017, section 3.5.
 
     PE(t, 2i) = sin(t / 10000^(2i / size)), PE(t, 2i + 1) = cos(the same), t the time.
 
@@ -77,7 +77,7 @@ class ECGAttention(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps series (batch, length, channels) to logits (batch, num_classes)."""
+        """Map series (batch, length, channels) to logits (batch, num_classes)."""
         y = self.dropout(self.embedding(x) + self.positions)
         return self.head(self.norm(self.encoder(y)))
 
@@ -101,7 +101,7 @@ def ecg_attention(
     dropout: float = 0.1,
     layers: int = 1,
 ) -> ECGAttention:
-    """A transformer encoder for series; 19,528,109 parameters for 187 values and 5 classes.
+    """Build a transformer encoder for series; 19,528,109 parameters for 187 values and 5 classes.
 
     All but 213,928 of them sit in the head, as it takes the whole sequence, 187 * 200 features.
 

@@ -51,7 +51,7 @@ class GCN(nn.Module):
         self.form = form
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
-        """Maps a batch of graphs to logits.
+        """Map a batch of graphs to logits.
 
         Args:
             x: features, (nodes, num_features).
@@ -90,7 +90,7 @@ def gcn(
     conv: str = "graph",
     form: str = "standard",
 ) -> GCN:
-    """A graph network; 125,442 parameters for the 14 atoms of Mutagenicity and 2 classes.
+    """Build a graph network; 125,442 parameters for the 14 atoms of Mutagenicity and 2 classes.
 
     Args:
         num_features: of a node.

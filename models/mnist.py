@@ -27,7 +27,7 @@ def mnist_baseline(
     num_classes: int = 10,
     in_channels: int | None = None,
 ) -> nn.Sequential:
-    """Eight 3x3 convolutions with ReLU, 2x2 max-pool after the fifth, a linear head.
+    """Build eight 3x3 convolutions with ReLU, 2x2 max-pool after the fifth, a linear head.
 
     Channels 8, 8, 12, 16, 16, 24, 24, 24 without bias or padding; neither batch norm nor dropout.
     21,538 parameters for 28x28 images in one channel and 10 classes (24 * 3 * 3 = 216 features).
@@ -64,7 +64,7 @@ def mnist_light(
     in_channels: int | None = None,
     dropout: float = 0.05,
 ) -> nn.Sequential:
-    """Six 3x3 convolutions, each with batch norm and ReLU; global average; output layer.
+    """Build six 3x3 convolutions, each with batch norm and ReLU; global average; output layer.
 
     Max-pools and dropout after the second and the fourth. 6,308 parameters for one channel and 10
     classes. The count is the source's; it gives no channel list. Ours is 8, 8, 10, 10, 16, 16,
@@ -98,7 +98,7 @@ def mnist_constrained(
     in_channels: int | None = None,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Six 3x3 convolutions, each with batch norm and ReLU; global average; output layer.
+    """Build six 3x3 convolutions, each with batch norm and ReLU; global average; output layer.
 
     Max-pools after the second and the fourth. For 28x28 images the last map is 7x7: a unit of it
     sees 32 pixels along a side, its average 32 + 6 * 4 = 56. 7,718 parameters for one channel and
@@ -121,7 +121,7 @@ def mnist_constrained(
 
 
 def _stages(channels: int, widths: Sequence[int], dropout: float) -> list[nn.Module]:
-    """3x3 convolutions with batch norm and ReLU, pooled after the second and the fourth."""
+    """Build 3x3 convolutions with batch norm and ReLU, pooled after the second and the fourth."""
     layers: list[nn.Module] = []
     for i, width in enumerate(widths):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]

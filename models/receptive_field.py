@@ -23,7 +23,7 @@ _FLATTENING: set[Callable[..., Any] | str] = {torch.flatten, "flatten"}
 
 
 def receptive_field(model: nn.Module, input_shape: Sequence[int]) -> int | None:
-    r"""Pixels along one side of an image that a unit of the last feature map depends on.
+    r"""Return the pixels along one side of an image that a unit of the last feature map depends on.
 
     Through each convolution or pooling of kernel k, stride s and dilation d,
 
@@ -83,7 +83,7 @@ class _Follower(fx.Interpreter):
         self.last = next(node for node in traced.graph.nodes if node.op == "output")
 
     def run_node(self, n: fx.Node) -> Any:
-        """Runs one operation and notes the field of what it returns."""
+        """Run one operation and note the field of what it returns."""
         result = super().run_node(n)
         fields = [self.fields[node] for node in n.all_input_nodes if node in self.fields]
         if n.op == "placeholder":

@@ -26,7 +26,7 @@ class ZeroPadShortcut(nn.Module):
         self.every = nn.AvgPool2d(1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, c, h, w) to (batch, c + added, h / stride, w / stride)."""
+        """Map (batch, c, h, w) to (batch, c + added, h / stride, w / stride)."""
         before = self.added // 2
         return F.pad(self.every(x), (0, 0, 0, 0, before, self.added - before))
 
@@ -61,7 +61,7 @@ class BasicBlock(nn.Module):
                 )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, in_channels, h, w) to (batch, channels, h / stride, w / stride)."""
+        """Map (batch, in_channels, h, w) to (batch, channels, h / stride, w / stride)."""
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(y if self.shortcut is None else y + self.shortcut(x))
 
@@ -95,7 +95,7 @@ class CifarResNet(nn.Module):
         return nn.Sequential(BasicBlock(before, channels, stride, shortcut), *rest)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, num_classes)."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.layer3(self.layer2(self.layer1(y)))
         return self.linear(self.pool(y).flatten(1))
@@ -117,7 +117,7 @@ def _residual(name: str, blocks: int) -> Callable[..., nn.Module]:
         in_channels: int | None = None,
         shortcut: str = "projection",
     ) -> CifarResNet:
-        """A residual network of He et al. 2016a, section 4.2.
+        """Build a residual network of He et al. 2016a, section 4.2.
 
         He et al. use zero-padded shortcuts and count 0.27, 0.85 and 1.7 million parameters for
         depths 20, 56 and 110: 269,722, 853,018 and 1,727,962 with 10 classes. Li et al. 2018 use
@@ -146,7 +146,7 @@ def _plain(name: str, blocks: int) -> Callable[..., nn.Module]:
         num_classes: int = 10,
         in_channels: int | None = None,
     ) -> CifarResNet:
-        """The same network without its shortcuts (Li et al. 2018, section 6.1).
+        """Build the same network without its shortcuts (Li et al. 2018, section 6.1).
 
         Args:
             input_shape: (channels, height, width) of an image, at least 4x4.

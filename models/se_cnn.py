@@ -30,7 +30,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(units, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, channels, height, width) to the same shape."""
+        """Map (batch, channels, height, width) to the same shape."""
         gates = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
         return x * gates[:, :, None, None]
 
@@ -55,7 +55,7 @@ class SEBlock(nn.Module):
         self.added = channels - in_channels if shortcut == "zero-pad" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, in_channels, h, w) to (batch, channels, h / 2, w / 2)."""
+        """Map (batch, in_channels, h, w) to (batch, channels, h / 2, w / 2)."""
         y = self.se(self.bn(F.relu(self.conv(x))))
         if self.shortcut is not None:
             y = y + self.shortcut(x)
@@ -106,11 +106,11 @@ class SECNN(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(fc2 or 128, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, num_classes)."""
         return self.head(self.blocks(x))
 
     def weight_decay_names(self) -> set[str]:
-        """Names of the parameters that weight decay applies to: the weights of the head."""
+        """Return the names of the parameters with weight decay: the weights of the head."""
         return {name for name, p in self.named_parameters() if name[:5] == "head." and p.ndim > 1}
 
 
@@ -158,7 +158,7 @@ def se_cnn(
     fc2: int | None = None,
     dropout: float = 0.5,
 ) -> SECNN:
-    """A squeeze-and-excitation network for small images; logits, no softmax.
+    """Build a squeeze-and-excitation network for small images; logits, no softmax.
 
     Its weight decay is meant for the linear layers of the head (`SECNN.weight_decay_names`).
 
@@ -192,7 +192,7 @@ def se_cnn_residual(
     fc2: int | None = None,
     dropout: float = 0.5,
 ) -> SECNN:
-    """`se_cnn` with shortcuts, which join after squeeze-and-excitation and before the pooling.
+    """Build `se_cnn` with shortcuts that join after squeeze-and-excitation, before the pooling.
 
     Args:
         input_shape: (channels, height, width) of an image, at least 4x4 or, with 3 blocks, 8x8.

@@ -36,7 +36,7 @@ def torchvision_model(
     in_channels: int | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """A network of `torchvision.models`, its weights drawn anew.
+    """Build a network of `torchvision.models`, its weights drawn anew.
 
     Vision transformers are built for the size of the images unless `image_size` is given.
 

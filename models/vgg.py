@@ -36,7 +36,7 @@ class VGG9(nn.Module):
         self.classifier = nn.Linear(256, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, num_classes)."""
         return self.classifier(self.fc(self.features(x).flatten(1)))
 
 
@@ -54,7 +54,7 @@ def vgg9(
     num_classes: int = 10,
     in_channels: int | None = None,
 ) -> VGG9:
-    """The shallow VGG of Li et al. 2018; 2,789,706 parameters for CIFAR-10.
+    """Build the shallow VGG of Li et al. 2018; 2,789,706 parameters for CIFAR-10.
 
     Args:
         input_shape: (channels, height, width) of an image.

@@ -38,7 +38,7 @@ class Unit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (batch, in_channels, h, w) to (batch, channels, h / stride, w / stride)."""
+        """Map (batch, in_channels, h, w) to (batch, channels, h / stride, w / stride)."""
         y = F.relu(self.bn1(x))
         kept = x if self.shortcut is None else self.shortcut(y)
         y = self.conv1(y)
@@ -79,7 +79,7 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, num_classes)."""
         y = F.relu(self.bn(self.groups(self.conv(x))))
         return self.linear(self.pool(y).flatten(1))
 
@@ -102,7 +102,7 @@ def wide_resnet(
     dropout: float = 0.0,
     form: str = "standard",
 ) -> WideResNet:
-    """WRN-depth-width; with 10 classes WRN-16-8 has 10,961,370 parameters.
+    """Build WRN-depth-width; with 10 classes WRN-16-8 has 10,961,370 parameters.
 
     The first unit of each group also has a 1x1 convolution as its shortcut.
 

@@ -168,7 +168,7 @@ def _is_state_dict(content: Mapping[Any, Any]) -> bool:
 
 
 def _detached(value: Any) -> Any:
-    # A copy, as a view would be written with all of the storage it looks at.
+    # A copy, as a view would be written with the whole storage behind it.
     if isinstance(value, Tensor):
         return value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return value

@@ -1,4 +1,4 @@
-"""Several processes that train one network: who they are, and what they add up.
+"""Several processes that train one network: their ranks, and sums over them.
 
 Data-parallel steps are taken by explicit sums of gradients and not through torch's
 DistributedDataParallel. Its hooks average over ranks with equal weights, want a backward pass from
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def shard(self, items: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and speaks, also outside of a group."""
+    """Return whether this process is the one that writes and prints, also outside of a group."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -1,8 +1,8 @@
-"""The rule g + rho w, under a name that does not promise what it does not do."""
+"""The rule g + rho w: weight decay, which has been called sharpness-aware minimisation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ class GradientShift(OverBase):
         ValueError: For a negative rho.
     """
 
+    m: int | None = None
+    hyperparameters: Sequence[str] = ("lr", "rho")
+
     def __init__(self, base: Optimizer, rho: float) -> None:
         if not rho >= 0:
             raise ValueError(f"expected rho >= 0, got {rho}")
@@ -48,16 +51,25 @@ class GradientShift(OverBase):
         Returns:
             The closure's loss, None without one.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                self.zero_grad()
-                loss = closure()
-        with torch.no_grad():
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        # A new tensor, as weight decay does it: the gradient may be in use.
-                        parameter.grad = parameter.grad.add(parameter, alpha=self.rho)
-        self.base.step()
+        loss = None if closure is None else self.descent_gradient([closure], [1.0])
+        self.descent_step()
         return loss
+
+    def descent_gradient(
+        self, closures: Sequence[Callable[[], Tensor]], shares: Sequence[float]
+    ) -> Tensor:
+        """Take the gradient g of the whole batch at the weights."""
+        (closure,) = closures
+        with torch.enable_grad():
+            self.zero_grad()
+            return closure()
+
+    @torch.no_grad()
+    def descent_step(self) -> None:
+        """Let the base step with g + rho w, g being the gradients present."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    # A new tensor, as weight decay does it: the gradient may be in use.
+                    parameter.grad = parameter.grad.add(parameter, alpha=self.rho)
+        self.base.step()

@@ -45,7 +45,7 @@ def check_intel() -> str:
 
 
 def intel_is_loaded() -> bool:
-    """Whether the extension is in this process, where its import replaces kernels of torch."""
+    """Return whether the extension is in this process, where it replaces kernels of torch."""
     return MODULE in sys.modules
 
 

@@ -25,7 +25,7 @@ class LossError(UsageError, ValueError):
 
 @LOSSES.register("cross-entropy", description="-log p(target), in nats")
 def cross_entropy(label_smoothing: float = 0.0) -> PerSampleLoss:
-    """Cross-entropy of logits (batch, K, ...) with classes (batch, ...) or probabilities.
+    """Return the cross-entropy of logits (batch, K, ...) and classes (batch, ...) or probabilities.
 
     Args:
         label_smoothing: s in [0, 1]: the target mass is 1 - s + s/K on the class and s/K on each
@@ -46,7 +46,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> PerSampleLoss:
     "smooth-crossentropy", description="KL divergence from smoothed one-hot targets, in nats"
 )
 def smooth_crossentropy(smoothing: float = 0.1) -> PerSampleLoss:
-    r"""KL(q || p) of smoothed targets q from the predicted probabilities p = softmax(outputs).
+    r"""Return KL(q || p) of smoothed targets q from the predictions p = softmax(outputs).
 
     q is 1 - s on the class and s / (K - 1) on each other one, so with torch's label smoothing
 
@@ -78,7 +78,7 @@ def smooth_crossentropy(smoothing: float = 0.1) -> PerSampleLoss:
 
 @LOSSES.register("mse", description="mean squared error; classes are compared as one-hot vectors")
 def mse() -> PerSampleLoss:
-    """Squared error averaged over the outputs of a sample.
+    """Return the squared error averaged over the outputs of a sample.
 
     Integer targets (batch,) stand for one-hot vectors, which the raw outputs (batch, K) are
     compared with (no softmax; Hui & Belkin 2021).
@@ -139,7 +139,7 @@ def build_loss(
 
 
 def _is_loss(function: Any) -> bool:
-    """Whether a user's object is a loss, rather than something that makes one."""
+    """Return whether a user's object is a loss, rather than something that makes one."""
     if isinstance(function, nn.Module):
         return True
     if inspect.isclass(function):

@@ -65,7 +65,7 @@ def sgd(
     weight_decay: float = 0.0,
     nesterov: bool = False,
 ) -> Optimizer:
-    """SGD with heavy-ball or Nesterov momentum; weight decay is added to the gradient."""
+    """Build SGD with heavy-ball or Nesterov momentum; weight decay is added to the gradient."""
     return torch.optim.SGD(
         parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
     )
@@ -73,13 +73,13 @@ def sgd(
 
 @OPTIMIZERS.register("adam", description="Adam; weight decay is coupled (added to the gradient)")
 def adam(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.0) -> Optimizer:
-    """Adam (Kingma & Ba 2015) with betas 0.9, 0.999 and eps 1e-8."""
+    """Build Adam (Kingma & Ba 2015) with betas 0.9, 0.999 and eps 1e-8."""
     return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
 
 
 @OPTIMIZERS.register("adamw", description="Adam with decoupled weight decay")
 def adamw(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.01) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019): w shrinks by lr * weight_decay, apart from the moments."""
+    """Build AdamW (Loshchilov & Hutter 2019): lr * weight_decay shrinks w, not the moments."""
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
 
 
@@ -87,19 +87,19 @@ def adamw(parameters: Parameters, lr: float = 1e-3, weight_decay: float = 0.01) 
 def rmsprop(
     parameters: Parameters, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0
 ) -> Optimizer:
-    """RMSprop (Tieleman & Hinton 2012, lecture 6.5) with smoothing 0.99, eps 1e-8, not centred."""
+    """Build RMSprop (Tieleman & Hinton 2012, lecture 6.5): smoothing 0.99, eps 1e-8, uncentred."""
     return torch.optim.RMSprop(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 @OPTIMIZERS.register("sam", description="sharpness-aware minimisation (Foret et al. 2021)")
 def sam(model: nn.Module, base: Optimizer, rho: float = 0.05, m: int | None = None) -> Optimizer:
-    """SAM; rho 0.05 is the paper's choice for CIFAR-10 and ImageNet (its section 3.1)."""
+    """Build SAM; rho 0.05 is the paper's choice for CIFAR-10 and ImageNet (its section 3.1)."""
     return SAM(model, base, rho=rho, rule="sam", m=m)
 
 
 @OPTIMIZERS.register("asam", description="adaptive SAM, |w| + 0.01 on weights (Kwon et al. 2021)")
 def asam(model: nn.Module, base: Optimizer, rho: float = 0.5, m: int | None = None) -> Optimizer:
-    """ASAM; rho 0.5 is the paper's choice for CIFAR-10 (its section 5.1)."""
+    """Build ASAM; rho 0.5 is the paper's choice for CIFAR-10 (its section 5.1)."""
     return SAM(model, base, rho=rho, rule="asam", m=m)
 
 
@@ -109,7 +109,7 @@ def asam(model: nn.Module, base: Optimizer, rho: float = 0.5, m: int | None = No
 def asam_elementwise(
     model: nn.Module, base: Optimizer, rho: float = 2.0, m: int | None = None
 ) -> Optimizer:
-    """ASAM without eta; rho 2 is what that implementation trains its wide ResNet with.
+    """Build ASAM without eta; rho 2 is what that implementation trains its wide ResNet with.
 
     Its rho cannot be compared with that of `asam`: here biases and batch norm are scaled, too.
     """
@@ -120,7 +120,7 @@ def asam_elementwise(
     "grad-shift", description="g + rho w: weight decay by another name, not sharpness-aware"
 )
 def grad_shift(model: nn.Module, base: Optimizer, rho: float = 0.05) -> Optimizer:
-    """The rule g + rho w that is sometimes called SAM; see `GradientShift`."""
+    """Build the rule g + rho w that is sometimes called SAM; see `GradientShift`."""
     return GradientShift(base, rho)
 
 
@@ -218,7 +218,7 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def takes_base(name: str) -> bool:
-    """Whether an optimizer wraps another one.
+    """Return whether an optimizer wraps another one.
 
     Raises:
         UnknownNameError: For an unknown optimizer.

@@ -23,12 +23,12 @@ class SAMError(IsolossError, RuntimeError):
 
 
 def identity_scale(name: str, weight: Tensor) -> Tensor | None:
-    """T_w = I: a Euclidean ball (Foret et al. 2021)."""
+    """Return T_w = I: a Euclidean ball (Foret et al. 2021)."""
     return None
 
 
 def weight_scale(name: str, weight: Tensor) -> Tensor | None:
-    """T_w = |w| + eta for weights, 1 for all else: the ball of the ASAM authors' own code.
+    """Return T_w = |w| + eta for weights, 1 for all else: the ball of the ASAM authors' own code.
 
     As there, a weight is a parameter with "weight" in its name, batch-norm scales included.
     """
@@ -36,7 +36,7 @@ def weight_scale(name: str, weight: Tensor) -> Tensor | None:
 
 
 def elementwise_scale(name: str, weight: Tensor) -> Tensor | None:
-    """T_w = |w| for every parameter: the ball of the widespread PyTorch implementation of ASAM."""
+    """Return T_w = |w| for every parameter: the ball of a widespread PyTorch version of ASAM."""
     return weight.abs()
 
 
@@ -115,6 +115,8 @@ class SAM(OverBase):
         SAMError: If the base optimizer holds a tensor that is no parameter of the model.
     """
 
+    hyperparameters: Sequence[str] = ("lr", "rho")
+
     def __init__(
         self,
         model: nn.Module,
@@ -155,7 +157,7 @@ class SAM(OverBase):
             The loss at w (not at w + e), shape ().
         """
         loss = self.descent_gradient([closure], [1.0])
-        self.base.step()
+        self.descent_step()
         return loss
 
     def descent_gradient(
@@ -192,6 +194,16 @@ class SAM(OverBase):
         for (_, parameter), gradient in zip(self._named, gradients, strict=True):
             parameter.grad = gradient
         return total
+
+    def descent_step(self) -> None:
+        """Let the base optimizer step from w with the gradients present.
+
+        Raises:
+            SAMError: If the weights are perturbed.
+        """
+        if self._saved:
+            raise SAMError("descent_step() at perturbed weights: call restore() first")
+        self.base.step()
 
     @torch.no_grad()
     def _accumulate(self, gradients: list[Tensor | None], share: float) -> None:
@@ -252,4 +264,4 @@ class SAM(OverBase):
         if not self._saved:
             raise SAMError("descend() at unperturbed weights: call ascend() first")
         self.restore()
-        self.base.step()
+        self.descent_step()

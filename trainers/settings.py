@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isoloss.errors import IsolossError, UsageError
-from isoloss.trainers.evaluation import EVALUATION_BATCH
+from isoloss.evaluation.networks import EVALUATION_BATCH
 
 PRECISIONS = ("bf16",)
 

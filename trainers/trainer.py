@@ -14,15 +14,16 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from isoloss.errors import IsolossError
+from isoloss.evaluation.networks import correct, mean_scores, placement
 from isoloss.landscape.batches import Batch, as_batch
 from isoloss.landscape.losses import PerSampleLoss
+from isoloss.split import Split
 from isoloss.trainers.checkpoints import load_into
 from isoloss.trainers.distributed import Group
-from isoloss.trainers.evaluation import Split, correct, mean_scores, placement
-from isoloss.trainers.sam import SAM
 from isoloss.trainers.schedules import SCHEDULES, Horizon, create_schedule
 from isoloss.trainers.seeds import AUGMENTATION, NETWORK, epoch_order, epoch_seed
 from isoloss.trainers.settings import EpochRecord, TrainingError, TrainingSettings, best_epoch
+from isoloss.trainers.stepper import as_stepper
 
 Augmentation = Callable[[Any, torch.Generator], Any]
 
@@ -40,7 +41,7 @@ class Trainer:
     Args:
         model: The network, on the device to train on. It is trained in place.
         loss: One value a sample; its mean over the batch is minimised.
-        optimizer: From `build_optimizer`, or any that steps without a closure.
+        optimizer: From `build_optimizer`, any that steps without a closure, or a `Stepper`.
         train: The training split.
         validation: The validation split, which chooses the best weights, or None.
         settings: How to train.
@@ -68,6 +69,7 @@ class Trainer:
         if not len(train):
             raise TrainingError("expected training samples, got an empty split")
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        self._stepper = as_stepper(optimizer)
         self.group = Group() if group is None else group
         self.train, self.settings, self.augment = train, settings, augment
         self.validation = validation if validation is not None and len(validation) else None
@@ -166,7 +168,7 @@ class Trainer:
             yield subsets, len(indices)
 
     def _subsets(self, indices: Tensor) -> list[Tensor]:
-        m = self.optimizer.m if isinstance(self.optimizer, SAM) else None
+        m = self._stepper.m
         if m is None:
             parts = [self.group.shard(indices)]
         else:
@@ -179,7 +181,7 @@ class Trainer:
             return math.nan, math.nan
         if self.group.size == 1:
             return self._scores(self.validation)
-        part = _Part(self.validation, self.group.shard(torch.arange(len(self.validation))))
+        part = self.validation.subset(self.group.shard(torch.arange(len(self.validation))))
         loss, accuracy = self._scores(part) if len(part) else (0.0, 0.0)
         total, hits = self.group.sum([loss * len(part), accuracy * len(part)])
         return total / len(self.validation), hits / len(self.validation)
@@ -195,27 +197,26 @@ class Trainer:
 
     def _step(self, subsets: list[Batch], samples: int, where: str) -> tuple[float, float]:
         """Take one step; return the sums of losses and of hits at the weights it starts from."""
-        optimizer, sums = self.optimizer, _Sums()
-        if isinstance(optimizer, SAM) and optimizer.m is not None:
-            closures = [self._closure(batch, batch.count, sums) for batch in subsets]
-            optimizer.zero_grad()
-            if subsets:
-                optimizer.descent_gradient(closures, [b.count / samples for b in subsets])
-            self.group.sum_gradients(self._parameters)
+        stepper, sums = self._stepper, _Sums()
+        if stepper.m is None:
+            batch = subsets[0] if subsets else None
+            closures, shares = [self._closure(batch, samples, sums, together=True)], [1.0]
         else:
-            closure = self._closure(subsets[0] if subsets else None, samples, sums, together=True)
-            if isinstance(optimizer, SAM):
-                optimizer.descent_gradient([closure], [1.0])
-            else:
-                closure()
-        total, hits, ascended = self.group.sum([sums.loss, sums.hits, sums.perturbed])
-        for value in (total, ascended):
+            closures = [self._closure(batch, batch.count, sums) for batch in subsets]
+            shares = [batch.count / samples for batch in subsets]
+        self.optimizer.zero_grad()
+        if closures:  # else no subset fell to this rank
+            stepper.descent_gradient(closures, shares)
+        if stepper.m is not None:
+            self.group.sum_gradients(self._parameters)
+        total, hits, elsewhere = self.group.sum([sums.loss, sums.hits, sums.elsewhere])
+        for value in (total, elsewhere):
             if not math.isfinite(value):
                 # Raised before the step, which leaves the weights of the last one.
                 raise self._diverged(f"loss {value / samples} at {where}")
         if self.settings.clip is not None:
             clip_grad_norm_(self._parameters, self.settings.clip)
-        (optimizer.base if isinstance(optimizer, SAM) else optimizer).step()
+        stepper.descent_step()
         return total, hits
 
     def _closure(
@@ -245,8 +246,8 @@ class Trainer:
                 if calls == 1:
                     sums.loss += total
                     sums.hits += correct(outputs.detach(), batch.targets)
-                else:  # SAM, at w + e
-                    sums.perturbed += total
+                else:  # at weights that the optimizer moved
+                    sums.elsewhere += total
                 loss = losses.sum() / divisor
                 loss.backward()
             if together:
@@ -266,7 +267,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> TrainingDiverged:
         lr = self.optimizer.param_groups[0]["lr"]
-        remedy = "--lr or --rho" if isinstance(self.optimizer, SAM) else "--lr"
+        remedy = " or ".join(f"--{name}" for name in self._stepper.hyperparameters)
         return TrainingDiverged(
             f"training diverged: {what} (lr {lr:g})\n"
             f"train with a lower {remedy}; the checkpoints hold the last finished epoch"
@@ -314,19 +315,4 @@ class _Sums:
 
     loss: float = 0.0
     hits: float = 0.0
-    perturbed: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some samples of a split, as a split."""
-
-    split: Split
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator[Any]:
-        chosen = self.indices if order is None else self.indices[order]
-        yield from self.split.batches(size, order=chosen)
+    elsewhere: float = 0.0

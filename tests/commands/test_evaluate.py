@@ -13,6 +13,7 @@ from torch import nn
 
 from isoloss import cli
 from isoloss.datasets import Data, DataInfo, Normalisation, TensorSplit, load_data
+from isoloss.evaluation.networks import evaluate_split
 from isoloss.experiments import drawing, sample_drawing, scoring
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.sample_drawing import draw_samples
@@ -108,7 +109,7 @@ def test_images(run, monkeypatch):
     logits = model(data.test.inputs).detach()
     guesses, targets = logits.argmax(1), data.test.targets
     assert scores["accuracy"] == (guesses == targets).double().mean().item()
-    assert evaluation["splits"]["test"].accuracy == scores["accuracy"]
+    assert evaluation.splits["test"].accuracy == scores["accuracy"]
     p = logits.double().softmax(1).numpy()
     expected = roc_auc_score(targets == 0, p[:, 0])
     assert scores["classes"][0]["auc"] == pytest.approx(expected, rel=1e-12)
@@ -227,8 +228,8 @@ def test_graphs_are_scored_and_have_no_picture(run, blank):
     assert files(run) == CLASSIFIER
     assert console.lines[0].endswith("samples are neither images nor series")
     assert draw_samples(run, data.train, data.info) == []
-    again = write_evaluation(run, model, LOSS, data, console, ("test",))["splits"]
-    assert again["test"].accuracy == run.evaluation()["splits"]["test"]["accuracy"]
+    again = evaluate_split(model, LOSS, data.test)
+    assert again.accuracy == run.evaluation()["splits"]["test"]["accuracy"]
 
 
 def test_the_command_scores_a_run_and_weights_from_elsewhere(tmp_path, capsys):

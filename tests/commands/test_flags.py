@@ -14,11 +14,19 @@ import typer
 
 from isoloss import cli
 from isoloss.commands import COMMANDS
-from isoloss.commands.errors import UsageError
-from isoloss.commands.flags import Given, command, described, facts, spelling, stand_in
+from isoloss.commands.flags import (
+    CommandError,
+    Given,
+    command,
+    described,
+    facts,
+    spelling,
+    stand_in,
+)
 from isoloss.commands.reference import page
-from isoloss.commands.search_space import parse_search
+from isoloss.errors import UsageError
 from isoloss.experiments.options import Option, Options, declared, make, option, parse
+from isoloss.experiments.search_space import parse_search
 from isoloss.experiments.settings import SurfaceSettings
 from isoloss.experiments.train_options import TrainOptions, read_config
 
@@ -134,7 +142,7 @@ def test_an_option_that_is_not_given_is_left_to_its_declaration():
         (["--count", "0"], "--count: expected 1 or more, got 0"),
         (["--count", "a"], "--count: expected int, got 'a'"),
     ):
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(CommandError) as caught:
             run.main(line, standalone_mode=False)
         assert str(caught.value) == message
 
@@ -187,7 +195,7 @@ def test_the_page_of_options_is_that_of_the_declarations():
 def test_a_range_keeps_to_the_bounds_of_its_option(text, message):
     with pytest.raises(UsageError) as caught:
         parse_search([text])
-    assert str(caught.value) == f"--search: {message}"
+    assert str(caught.value) == f"`search`: {message}"
 
 
 def defaults_of(setting: str) -> dict[str, str]:

@@ -87,7 +87,7 @@ def test_values_are_refused_alike_from_a_file_and_from_python(name, value, messa
     ):
         with pytest.raises(OptionError) as caught:
             call()
-        assert str(caught.value) == f"{name}: {message}"
+        assert str(caught.value) == f"`{name}`: {message}"
         assert (caught.value.option, caught.value.problem) == (name, message)
 
 
@@ -95,7 +95,7 @@ def test_names_that_are_none_and_values_that_lack():
     with pytest.raises(OptionError, match="no option 'shar' to set; did you mean share") as caught:
         make(Example, {"name": "a", "shar": 1})
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    with pytest.raises(OptionError, match="name: expected a value, got none"):
+    with pytest.raises(OptionError, match="`name`: expected a value, got none"):
         make(Example, {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
@@ -37,6 +38,11 @@ class Pairs:
         self.targets = torch.randint(0, 3, (count,), generator=generator)
         noise = torch.randn(count, 6, generator=generator, dtype=F64)
         self.inputs = noise + self.targets.unsqueeze(1)
+
+    def subset(self, indices: Tensor) -> Pairs:
+        part = copy.copy(self)
+        part.inputs, part.targets = self.inputs[indices], self.targets[indices]
+        return part
 
     def __len__(self) -> int:
         return len(self.targets)

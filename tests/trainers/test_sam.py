@@ -344,6 +344,8 @@ def test_second_ascent_is_refused():
     optimizer.ascend()
     with pytest.raises(SAMError, match="perturbed"):
         optimizer.ascend()
+    with pytest.raises(SAMError, match="restore"):
+        optimizer.descent_step()  # would step from w + e
 
 
 def test_base_over_other_parameters_is_refused():

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from isoloss.evaluation.networks import mean_scores
 from isoloss.registry import UnknownNameError
 from isoloss.trainers.checkpoints import CheckpointError, load_into, load_weights
-from isoloss.trainers.evaluation import mean_scores
 from isoloss.trainers.loop import resume, train
 from isoloss.trainers.losses import build_loss
 from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer

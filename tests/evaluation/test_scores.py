@@ -10,11 +10,13 @@ import pytest
 import torch
 from sklearn.metrics import classification_report, f1_score, jaccard_score
 
+from isoloss.evaluation.networks import sample_losses
+from isoloss.evaluation.predictions import Predictions, ScoresError
+from isoloss.evaluation.reports import misclassified, report, write_predictions
+from isoloss.evaluation.scores import Scores
+from isoloss.evaluation.scores import score as score_arrays
 from isoloss.records.runs import to_json
-from isoloss.trainers.evaluation import Predictions, ScoresError
 from isoloss.trainers.losses import build_loss
-from isoloss.trainers.reports import misclassified, report, write_predictions
-from isoloss.trainers.scores import score
 
 LOSS = build_loss("cross-entropy", {})
 
@@ -33,8 +35,11 @@ NAMES = ["N", "S", "V", "F"]
 
 
 def table() -> Predictions:
-    logits = 2.0 * torch.eye(4, dtype=torch.float64)[GUESS]
-    return Predictions(logits, torch.tensor(TRUTH))
+    return Predictions(2.0 * np.eye(4)[GUESS], np.array(TRUTH))
+
+
+def score(predictions: Predictions, loss, *names) -> Scores:
+    return score_arrays(predictions, sample_losses(predictions, loss), *names)
 
 
 def random_predictions(classes=4, count=400, seed=0) -> Predictions:
@@ -42,7 +47,7 @@ def random_predictions(classes=4, count=400, seed=0) -> Predictions:
     targets = torch.randint(classes, (count,), generator=generator)
     outputs = torch.randn(count, classes, generator=generator, dtype=torch.float64)
     outputs[range(count), targets] += 1.0
-    return Predictions(outputs, targets)
+    return Predictions(outputs.numpy(), targets.numpy())
 
 
 def test_closed_forms():
@@ -86,7 +91,7 @@ def test_outputs_that_are_not_finite_are_wrong_and_no_guess():
 
 
 def test_regression_has_a_loss_alone(tmp_path):
-    predictions = Predictions(torch.tensor([[1.0], [2.0], [4.0]]), torch.zeros(3, 1))
+    predictions = Predictions(np.array([[1.0], [2.0], [4.0]]), np.zeros((3, 1)))
     scores = score(predictions, build_loss("mse", {}))
     assert scores.loss == pytest.approx(7.0)
     assert math.isnan(scores.accuracy)
@@ -95,12 +100,12 @@ def test_regression_has_a_loss_alone(tmp_path):
     path = tmp_path / "predictions.csv"
     assert write_predictions(path, predictions)
     assert path.read_text().splitlines()[:2] == ["index,truth,guess", "0,0.0,1.0"]
-    assert not write_predictions(path, Predictions(torch.zeros(3, 17), torch.zeros(3, 17)))
+    assert not write_predictions(path, Predictions(np.zeros((3, 17)), np.zeros((3, 17))))
 
 
 def test_scikit_learn_says_the_same():
     predictions = random_predictions()
-    truth, guess = predictions.targets.numpy(), predictions.guesses().numpy()
+    truth, guess = predictions.targets, predictions.guesses()
     scores = score(predictions, LOSS, NAMES, [["N", "V"], ["F"]])
     expected = classification_report(truth, guess, target_names=NAMES, output_dict=True)
     for c in scores.classes:
@@ -117,7 +122,7 @@ def test_scikit_learn_says_the_same():
 
 def test_the_report_has_the_numbers():
     predictions = random_predictions()
-    truth, guess = predictions.targets.numpy(), predictions.guesses().numpy()
+    truth, guess = predictions.targets, predictions.guesses()
     expected = classification_report(truth, guess, output_dict=True)
     text = report(score(predictions, LOSS, NAMES, [["N", "S"]]), "run a", ["Leads differ."])
     lines = {line[:16].strip(): line[16:].split() for line in text.splitlines()}
@@ -148,8 +153,20 @@ def test_predictions_by_name_and_the_most_confident_errors(tmp_path):
     assert misclassified(predictions, 99).tolist() == [9, 3, 6, 7, 8]
 
 
+def test_probabilities_of_float32_outputs_are_computed_in_float64():
+    outputs = random_predictions().outputs.astype(np.float32) * 10
+    outputs[3, 1] = math.inf
+    probabilities = Predictions(outputs, np.zeros(400, int)).probabilities()
+    exact = np.exp(outputs.astype(np.float64)[:3])
+    # Three roundings; in float32 they would be 1e-7.
+    np.testing.assert_allclose(probabilities[:3], exact / exact.sum(1, keepdims=True), rtol=1e-14)
+    assert np.isnan(probabilities[3]).all()
+
+
 def test_names_that_do_not_fit():
     with pytest.raises(ScoresError, match="one output for each of 3 classes, got 4"):
         score(table(), LOSS, NAMES[:3])
     with pytest.raises(ScoresError, match="classes among N, S, V, F, got X"):
         score(table(), LOSS, NAMES, [["N", "X"]])
+    with pytest.raises(ScoresError, match=r"losses of shape \(10,\), got \(1,\)"):
+        score_arrays(table(), np.ones(1))

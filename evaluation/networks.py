@@ -1,77 +1,23 @@
-"""What a network puts out over a split: means for the training loop, predictions for scores."""
+"""A network's outputs over a split: means for the training loop, predictions for scores."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isoloss.errors import IsolossError
+from isoloss.evaluation.predictions import Predictions
+from isoloss.evaluation.scores import Groups, NetworkScores, Scores, score
 from isoloss.landscape.batches import as_batch
 from isoloss.landscape.losses import PerSampleLoss
-from isoloss.landscape.metrics import is_classification, top1
+from isoloss.landscape.metrics import top1
+from isoloss.split import Split
 
 EVALUATION_BATCH = 256
-
-
-class ScoresError(IsolossError, ValueError):
-    """Names that do not fit the classes."""
-
-
-class Split(Protocol):
-    """Samples in a fixed order."""
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-
-    def batches(self, size: int, order: Tensor | None = None) -> Iterable[Any]:
-        """Yield batches of at most `size` samples, in the order of the indices `order`."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a network puts out for the samples of a split, in their order.
-
-    Attributes:
-        outputs: (count, ...), on the CPU; logits for a classifier.
-        targets: (count, ...), on the CPU.
-    """
-
-    outputs: Tensor
-    targets: Tensor
-
-    @property
-    def classes(self) -> bool:
-        """Whether outputs are logits (count, K) and targets class indices (count,)."""
-        return is_classification(self.outputs, self.targets)
-
-    def guesses(self) -> Tensor:
-        """Index of the largest output (count,); -1 where a row of outputs is not finite."""
-        return self.outputs.argmax(1).where(self.outputs.isfinite().all(1), -1)
-
-    def probabilities(self) -> Tensor:
-        """Softmax of the outputs (count, K), float64; NaN where a row is not finite."""
-        finite = self.outputs.isfinite().all(1, keepdim=True)
-        return self.outputs.double().softmax(1).where(finite, math.nan)
-
-
-def class_labels(count: int, class_names: Sequence[str] | None = None) -> list[str]:
-    """Return a name for each of `count` outputs, their indices where there are no names.
-
-    Raises:
-        ScoresError: If there are more or fewer names than outputs.
-    """
-    names = [str(k) for k in range(count)] if class_names is None else list(class_names)
-    if len(names) != count:
-        raise ScoresError(
-            f"expected a network with one output for each of {len(names)} classes, got {count}"
-        )
-    return names
 
 
 def correct(outputs: Any, targets: Tensor) -> float:
@@ -137,7 +83,74 @@ def predict(
         The predictions.
     """
     pairs = [(o.cpu(), t.cpu()) for o, t in _forward(model, split, batch_size, channels_last)]
-    return Predictions(torch.cat([o for o, _ in pairs]), torch.cat([t for _, t in pairs]))
+    outputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    if outputs.dtype == torch.bfloat16:  # which numpy lacks; float32 holds all of its values
+        outputs = outputs.float()
+    return Predictions(outputs.numpy(), targets.numpy())
+
+
+def sample_losses(predictions: Predictions, loss: PerSampleLoss) -> np.ndarray:
+    """Return the loss of each sample, (count,), float64.
+
+    Args:
+        predictions: From `predict`.
+        loss: One value a sample, of outputs on the CPU.
+    """
+    outputs, targets = map(torch.from_numpy, (predictions.outputs, predictions.targets))
+    return loss(outputs, targets).double().numpy()
+
+
+def score_splits(
+    predictions: Mapping[str, Predictions],
+    loss: PerSampleLoss,
+    class_names: Sequence[str] | None = None,
+    groups: Groups | None = None,
+) -> NetworkScores:
+    """Return the scores of a network from its predictions for each of several splits.
+
+    Args:
+        predictions: From `predict`, by the name of the split.
+        loss: One value a sample, of outputs on the CPU.
+        class_names: A name for each output; the indices where None.
+        groups: Groups of classes, as in `score`.
+
+    Returns:
+        The scores.
+    """
+    return NetworkScores(
+        {
+            name: score(part, sample_losses(part, loss), class_names, groups)
+            for name, part in predictions.items()
+        }
+    )
+
+
+def evaluate_split(
+    model: nn.Module,
+    loss: PerSampleLoss,
+    split: Split,
+    *,
+    class_names: Sequence[str] | None = None,
+    groups: Groups | None = None,
+    batch_size: int = EVALUATION_BATCH,
+    channels_last: bool = True,
+) -> Scores:
+    """Return all scores of a network on a split: `predict`, then `score`.
+
+    Args:
+        model: The network; its mode and weights are left as they are.
+        loss: One value a sample, of outputs on the CPU.
+        split: The samples.
+        class_names: A name for each output; the indices where None.
+        groups: Groups of classes, as in `score`.
+        batch_size: Samples of one forward pass; does not change what is computed.
+        channels_last: Whether images are laid out channels last.
+
+    Returns:
+        The scores.
+    """
+    predictions = predict(model, split, batch_size=batch_size, channels_last=channels_last)
+    return score(predictions, sample_losses(predictions, loss), class_names, groups)
 
 
 def placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -11,8 +11,8 @@ from scipy.stats import norm
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import roc_auc_score
 
-from isoloss.trainers.evaluation import Predictions
-from isoloss.trainers.roc import auc, log_odds, read_roc, roc_curves, write_roc
+from isoloss.evaluation.predictions import Predictions
+from isoloss.evaluation.roc import auc, log_odds, read_roc, roc_curves, write_roc
 
 
 def normals(generator, m=60, n=140, shift=1.0, digits=None):
@@ -64,13 +64,28 @@ def test_small_cases(positive, scores, area, error):
 
 def test_log_odds_keep_their_digits_where_probabilities_are_one():
     logits = torch.tensor([[0.3, -1.0, 2.0], [0.0, 60.0, 1.0], [0.0, 61.0, 1.0]])
-    odds = log_odds(logits)
-    p = logits.double().softmax(1)
+    odds = log_odds(logits.numpy())
+    p = logits.double().softmax(1).numpy()
     # Away from 1 the textbook form has its digits.
-    torch.testing.assert_close(odds[0], (p[0] / (1 - p[0])).log(), rtol=1e-12, atol=1e-12)
-    expected = torch.tensor([60.0, 61.0], dtype=torch.float64) - math.log(1 + math.e)
-    torch.testing.assert_close(odds[1:, 1], expected)
+    np.testing.assert_allclose(odds[0], np.log(p[0] / (1 - p[0])), rtol=1e-12, atol=1e-12)
+    # Two roundings of numbers of order 60.
+    np.testing.assert_allclose(odds[1:, 1], np.array([60, 61]) - math.log(1 + math.e), rtol=1e-15)
     assert p[1, 1] == p[2, 1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([math.nan, 1.0, 2.0], [math.nan] * 3),
+        ([math.inf, 1.0, 2.0], [math.nan] * 3),
+        # A class that cannot be: the others are what they are without it.
+        ([-math.inf, 1.0, 3.0], [-math.inf, -2.0, 2.0]),
+    ],
+)
+def test_log_odds_of_outputs_that_are_not_finite(row, expected):
+    found = log_odds(np.array([row, [0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-15)
+    np.testing.assert_allclose(found[1], [-math.log(2)] * 3, rtol=1e-14)
 
 
 def test_curves_have_the_area_and_survive_their_file(tmp_path):
@@ -78,9 +93,9 @@ def test_curves_have_the_area_and_survive_their_file(tmp_path):
     targets = torch.randint(3, (300,), generator=generator)
     outputs = torch.randn(300, 4, generator=generator)
     outputs[range(300), targets] += 1
-    curves = roc_curves(Predictions(outputs, targets), ["a", "b, c", "d", "absent"])
+    curves = roc_curves(Predictions(outputs.numpy(), targets.numpy()), ["a", "b, c", "d", "absent"])
     assert [curve.name for curve in curves] == ["a", "b, c", "d"]
-    odds = log_odds(outputs).numpy()
+    odds = log_odds(outputs.numpy())
     for k, curve in enumerate(curves):
         area = area_under(curve.false_positive_rate, curve.true_positive_rate)
         assert area == pytest.approx(auc(targets.numpy() == k, odds[:, k])[0], rel=1e-12)

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from isoloss.records.files import write_csv
-from isoloss.trainers.evaluation import Predictions, class_labels
-from isoloss.trainers.scores import SplitScores
+from isoloss.evaluation.predictions import Predictions, class_labels
+from isoloss.evaluation.roc import roc_curves, write_roc
+from isoloss.evaluation.scores import Scores
+from isoloss.records.files import write_csv, write_text
 
 COLUMNS = ("precision", "recall", "f1", "iou", "auc")
 HEADINGS = {"f1": "F1", "iou": "IoU", "auc": "AUC", "auc_standard_error": "± s.e."}
@@ -26,7 +25,7 @@ MISSING = "-"
 LARGEST_REGRESSION = 16
 
 
-def report(scores: SplitScores, title: str = "", notes: Sequence[str] = ()) -> str:
+def report(scores: Scores, title: str = "", notes: Sequence[str] = ()) -> str:
     """Return the classification report of a split as text.
 
     Averages leave out classes where a score is undefined; the weighted ones weight by support.
@@ -94,35 +93,80 @@ def write_predictions(
     return True
 
 
-def misclassified(predictions: Predictions, count: int) -> Tensor:
+def misclassified(predictions: Predictions, count: int) -> np.ndarray:
     """Return the indices of up to `count` wrong guesses, the most confident first.
 
     Samples with outputs that are not finite have no guess and are not among them.
     """
     guesses = predictions.guesses()
-    wrong = ((guesses != predictions.targets) & (guesses >= 0)).nonzero().flatten()
+    wrong = np.flatnonzero((guesses != predictions.targets) & (guesses >= 0))
     confidence = predictions.probabilities()[wrong, guesses[wrong]]
-    return wrong[confidence.argsort(descending=True, stable=True)[:count]]
+    return wrong[np.argsort(-confidence, kind="stable")[:count]]
+
+
+def summary_line(scores: Scores) -> str:
+    """Return the scores of a split in one line."""
+    loss = f"loss {scores.loss:.4f} ± {scores.loss_standard_error:.4f}"
+    if not scores.classes:  # a regression
+        return f"{loss} on {scores.count:,} samples"
+    accuracy = f"{100 * scores.accuracy:.2f} ± {100 * scores.accuracy_standard_error:.2f} %"
+    groups = "".join(f" ({g.macro_f1:.4f} over {' '.join(g.classes)})" for g in scores.groups)
+    return (
+        f"accuracy {accuracy}, {loss}, macro F1 {scores.macro_f1:.4f}{groups}, "
+        f"{scores.count:,} samples"
+    )
+
+
+def write_reports(
+    folder: Path,
+    scores: Scores,
+    predictions: Predictions,
+    class_names: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> list[Path]:
+    """Write `report.txt`, `predictions.csv` and `roc.csv`, as far as they apply.
+
+    Args:
+        folder: Where they go.
+        scores: Of the split.
+        predictions: Of the split.
+        class_names: A name for each output; the indices where None.
+        title: First line of the report.
+        notes: Its last lines.
+
+    Returns:
+        The files that were written.
+    """
+    files = [folder / "report.txt"]
+    write_text(files[0], report(scores, title, notes))
+    if write_predictions(folder / "predictions.csv", predictions, class_names):
+        files.append(folder / "predictions.csv")
+    if predictions.classes:
+        files.append(folder / "roc.csv")
+        write_roc(files[-1], roc_curves(predictions, class_names))
+    return files
 
 
 def _class_rows(
     predictions: Predictions, class_names: Sequence[str] | None
 ) -> Iterable[list[object]]:
     names = class_labels(predictions.outputs.shape[1], class_names)
-    confidences = predictions.probabilities().amax(1).tolist()
+    confidences = predictions.probabilities().max(1).tolist()
     truths, guesses = predictions.targets.tolist(), predictions.guesses().tolist()
     for i, (truth, guess, confidence) in enumerate(zip(truths, guesses, confidences, strict=True)):
         known = guess >= 0
         yield [i, names[truth], names[guess] if known else "", f"{confidence:.6f}" if known else ""]
 
 
-def _loss_line(scores: SplitScores) -> str:
+def _loss_line(scores: Scores) -> str:
     line = f"loss {scores.loss:.6g} ± {scores.loss_standard_error:.2g}, {scores.count} samples"
     lost = f", {scores.not_finite} with outputs that are not finite" if scores.not_finite else ""
     return line + lost
 
 
-def _accuracy_line(scores: SplitScores) -> str:
+def _accuracy_line(scores: Scores) -> str:
     return (
         f"accuracy {100 * scores.accuracy:.2f} ± {100 * scores.accuracy_standard_error:.2f} % "
         "(± is one standard error)"
@@ -139,6 +183,6 @@ def _average(values: Sequence[float], weights: np.ndarray) -> float:
     return float(np.array(values)[known] @ weights[known] / total) if total > 0 else math.nan
 
 
-def _numbered(name: str, values: torch.Tensor) -> list[str]:
+def _numbered(name: str, values: np.ndarray) -> list[str]:
     size = values.shape[1]
     return [name] if size == 1 else [f"{name}_{k}" for k in range(size)]

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torch import nn
 
-from isoloss.landscape.losses import PerSampleLoss
-from isoloss.landscape.metrics import top1
-from isoloss.trainers.evaluation import (
-    EVALUATION_BATCH,
-    Predictions,
-    ScoresError,
-    Split,
-    class_labels,
-    predict,
-)
-from isoloss.trainers.roc import auc, log_odds
+from isoloss.evaluation.predictions import Predictions, ScoresError, class_labels
+from isoloss.evaluation.roc import auc, log_odds
 
 Groups = Sequence[Sequence[str]]
 
@@ -68,7 +59,7 @@ class GroupScores:
 
 
 @dataclass(frozen=True)
-class SplitScores:
+class Scores:
     """Scores of a network on a split; means over classes leave those out where they are NaN.
 
     Attributes:
@@ -102,17 +93,37 @@ class SplitScores:
     groups: tuple[GroupScores, ...] = ()
 
 
+@dataclass(frozen=True)
+class NetworkScores:
+    """Scores of a network on several splits, as `evaluation.json` holds them.
+
+    Attributes:
+        splits: Scores by the name of the split.
+        facts: What else is known, JSON-able: of the loss, of the file of the weights.
+        checkpoint: The weights, from the folder of the run.
+    """
+
+    splits: Mapping[str, Scores]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = "checkpoints/last.pt"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries, tuples and numbers; NaN is null once it is written."""
+        splits = {name: asdict(scores) for name, scores in self.splits.items()}
+        return {"checkpoint": self.checkpoint, "splits": splits, **self.facts}
+
+
 def score(
     predictions: Predictions,
-    loss: PerSampleLoss,
+    losses: np.ndarray,
     class_names: Sequence[str] | None = None,
     groups: Groups | None = None,
-) -> SplitScores:
+) -> Scores:
     """Compute all scores from predictions.
 
     Args:
-        predictions: From `predict`.
-        loss: One value a sample.
+        predictions: Outputs and targets.
+        losses: One value a sample, (count,), float64.
         class_names: A name for each output; the indices where None.
         groups: Names of classes over which macro F1 is wanted beside that over all.
 
@@ -120,21 +131,24 @@ def score(
         The scores.
 
     Raises:
-        ScoresError: If the names do not fit the outputs, or a group names no class.
+        ScoresError: If the losses do not fit the samples, the names do not fit the outputs, or a
+            group names no class.
     """
-    outputs, targets = predictions.outputs, predictions.targets
-    count = len(targets)
-    losses = loss(outputs, targets).double()
-    mean = losses.mean().item()
-    spread = losses.std().item() / math.sqrt(count) if count > 1 else math.nan
-    not_finite = int((~outputs.reshape(count, -1).isfinite().all(1)).sum())
+    count = len(predictions.targets)
+    if losses.shape != (count,):
+        raise ScoresError(f"expected losses of shape ({count},), got {losses.shape}")
+    with np.errstate(invalid="ignore"):  # inf - inf: the spread of infinite losses is NaN
+        mean = float(losses.mean())
+        spread = float(losses.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    not_finite = int((~predictions.finite()).sum())
     if not predictions.classes:
-        return SplitScores(mean, spread, math.nan, math.nan, count, not_finite)
-    accuracy = top1(outputs, targets).double().mean().item()
-    names = class_labels(outputs.shape[1], class_names)
-    counts = confusion_matrix(targets, predictions.guesses(), labels=range(len(names)))
+        return Scores(mean, spread, math.nan, math.nan, count, not_finite)
+    names = class_labels(predictions.outputs.shape[1], class_names)
+    hits = (predictions.guesses() == predictions.targets) & predictions.finite()
+    accuracy = int(hits.sum()) / count
+    counts = confusion_matrix(predictions.targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)
-    return SplitScores(
+    return Scores(
         loss=mean,
         loss_standard_error=spread,
         accuracy=accuracy,
@@ -150,41 +164,13 @@ def score(
     )
 
 
-def evaluate_split(
-    model: nn.Module,
-    loss: PerSampleLoss,
-    split: Split,
-    *,
-    class_names: Sequence[str] | None = None,
-    groups: Groups | None = None,
-    batch_size: int = EVALUATION_BATCH,
-    channels_last: bool = True,
-) -> SplitScores:
-    """Return all scores of a network on a split: `predict`, then `score`.
-
-    Args:
-        model: The network; its mode and weights are left as they are.
-        loss: One value a sample.
-        split: The samples.
-        class_names: A name for each output; the indices where None.
-        groups: Groups of classes, as in `score`.
-        batch_size: Samples of one forward pass; does not change what is computed.
-        channels_last: Whether images are laid out channels last.
-
-    Returns:
-        The scores.
-    """
-    predictions = predict(model, split, batch_size=batch_size, channels_last=channels_last)
-    return score(predictions, loss, class_names, groups)
-
-
 def _class_scores(
     predictions: Predictions, names: Sequence[str], counts: np.ndarray
 ) -> tuple[ClassScores, ...]:
-    """Scores of each class; `counts` is the confusion matrix."""
-    truth, odds = predictions.targets.numpy(), log_odds(predictions.outputs).numpy()
+    """Return the scores of each class; `counts` is the confusion matrix."""
+    truth, odds = predictions.targets, log_odds(predictions.outputs)
     ratios = precision_recall_fscore_support(
-        truth, predictions.guesses().numpy(), labels=range(len(names)), zero_division=np.nan
+        truth, predictions.guesses(), labels=range(len(names)), zero_division=np.nan
     )
     classes = []
     for k, (name, precision, recall, f1, support) in enumerate(zip(names, *ratios, strict=True)):
@@ -221,6 +207,6 @@ def _group(members: Sequence[str], classes: Sequence[ClassScores]) -> GroupScore
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean of those that are not NaN; NaN where there are none."""
+    """Return the mean of those that are not NaN; NaN where there are none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan

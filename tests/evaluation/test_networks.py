@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from isoloss.trainers.evaluation import mean_scores, predict
+from isoloss.evaluation.networks import evaluate_split, mean_scores, predict
 from isoloss.trainers.losses import build_loss
-from isoloss.trainers.scores import evaluate_split
 
 LOSS = build_loss("cross-entropy", {})
 
@@ -42,4 +41,12 @@ def test_batches_change_nothing_and_the_network_keeps_its_modes():
     assert [m.training for m in model.modules()] == [True, False, True, True, True]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model.eval()
-    torch.testing.assert_close(predict(model, Fixed(x, y), batch_size=4).outputs, model(x).detach())
+    outputs = torch.from_numpy(predict(model, Fixed(x, y), batch_size=4).outputs)
+    torch.testing.assert_close(outputs, model(x).detach())
+
+
+def test_outputs_in_bfloat16_are_kept_value_for_value():
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    model = nn.Linear(4, 3).bfloat16()
+    found = predict(model, Fixed(x, torch.zeros(5, dtype=torch.int64)), batch_size=5).outputs
+    assert torch.equal(torch.from_numpy(found).bfloat16(), model(x).detach())

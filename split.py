@@ -1,0 +1,44 @@
+"""Samples in a fixed order: what trainers and evaluation ask of data, whatever the samples are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Split(Protocol):
+    """One split of a data set.
+
+    `targets` are (N, ...), in the order of the samples. `subset` keeps the given order of indices.
+    `batches` yields what a Problem takes: tensor pairs here, other kinds in splits of other data.
+    `input_shape` is of one sample, () where samples differ in size; `num_features` are the scalars
+    in one sample, or in one node of a graph. `handover_batch` is a size of batch in which samples
+    may be handed to a Problem, which cuts what it can cut.
+    """
+
+    @property
+    def targets(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def num_features(self) -> int: ...  # noqa: D102
+
+    @property
+    def handover_batch(self) -> int: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor | Sequence[int]) -> Split: ...  # noqa: D102
+
+    def balanced(self, count: int, seed: int) -> Split: ...  # noqa: D102
+
+    def batches(  # noqa: D102
+        self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
+    ) -> Iterator[Any]: ...
+
+    def digest(self) -> str: ...  # noqa: D102
