@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from isoloss.commands.console import Console
 from isoloss.commands.errors import NAMING, CommandError, UsageError, usage
@@ -29,6 +28,7 @@ from isoloss.commands.provenance import (
 from isoloss.commands.train_record import copy_plugins, plugin_hashes
 from isoloss.datasets import Data, Split, load_data
 from isoloss.landscape import Plan, Problem
+from isoloss.landscape.losses import PerSampleLoss
 from isoloss.models import create_model
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
 from isoloss.trainers.losses import build_loss
@@ -60,7 +60,7 @@ class Subject:
         run: The run whose folder results go to.
         model: The network with the checkpoint's weights.
         data: The splits.
-        loss: One value a sample.
+        loss: Sum and weight of each sample.
         provenance: JSON-able: what identifies network, weights, data and loss, for the files
             that are computed from them.
     """
@@ -68,7 +68,7 @@ class Subject:
     run: Run
     model: nn.Module
     data: Data
-    loss: Callable[[Any, Tensor], Tensor]
+    loss: PerSampleLoss
     provenance: dict[str, Any] = field(repr=False)
 
     def split(self, name: str) -> Split:

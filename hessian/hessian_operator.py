@@ -28,12 +28,13 @@ class NotTwiceDifferentiableError(RuntimeError):
 
 
 class HessianOperator:
-    r"""H = 1/N sum_i d^2 loss(f(theta, x_i), y_i) / d theta^2 at fixed weights.
+    r"""H = 1/W sum_i d^2 loss_i(f(theta, x_i), y_i) / d theta^2 at fixed weights.
 
     A product is the exact derivative H v = d (g^T v) / d theta of the gradient g, summed in
-    float64 over the micro-batches of the problem's data and divided once by N: how the data is
-    cut changes nothing but rounding. Where g does not depend on a parameter (piecewise linear
-    networks, parameters the loss does not use), its rows are 0.
+    float64 over the micro-batches of the problem's data and divided once by their total weight W
+    (`problem.total_weight`, N for a plain mean): how the data is cut changes nothing but
+    rounding. Where g does not depend on a parameter (piecewise linear networks, parameters the
+    loss does not use), its rows are 0.
 
     Two strategies, chosen by `problem.plan.product_strategy`:
 
@@ -123,7 +124,7 @@ class HessianOperator:
             self._cudnn, self._graphs = False, None
             total = self._sum_over_batches(parts)
         self.products += 1
-        return (total / self._problem.count).to(self.device, self.dtype)
+        return (total / self._problem.total_weight).to(self.device, self.dtype)
 
     def matmat(self, matrix: Tensor) -> Tensor:
         """Return H V for the columns of V, shape (n, k), one product each.

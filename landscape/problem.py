@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from isoloss.landscape.batches import Batch, FixedData, as_batch
 from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
+from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
 from isoloss.landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -31,7 +32,7 @@ PROBE_SAMPLES = 1000
 # Two passes over the same samples may differ by reordered sums, not by more.
 PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
-Metric = Callable[[Any, Tensor], Tensor]
+Metric = Callable[[Any, Tensor], Any]
 
 
 class ProblemError(ValueError):
@@ -47,24 +48,33 @@ class Evaluation:
     """The loss at one point.
 
     Attributes:
-        loss: Mean over samples, nats for a cross-entropy.
-        accuracy: Mean of the metric over samples, a fraction; NaN where there is no metric.
+        loss: Mean over samples, nats for a cross-entropy; for weighted losses the ratio of sums
+            sum_i loss_i / sum_i weight_i (see `landscape.losses`).
+        accuracy: Mean of the metric, a fraction; over tokens where a sample has several, ignored
+            targets left out; NaN where there is no metric.
         count: Number of samples.
-        loss_standard_deviation: Of the per-sample losses (population form, divisor `count`).
+        weight: sum_i weight_i: the number of samples, of elements, of tokens that count, ..
+        loss_standard_deviation: Of the samples' residuals loss_i - L weight_i over the mean
+            weight (population form, divisor `count`); of the losses themselves where all
+            weights are 1. The standard error of `loss` follows from it, see
+            `landscape.surface.sampling_error`.
     """
 
     loss: float
     accuracy: float
     count: int
+    weight: float
     loss_standard_deviation: float
 
 
 class Problem:
-    r"""L(theta) = 1/N sum_i loss(f(theta, x_i), y_i), the data fixed and theta free.
+    r"""L(theta) = sum_i loss_i(f(theta, x_i), y_i) / sum_i weight_i, the data fixed, theta free.
 
-    The lent model is copied once and never changed. Sums run in float64 and are divided once by
-    N, so that cutting the same data into other batches changes nothing but rounding. Everything
-    is evaluated in `eval` mode (no dropout) but for batch norm, whose policy is stated:
+    The weights are 1, or what a torch loss module divides by: it keeps its own normalisation (see
+    `landscape.losses`). The lent model is copied once and never changed. Sums run in float64 and
+    are divided once by the total weight, so that cutting the same data into other batches changes
+    nothing but rounding. Everything is evaluated in `eval` mode (no dropout) but for batch norm,
+    whose policy is stated:
 
     - `"eval"`: the running statistics stored in the network;
     - `"train"`: the statistics of each batch of `bn_batch` samples, in the order of the data,
@@ -77,11 +87,13 @@ class Problem:
     Args:
         model: Any network. Called as `model(x)`, `model(**inputs)` for dictionaries, or with the
             fields of a graph batch that its `forward` names.
-        loss: A torch loss module, or `loss(outputs, targets)` with one value a sample.
+        loss: A torch loss module, `loss(outputs, targets)` with one value a sample, or a
+            `PerSampleLoss`.
         batches: Batches of the same samples at every iteration: pairs of tensors, dictionaries
             or graph batches (see `landscape.batches`). They are read once and held on `device`.
-        metric: `metric(outputs, targets) -> (batch,)`, averaged as the accuracy. `"auto"` is the
-            top-1 hit for integer targets and outputs of shape (batch, classes), otherwise None.
+        metric: `metric(outputs, targets) -> (batch,)`, or a pair (sums, weights), averaged as the
+            accuracy. `"auto"` counts top-1 hits for integer targets, token by token where there
+            are several a sample and without those the loss ignores; otherwise None.
         bn: Batch-norm policy.
         bn_batch: Samples of one statistics batch; used by `"train"` and `"recalibrate"`.
         device: Where to compute.
@@ -91,13 +103,15 @@ class Problem:
 
     Raises:
         ProblemError: If model, data, dtype and policy do not fit together.
+        LossShapeError: If outputs, targets and loss do not fit together.
+        LossReductionError: If the loss is no mean over samples.
         NotDeterministicError: If two passes differ.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: nn.Module | Callable[[Any, Tensor], Tensor],
+        loss: nn.Module | Callable[[Any, Tensor], Any],
         batches: Iterable[Any],
         *,
         metric: Metric | str | None = "auto",
@@ -134,7 +148,8 @@ class Problem:
         self.buffers_digest = digest(dict(self._model.named_buffers()))
         if bn == "train":
             use_batch_statistics(self._model)
-        self._metric = _choose_metric(metric)
+        self._metric = _choose_metric(metric, self._loss.layout)
+        self._total_weight: float | None = None
         self.parameters: dict[str, Tensor] = {
             name: tensor.detach() for name, tensor in self._model.named_parameters()
         }
@@ -155,7 +170,27 @@ class Problem:
             The evaluation. NaN and infinite losses stay what they are.
         """
         point = self.parameters if parameters is None else parameters
-        return self._evaluate(point, self.micro_batches())
+        evaluation = self._evaluate(point, self.micro_batches())
+        self._total_weight = evaluation.weight
+        return evaluation
+
+    @property
+    def total_weight(self) -> float:
+        """sum_i weight_i over all samples, what sums of losses are divided by.
+
+        It does not depend on the weights of the network; found in the first evaluation.
+
+        Raises:
+            ProblemError: If it is 0: no target counts.
+        """
+        if self._total_weight is None:
+            self.evaluate()
+        if not self._total_weight:
+            raise ProblemError(
+                f"expected targets that count, all of {self.count} samples have weight 0\n"
+                "check the loss's ignore_index and class weights"
+            )
+        return self._total_weight
 
     def micro_batches(self, size: int | None = None) -> Iterator[Batch]:
         """Yield the samples in batches of at most `size`, the plan's micro-batch where None.
@@ -182,7 +217,9 @@ class Problem:
         batch: Batch,
         buffers: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Sum of the losses of a batch, differentiable in the parameters.
+        """Sum of the (weighted) losses of a batch, differentiable in the parameters.
+
+        Sums over all batches, divided by `total_weight`, make L.
 
         Args:
             parameters: A tensor for each name of `self.parameters`.
@@ -192,8 +229,8 @@ class Problem:
         Returns:
             A 0-d tensor in the compute dtype.
         """
-        losses, _ = self._losses(parameters, batch, buffers)
-        return losses.sum()
+        terms, _ = self._losses(parameters, batch, buffers)
+        return terms.sums.sum()
 
     def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers to hold constant near a point.
@@ -237,7 +274,7 @@ class Problem:
                 if part is not None:
                     total[name] += part.to(self._sums)
         return {
-            name: (tensor / self.count).to(self.device, self.dtype)
+            name: (tensor / self.total_weight).to(self.device, self.dtype)
             for name, tensor in total.items()
         }
 
@@ -262,25 +299,22 @@ class Problem:
         parameters: Mapping[str, Tensor],
         batch: Batch,
         buffers: Mapping[str, Tensor] | None,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Terms, Any]:
         outputs = self._outputs(parameters, batch, buffers)
         return self._loss(outputs, batch.targets), outputs
 
     def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Batch]) -> Evaluation:
+        columns: list[Tensor] = []
         with torch.no_grad():
             buffers = self.buffers_at(point)
-            total = torch.zeros(3, dtype=torch.float64, device=self._sums)
-            count = 0
             for batch in batches:
-                losses, outputs = self._losses(point, batch, buffers)
-                losses = losses.to(self._sums).double()
-                hits = self._metric(outputs, batch.targets).to(self._sums).double()
-                total += torch.stack([losses.sum(), losses.square().sum(), hits.sum()])
-                count += batch.count
-            loss, square, accuracy = (total / count).tolist()
-        variance = square - loss * loss
-        deviation = math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.nan
-        return Evaluation(loss, accuracy, count, deviation)
+                terms, outputs = self._losses(point, batch, buffers)
+                metric = as_terms(self._metric(outputs, batch.targets), batch.targets, "the metric")
+                columns.append(torch.stack([t.to(self._sums).double() for t in (*terms, *metric)]))
+        losses, weights, hits, counted = torch.cat(columns, dim=1)
+        loss = ratio(losses, weights)
+        accuracy = ratio(hits, counted)
+        return Evaluation(loss.value, accuracy.value, len(losses), loss.weight, loss.deviation)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.compute_dtype == torch.bfloat16:
@@ -326,11 +360,11 @@ def _copy_of(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _choose_metric(metric: Metric | str | None) -> Metric:
+def _choose_metric(metric: Metric | str | None, layout: ClassLayout) -> Metric:
     if callable(metric):
         return metric
     if metric == "auto":
-        return top1
+        return functools.partial(top1, layout=layout)
     if metric is None:
         return no_metric
     raise ProblemError(f"expected a metric function, 'auto' or None, got {metric!r}")

@@ -171,8 +171,9 @@ class Surface:
 def sampling_error(evaluation: Evaluation, population: int) -> float:
     r"""Standard error of a mean loss over n of N samples, drawn without replacement.
 
-    s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6). For a
-    class-balanced sample of balanced classes it errs on the large side.
+    s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6); for a
+    weighted loss, that of the residuals loss_i - L weight_i over the mean weight (section 6.3).
+    For a class-balanced sample of balanced classes it errs on the large side.
     """
     n = evaluation.count
     if n < 2:

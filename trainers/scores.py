@@ -12,6 +12,7 @@ from torch import nn
 
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.metrics import top1
+from isoloss.landscape.terms import ratio
 from isoloss.trainers.evaluation import (
     EVALUATION_BATCH,
     Predictions,
@@ -72,10 +73,12 @@ class SplitScores:
     """Scores of a network on a split; means over classes leave those out where they are NaN.
 
     Attributes:
-        loss: Mean over samples.
-        loss_standard_error: Of that mean, s / sqrt(N); NaN for one sample.
+        loss: Mean over samples; for a weighted loss the ratio of sums (see `landscape.losses`).
+        loss_standard_error: Of that mean, s / sqrt(N) with s of the samples' residuals; NaN for
+            one sample.
         accuracy: Fraction of samples whose largest output is the target; NaN for a regression.
-        accuracy_standard_error: Binomial, sqrt(p (1 - p) / N); it is 0 where p is 0 or 1.
+        accuracy_standard_error: Binomial, sqrt(p (1 - p) / N), N the samples whose target counts;
+            it is 0 where p is 0 or 1.
         count: Samples N.
         not_finite: Samples with outputs that are not finite: wrong, and in no column of the
             confusion matrix.
@@ -124,13 +127,12 @@ def score(
     """
     outputs, targets = predictions.outputs, predictions.targets
     count = len(targets)
-    losses = loss(outputs, targets).double()
-    mean = losses.mean().item()
-    spread = losses.std().item() / math.sqrt(count) if count > 1 else math.nan
+    mean, _, deviation = ratio(*loss(outputs, targets))
+    spread = deviation / math.sqrt(count - 1) if count > 1 else math.nan
     not_finite = int((~outputs.reshape(count, -1).isfinite().all(1)).sum())
     if not predictions.classes:
         return SplitScores(mean, spread, math.nan, math.nan, count, not_finite)
-    accuracy = top1(outputs, targets).double().mean().item()
+    accuracy, counted, _ = ratio(*top1(outputs, targets, loss.layout))
     names = class_labels(outputs.shape[1], class_names)
     counts = confusion_matrix(targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)
@@ -138,7 +140,7 @@ def score(
         loss=mean,
         loss_standard_error=spread,
         accuracy=accuracy,
-        accuracy_standard_error=math.sqrt(accuracy * (1 - accuracy) / count),
+        accuracy_standard_error=math.sqrt(accuracy * (1 - accuracy) / counted),
         count=count,
         not_finite=not_finite,
         macro_f1=_mean([c.f1 for c in classes]),

