@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from isoloss.landscape.batches import Batch, FixedData, as_batch
 from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
+from isoloss.landscape.selection import select_parameters
 from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
 from isoloss.landscape.vectors import digest
 
@@ -94,6 +95,9 @@ class Problem:
         metric: `metric(outputs, targets) -> (batch,)`, or a pair (sums, weights), averaged as the
             accuracy. `"auto"` counts top-1 hits for integer targets, token by token where there
             are several a sample and without those the loss ignores; otherwise None.
+        parameters: Which parameters are theta: None for the trainable ones (`requires_grad`),
+            "all", or glob patterns over names, `!` excluding (see `landscape.selection`). The
+            others stay what they are in the network.
         bn: Batch-norm policy.
         bn_batch: Samples of one statistics batch; used by `"train"` and `"recalibrate"`.
         device: Where to compute.
@@ -101,8 +105,16 @@ class Problem:
         plan: Batch sizes and strategies; chosen from the network and the data where None.
         check: Whether to evaluate twice and refuse what is not deterministic.
 
+    Attributes:
+        parameters: theta0, the tensors that move, by name.
+        selection: How they were chosen, JSON-able: "trainable", "all" or the patterns.
+        count: Number of samples.
+        digest: SHA-256 of the data.
+        buffers_digest: SHA-256 of all that is held constant: buffers and other parameters.
+
     Raises:
         ProblemError: If model, data, dtype and policy do not fit together.
+        SelectionError: If no parameter is left to move.
         LossShapeError: If outputs, targets and loss do not fit together.
         LossReductionError: If the loss is no mean over samples.
         NotDeterministicError: If two passes differ.
@@ -115,6 +127,7 @@ class Problem:
         batches: Iterable[Any],
         *,
         metric: Metric | str | None = "auto",
+        parameters: str | Sequence[str] | None = None,
         bn: str = "eval",
         bn_batch: int = 128,
         device: torch.device | str = "cpu",
@@ -130,7 +143,9 @@ class Problem:
         self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Apple's GPUs have no float64: sums are formed on the CPU there.
         self._sums = torch.device("cpu") if self.device.type == "mps" else self.device
-        self._model = _copy_of(model).to(self.device, self.dtype).eval().requires_grad_(False)
+        self._model = _copy_of(model).to(self.device, self.dtype).eval()
+        names, self.selection = select_parameters(self._model, parameters)
+        self._model.requires_grad_(False)
         self._loss = per_sample_loss(loss, self.device, self.dtype)
         check_layers(self._model, bn)
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the caller's
@@ -145,18 +160,13 @@ class Problem:
             if self.plan.channels_last
             else data
         )
-        self.buffers_digest = digest(dict(self._model.named_buffers()))
+        tensors = dict(self._model.named_parameters())
+        self.parameters: dict[str, Tensor] = {name: tensors.pop(name).detach() for name in names}
+        self.buffers_digest = digest({**dict(self._model.named_buffers()), **tensors})
         if bn == "train":
             use_batch_statistics(self._model)
         self._metric = _choose_metric(metric, self._loss.layout)
         self._total_weight: float | None = None
-        self.parameters: dict[str, Tensor] = {
-            name: tensor.detach() for name, tensor in self._model.named_parameters()
-        }
-        if not self.parameters:
-            raise ProblemError(
-                f"expected a network with parameters, {type(model).__name__} has none"
-            )
         if check:
             self._check_deterministic()
 

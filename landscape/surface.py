@@ -60,6 +60,11 @@ class Surface:
             )
         self.origin = next(iter(self.problems.values())).parameters
         shapes = {name: tuple(tensor.shape) for name, tensor in self.origin.items()}
+        for split, problem in self.problems.items():
+            if {name: tuple(t.shape) for name, t in problem.parameters.items()} != shapes:
+                raise SurfaceError(
+                    f"expected problems over the same parameters, those of {split!r} are others"
+                )
         for direction in self.directions:
             if {name: tuple(t.shape) for name, t in direction.tensors.items()} != shapes:
                 raise SurfaceError(
@@ -158,6 +163,7 @@ class Surface:
             },
             "weights_sha256": digest(self.origin),
             "buffers_sha256": first.buffers_digest,
+            "selection": first.selection,
             "samples": {split: problem.count for split, problem in self.problems.items()},
             "digest": {split: problem.digest for split, problem in self.problems.items()},
             "bn": first.bn,

@@ -16,6 +16,7 @@ from isoloss.landscape.batch_norm import BatchNormError
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.losses import LossShapeError
 from isoloss.landscape.problem import NotDeterministicError, Problem, ProblemError
+from isoloss.landscape.selection import SelectionError
 
 F64 = torch.float64
 
@@ -272,7 +273,7 @@ REFUSED = {
     "a number in a batch": (mlp, [{"x": X, "scale": 2.0, "y": Y}], {}, BatchError),
     "no running statistics": (untracked, [(X, Y)], {}, BatchNormError),
     "a batch of one": (normed, [(X, Y)], {"bn": "train", "bn_batch": 36}, BatchNormError),
-    "no parameters": (nn.Identity, [(X, Y)], {}, ProblemError),
+    "no parameters": (nn.Identity, [(X, Y)], {}, SelectionError),
 }
 
 
