@@ -16,7 +16,7 @@ from torch.func import functional_call
 from isoloss.landscape.batch_norm import (
     check_layers,
     check_policy,
-    estimating_statistics,
+    differentiable_statistics,
     explain_single_sample,
     use_batch_statistics,
 )
@@ -24,6 +24,7 @@ from isoloss.landscape.batches import Batch, FixedData, as_batch
 from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
+from isoloss.landscape.recalibration import Recalibration
 from isoloss.landscape.selection import select_parameters
 from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
 from isoloss.landscape.vectors import digest
@@ -80,8 +81,8 @@ class Problem:
     - `"eval"`: the running statistics stored in the network;
     - `"train"`: the statistics of each batch of `bn_batch` samples, in the order of the data,
       never cut further;
-    - `"recalibrate"`: running statistics estimated anew at each point in a pass over the data in
-      batches of `bn_batch`, then held constant.
+    - `"recalibrate"`: running statistics s(theta) estimated anew at each point in a pass over the
+      data in batches of `bn_batch`. Derivatives are those of L(theta, s(theta)).
 
     The loss excludes weight decay.
 
@@ -110,6 +111,7 @@ class Problem:
         selection: How they were chosen, JSON-able: "trainable", "all" or the patterns.
         count: Number of samples.
         digest: SHA-256 of the data.
+        recalibration: s(theta) under `"recalibrate"`, otherwise None.
         buffers_digest: SHA-256 of all that is held constant: buffers and other parameters.
 
     Raises:
@@ -163,8 +165,13 @@ class Problem:
         tensors = dict(self._model.named_parameters())
         self.parameters: dict[str, Tensor] = {name: tensors.pop(name).detach() for name in names}
         self.buffers_digest = digest({**dict(self._model.named_buffers()), **tensors})
+        self.recalibration: Recalibration | None = None
         if bn == "train":
             use_batch_statistics(self._model)
+        elif bn == "recalibrate":
+            self.recalibration = Recalibration(
+                self._model, self._outputs, self._data, bn_batch, self._sums
+            )
         self._metric = _choose_metric(metric, self._loss.layout)
         self._total_weight: float | None = None
         if check:
@@ -234,7 +241,8 @@ class Problem:
         Args:
             parameters: A tensor for each name of `self.parameters`.
             batch: One of `micro_batches`.
-            buffers: Constants from `buffers_at`; the network's own where None.
+            buffers: From `buffers_at`; the network's own where None. Batch-norm statistics that
+                require a gradient are differentiated by, too.
 
         Returns:
             A 0-d tensor in the compute dtype.
@@ -243,22 +251,14 @@ class Problem:
         return terms.sums.sum()
 
     def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the buffers to hold constant near a point.
+        """Return the buffers at a point, without a graph.
 
         They are the network's own, but for the batch-norm statistics under `"recalibrate"`, which
         are estimated at `parameters` in one pass over the data.
         """
         buffers = dict(self._model.named_buffers())
-        if self.bn != "recalibrate":
-            return buffers
-        buffers = {name: tensor.clone() for name, tensor in buffers.items()}
-        seen = 0
-        with torch.no_grad(), estimating_statistics(self._model) as layers:
-            for batch in self._data.cut(self.bn_batch):
-                seen += batch.count
-                for layer in layers:
-                    layer.momentum = batch.count / seen
-                self._outputs(parameters, batch, buffers)
+        if self.recalibration is not None:
+            buffers |= self.recalibration.estimate(parameters)
         return buffers
 
     def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -273,30 +273,37 @@ class Problem:
         point = self.parameters if parameters is None else parameters
         buffers = self.buffers_at(point)
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in point.items()}
+        recalibration = self.recalibration
+        statistics = {} if recalibration is None else recalibration.leaves(buffers)
+        variables = {**leaves, **statistics}
         total = {
             name: torch.zeros(t.shape, dtype=torch.float64, device=self._sums)
-            for name, t in leaves.items()
+            for name, t in variables.items()
         }
         for batch in self.micro_batches():
-            loss = self.loss_sum(leaves, batch, buffers)
-            parts = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            for name, part in zip(leaves, parts, strict=True):
+            loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
+            parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+            for name, part in zip(variables, parts, strict=True):
                 if part is not None:
                     total[name] += part.to(self._sums)
+        if recalibration is not None:  # the chain rule through s(theta)
+            for name, part in recalibration.pull_back(leaves, leaves, total).items():
+                total[name] += part
         return {
-            name: (tensor / self.total_weight).to(self.device, self.dtype)
-            for name, tensor in total.items()
+            name: (total[name] / self.total_weight).to(self.device, self.dtype) for name in leaves
         }
 
     def _outputs(
         self,
         parameters: Mapping[str, Tensor],
         batch: Batch,
-        buffers: Mapping[str, Tensor] | None,
+        buffers: Mapping[str, Tensor] | None = None,
     ) -> Any:
         state = {**(buffers or {}), **parameters}
+        moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
+        through = differentiable_statistics(self._model) if moving else nullcontext()
         try:
-            with self._autocast():
+            with self._autocast(), through:
                 outputs = batch.call(_Bound(self._model, state))
         except ValueError as error:
             raise explain_single_sample(error) or error from error
