@@ -190,12 +190,18 @@ class HessianOperator:
     def _statistics_gradient(self, where: torch.device) -> dict[str, Tensor]:
         """Return u = sum_i d loss_i / d s at constant theta, computed once."""
         if self._adjoint is None:
-            found: dict[str, Tensor] = {}
+            variables = list(self._statistics.values())
+            found = {
+                name: torch.zeros(tensor.shape, dtype=torch.float64, device=where)
+                for name, tensor in self._statistics.items()
+            }
             for batch in self._problem.product_batches():
                 loss = self._problem.loss_sum(self._point, batch, self._buffers)
-                parts = torch.autograd.grad(loss, list(self._statistics.values()))
+                if not loss.requires_grad:
+                    continue
+                parts = torch.autograd.grad(loss, variables, materialize_grads=True)
                 for name, part in zip(self._statistics, parts, strict=True):
-                    found[name] = found.get(name, 0) + part.to(where).double()
+                    found[name] += part.to(where)
             self._adjoint = {n: t.to(self.device, self.dtype) for n, t in found.items()}
         return self._adjoint
 

@@ -200,7 +200,10 @@ def per_sample_loss(
             targets, or weights that belong to single samples.
     """
     if isinstance(loss, PerSampleLoss):
-        return loss.to(device, dtype)
+        moved = copy.copy(loss.to(device, dtype))
+        if class_dim is not None:
+            moved.layout = ClassLayout(class_dim, loss.layout.ignore_index)
+        return moved
     if not isinstance(loss, nn.Module) or not hasattr(loss, "reduction"):
         if isinstance(loss, nn.Module):
             loss = copy.deepcopy(loss).to(device, dtype)

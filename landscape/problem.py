@@ -21,6 +21,12 @@ from isoloss.landscape.batch_norm import (
     use_batch_statistics,
 )
 from isoloss.landscape.batches import Batch, FixedData, as_batch
+from isoloss.landscape.determinism import (
+    PROBE_SAMPLES,
+    ProblemError,
+    check_same_again,
+    refuse_different,
+)
 from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
@@ -30,19 +36,7 @@ from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
 from isoloss.landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-PROBE_SAMPLES = 1000
-# Two passes over the same samples may differ by reordered sums, not by more.
-PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
-
 Metric = Callable[[Any, Tensor], Any]
-
-
-class ProblemError(ValueError):
-    """A network, loss and data that do not make a well-defined function of the weights."""
-
-
-class NotDeterministicError(ProblemError):
-    """Two evaluations at the same weights gave different losses."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ class Problem:
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the caller's
             items = FixedData(map(as_batch, batches))
             if check:
-                _check_same_again(batches, items)
+                check_same_again(batches, items)
         self.count, self.digest = items.count, items.digest()
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         self.plan = plan or Plan.choose(self._model, data, self.device)
@@ -346,13 +340,7 @@ class Problem:
             if count >= PROBE_SAMPLES:
                 break
         first, second = (self._evaluate(self.parameters, batches).loss for _ in range(2))
-        difference = abs(first - second) / max(abs(first), abs(second), 1e-300)
-        if difference > PROBE_TOLERANCE[self.compute_dtype]:
-            raise NotDeterministicError(
-                f"expected the same loss from two passes at the same weights, got {first:.9g} and "
-                f"{second:.9g} over {count} samples\nlikely cause: random numbers in the network's "
-                "forward that ignore eval mode (F.dropout without training=self.training, noise)"
-            )
+        refuse_different(first, second, count, self.compute_dtype)
 
 
 class _Bound:
@@ -385,24 +373,3 @@ def _choose_metric(metric: Metric | str | None, layout: ClassLayout) -> Metric:
     if metric is None:
         return no_metric
     raise ProblemError(f"expected a metric function, 'auto' or None, got {metric!r}")
-
-
-def _check_same_again(batches: Iterable[Any], items: FixedData) -> None:
-    """Read the first samples a second time, where a source can change between passes."""
-    if isinstance(batches, list | tuple) or iter(batches) is batches:
-        return
-    again, count = [], 0
-    for batch in map(as_batch, batches):
-        again.append(batch)
-        count += batch.count
-        if count >= min(PROBE_SAMPLES, items.count):
-            break
-    for old, new in zip(items.cut(items.count), FixedData(again).batches, strict=False):
-        kept = old[: new.count] if old.sliceable else old
-        for name, tensor in new.tensors().items():
-            if not torch.equal(tensor, kept.tensors()[name]):
-                raise NotDeterministicError(
-                    f"expected the same batches from two passes over the data, got other {name}\n"
-                    "likely cause: a DataLoader with shuffle=True or random augmentation\n"
-                    "pass it unshuffled and unaugmented, or as list(loader)"
-                )

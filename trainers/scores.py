@@ -76,9 +76,11 @@ class SplitScores:
         loss: Mean over samples; for a weighted loss the ratio of sums (see `landscape.losses`).
         loss_standard_error: Of that mean, s / sqrt(N) with s of the samples' residuals; NaN for
             one sample.
-        accuracy: Fraction of samples whose largest output is the target; NaN for a regression.
+        accuracy: Fraction of samples (of tokens, where a sample has several) whose largest output
+            is the target, ignored targets left out; NaN for a regression.
         accuracy_standard_error: Binomial, sqrt(p (1 - p) / N), N the samples whose target counts;
-            it is 0 where p is 0 or 1.
+            it is 0 where p is 0 or 1. Over tokens, which belong together in their samples, that
+            of the samples' residuals, as for the loss.
         count: Samples N.
         not_finite: Samples with outputs that are not finite: wrong, and in no column of the
             confusion matrix.
@@ -130,9 +132,10 @@ def score(
     mean, _, deviation = ratio(*loss(outputs, targets))
     spread = deviation / math.sqrt(count - 1) if count > 1 else math.nan
     not_finite = int((~outputs.reshape(count, -1).isfinite().all(1)).sum())
+    accuracy, counted, deviation = ratio(*top1(outputs, targets, loss.layout))
     if not predictions.classes:
-        return SplitScores(mean, spread, math.nan, math.nan, count, not_finite)
-    accuracy, counted, _ = ratio(*top1(outputs, targets, loss.layout))
+        error = deviation / math.sqrt(count - 1) if count > 1 else math.nan
+        return SplitScores(mean, spread, accuracy, error, count, not_finite)
     names = class_labels(outputs.shape[1], class_names)
     counts = confusion_matrix(targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)

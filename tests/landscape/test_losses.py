@@ -13,8 +13,9 @@ from torch import nn
 from torch.func import functional_call
 
 from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.losses import LossReductionError, LossShapeError, per_sample_loss
-from isoloss.landscape.problem import Problem, ProblemError
+from isoloss.landscape.problem import Problem
 from isoloss.landscape.surface import sampling_error
 from isoloss.landscape.vectors import flatten, unflatten
 

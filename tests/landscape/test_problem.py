@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from isoloss.landscape.batch_norm import BatchNormError
 from isoloss.landscape.batches import BatchError
+from isoloss.landscape.determinism import NotDeterministicError, ProblemError
 from isoloss.landscape.losses import LossShapeError
-from isoloss.landscape.problem import NotDeterministicError, Problem, ProblemError
+from isoloss.landscape.problem import Problem
 from isoloss.landscape.selection import SelectionError
 
 F64 = torch.float64
