@@ -148,6 +148,8 @@ class PerSampleLoss:
         try:
             return self._loss(outputs, targets)
         except IndexError as error:
+            if self._own is None:
+                raise
             raise LossShapeError(
                 f"loss {self.name}: expected targets among the outputs' classes\n"
                 f"got outputs {tuple(outputs.shape)}: {str(error).splitlines()[0]}\n"

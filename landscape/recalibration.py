@@ -56,7 +56,7 @@ class Recalibration:
         total: Tensors = {}
         seen: dict[str, int] = {}
         with torch.no_grad():
-            for batch in self._batches():
+            for batch in self._data.cut(self._batch_size):
                 for name, part in self.share(parameters, batch).items():
                     total[name] = total.get(name, 0) + part.to(self._sums).double()
                     seen[name] = seen.get(name, 0) + batch.count
@@ -93,7 +93,7 @@ class Recalibration:
             cotangents: q, a tensor for each name of `names`.
         """
         total = self._zeros(leaves)
-        for batch in self._batches():
+        for batch in self._batches(leaves):
             shares, q = _with_graph(self.share(point, batch), cotangents)
             if shares:
                 found = torch.autograd.grad(shares, list(leaves.values()), q, allow_unused=True)
@@ -120,7 +120,7 @@ class Recalibration:
         u = {name: adjoint[name].detach().requires_grad_() for name in self.names}
         moved, curved = self._zeros(u), self._zeros(leaves)
         inputs = [*u.values(), *leaves.values()]
-        for batch in self._batches():
+        for batch in self._batches(leaves):
             shares, weights = _with_graph(self.share(point, batch), u)
             if not shares:
                 continue
@@ -138,8 +138,11 @@ class Recalibration:
             _add([*moved.values(), *curved.values()], found)
         return moved, curved
 
-    def _batches(self) -> Iterable[Batch]:
-        return self._data.cut(self._batch_size)
+    def _batches(self, like: Mapping[str, Tensor]) -> Iterable[Batch]:
+        """Yield the batches as `Problem.product_batches` does, images channels first."""
+        tensor = next(iter(like.values()))
+        for batch in self._data.cut(self._batch_size):
+            yield batch.to(tensor.device, tensor.dtype, channels_last=False)
 
     def _zeros(self, like: Mapping[str, Tensor]) -> Tensors:
         return {

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from isoloss.trainers.evaluation import mean_scores
+from isoloss.landscape.losses import per_sample_loss
+from isoloss.trainers.evaluation import Predictions, mean_scores
 from isoloss.trainers.losses import build_loss
 from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
-from isoloss.trainers.scores import evaluate_split
+from isoloss.trainers.scores import evaluate_split, score
 from isoloss.trainers.settings import TrainingSettings
 from isoloss.trainers.trainer import Trainer
 
@@ -149,3 +150,30 @@ def test_the_layout_of_classes_is_an_argument_of_cross_entropy():
         sums, counted = build_loss("cross-entropy", {"class_dim": dim})(outputs, targets)
         expected = nn.functional.cross_entropy(outputs.movedim(dim, 1), targets)
         torch.testing.assert_close(sums.sum() / counted.sum(), expected)
+
+
+def test_scores_of_tokens_say_how_sure_their_accuracy_is():
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(30, 5, 3, dtype=F64, generator=generator)
+    targets = torch.randint(0, 3, (30, 5), generator=generator)
+    targets[torch.rand(30, 5, generator=generator) < 0.3] = -100
+    loss = build_loss("cross-entropy", {}, dtype=F64)
+    scores = score(Predictions(outputs, targets), loss)
+    counted = targets != -100
+    hits = ((outputs.argmax(-1) == targets) & counted).double().sum(1)
+    tokens = counted.double().sum(1)
+    share = (hits.sum() / tokens.sum()).item()
+    assert scores.loss == pytest.approx(
+        nn.functional.cross_entropy(outputs.reshape(-1, 3), targets.flatten()).item(), rel=1e-13
+    )
+    assert scores.accuracy == pytest.approx(share, rel=1e-14)
+    error = math.sqrt((hits - share * tokens).square().sum() / (30 * 29)) / tokens.mean().item()
+    assert scores.accuracy_standard_error == pytest.approx(error, rel=1e-12)
+
+
+def test_the_layout_may_be_stated_later():
+    outputs, targets = torch.randn(2, 3, 3, dtype=F64), torch.randint(3, (2, 3))
+    loss = per_sample_loss(per_sample_loss(nn.CrossEntropyLoss(ignore_index=1)), class_dim=-1)
+    sums, counted = loss(outputs, targets)
+    expected = nn.functional.cross_entropy(outputs.movedim(-1, 1), targets, ignore_index=1)
+    torch.testing.assert_close(sums.sum() / counted.sum(), expected)
