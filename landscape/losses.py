@@ -11,6 +11,7 @@ CrossEntropyLoss, NLLLoss, class indices  class weight times loss,   class weigh
 CrossEntropyLoss, class probabilities     over positions             number of positions
 KLDivLoss(reduction="batchmean")          over elements              1
 MSELoss, HuberLoss, BCEWithLogitsLoss, .. over elements              number of elements
+MultiMarginLoss, MultiLabelMarginLoss, .. the value                  1
 a foreign module, reduction="none"        mean over elements         1
 a function, one value a sample            the value                  1
 a function, (sums, weights)               as given                   as given
