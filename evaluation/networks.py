@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isoloss.evaluation.predictions import Predictions
-from isoloss.evaluation.scores import Groups, NetworkScores, Scores, score
+from isoloss.evaluation.scores import Groups, NetworkScores, SampleTerms, Scores, score
 from isoloss.landscape.batches import as_batch
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.metrics import top1
+from isoloss.landscape.terms import Terms
 from isoloss.split import Split
 
 EVALUATION_BATCH = 256
 
 
-def correct(outputs: Any, targets: Tensor) -> float:
-    """Return the number of samples whose largest output is the target; NaN for a regression."""
-    return float(top1(outputs, targets).sum())
+@dataclass
+class LossSums:
+    """Loss and hits added up over samples, each with what divides it.
+
+    Attributes:
+        loss: Sum of the samples' (weighted) losses.
+        weight: Sum of their weights.
+        hits: Targets whose class has the largest output; NaN for a regression.
+        counted: Targets that count.
+    """
+
+    loss: float = 0.0
+    weight: float = 0.0
+    hits: float = 0.0
+    counted: float = 0.0
+
+    def add(self, terms: Terms, hits: Terms) -> None:
+        """Add the pairs of a batch."""
+        # One transfer from the device; Apple's GPUs have no float64.
+        parts = torch.stack([part.detach().to(terms.sums.dtype) for part in (*terms, *hits)])
+        loss, weight, found, counted = parts.cpu().double().sum(1).tolist()
+        self.loss, self.weight = self.loss + loss, self.weight + weight
+        self.hits, self.counted = self.hits + found, self.counted + counted
+
+    def __add__(self, other: LossSums) -> LossSums:
+        return LossSums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss; NaN where no target counts."""
+        return self.loss / self.weight if self.weight else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """The share of hits; NaN where no target counts and for a regression."""
+        return self.hits / self.counted if self.counted else math.nan
 
 
 @contextmanager
@@ -37,6 +72,32 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def loss_sums(
+    model: nn.Module,
+    loss: PerSampleLoss,
+    split: Split,
+    *,
+    batch_size: int = EVALUATION_BATCH,
+    channels_last: bool = True,
+) -> LossSums:
+    """Add up loss and hits over a split, in evaluation mode.
+
+    Args:
+        model: The network; its mode and weights are left as they are.
+        loss: Sum and weight of each sample.
+        split: The samples.
+        batch_size: Samples of one forward pass; does not change what is computed.
+        channels_last: Whether images are laid out channels last.
+
+    Returns:
+        The sums.
+    """
+    sums = LossSums()
+    for outputs, targets in _forward(model, split, batch_size, channels_last):
+        sums.add(loss(outputs, targets), top1(outputs, targets, loss.layout))
+    return sums
+
+
 def mean_scores(
     model: nn.Module,
     loss: PerSampleLoss,
@@ -45,23 +106,9 @@ def mean_scores(
     batch_size: int = EVALUATION_BATCH,
     channels_last: bool = True,
 ) -> tuple[float, float]:
-    """Return the mean loss and the accuracy over a split, in evaluation mode.
-
-    Args:
-        model: The network; its mode and weights are left as they are.
-        loss: One value a sample.
-        split: The samples.
-        batch_size: Samples of one forward pass; does not change what is computed.
-        channels_last: Whether images are laid out channels last.
-
-    Returns:
-        Mean loss and accuracy (a fraction; NaN for a regression).
-    """
-    total = hits = 0.0
-    for outputs, targets in _forward(model, split, batch_size, channels_last):
-        total += loss(outputs, targets).cpu().double().sum().item()
-        hits += correct(outputs, targets)
-    return total / len(split), hits / len(split)
+    """Return mean loss and accuracy over a split, in evaluation mode; arguments of `loss_sums`."""
+    sums = loss_sums(model, loss, split, batch_size=batch_size, channels_last=channels_last)
+    return sums.mean_loss, sums.accuracy
 
 
 def predict(
@@ -89,15 +136,16 @@ def predict(
     return Predictions(outputs.numpy(), targets.numpy())
 
 
-def sample_losses(predictions: Predictions, loss: PerSampleLoss) -> np.ndarray:
-    """Return the loss of each sample, (count,), float64.
+def sample_terms(predictions: Predictions, loss: PerSampleLoss) -> SampleTerms:
+    """Return what each sample adds to loss and accuracy, float64.
 
     Args:
         predictions: From `predict`.
-        loss: One value a sample, of outputs on the CPU.
+        loss: Sum and weight of each sample, of outputs on the CPU.
     """
     outputs, targets = map(torch.from_numpy, (predictions.outputs, predictions.targets))
-    return loss(outputs, targets).double().numpy()
+    pairs = (*loss(outputs, targets), *top1(outputs, targets, loss.layout))
+    return SampleTerms(*(part.double().numpy() for part in pairs))
 
 
 def score_splits(
@@ -110,7 +158,7 @@ def score_splits(
 
     Args:
         predictions: From `predict`, by the name of the split.
-        loss: One value a sample, of outputs on the CPU.
+        loss: Sum and weight of each sample, of outputs on the CPU.
         class_names: A name for each output; the indices where None.
         groups: Groups of classes, as in `score`.
 
@@ -119,7 +167,7 @@ def score_splits(
     """
     return NetworkScores(
         {
-            name: score(part, sample_losses(part, loss), class_names, groups)
+            name: score(part, sample_terms(part, loss), class_names, groups)
             for name, part in predictions.items()
         }
     )
@@ -139,7 +187,7 @@ def evaluate_split(
 
     Args:
         model: The network; its mode and weights are left as they are.
-        loss: One value a sample, of outputs on the CPU.
+        loss: Sum and weight of each sample, of outputs on the CPU.
         split: The samples.
         class_names: A name for each output; the indices where None.
         groups: Groups of classes, as in `score`.
@@ -150,7 +198,7 @@ def evaluate_split(
         The scores.
     """
     predictions = predict(model, split, batch_size=batch_size, channels_last=channels_last)
-    return score(predictions, sample_losses(predictions, loss), class_names, groups)
+    return score(predictions, sample_terms(predictions, loss), class_names, groups)
 
 
 def placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
+from isoloss.errors import IsolossError
 
-class ScoresError(ValueError):
+
+class ScoresError(IsolossError, ValueError):
     """Names that do not fit the classes."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,14 @@ class Scores:
     """Scores of a network on a split; means over classes leave those out where they are NaN.
 
     Attributes:
-        loss: Mean over samples.
-        loss_standard_error: Of that mean, s / sqrt(N); NaN for one sample.
-        accuracy: Fraction of samples whose largest output is the target; NaN for a regression.
-        accuracy_standard_error: Binomial, sqrt(p (1 - p) / N); it is 0 where p is 0 or 1.
+        loss: Mean over samples; for a weighted loss the ratio of sums (see `landscape.losses`).
+        loss_standard_error: Of that mean, s / sqrt(N) with s of the samples' residuals; NaN for
+            one sample.
+        accuracy: Fraction of samples (of tokens, where a sample has several) whose largest output
+            is the target, ignored targets left out; NaN for a regression.
+        accuracy_standard_error: Binomial, sqrt(p (1 - p) / N), N the samples whose target counts;
+            it is 0 where p is 0 or 1. Over tokens, which belong together in their samples, that
+            of the samples' residuals, as for the loss.
         count: Samples N.
         not_finite: Samples with outputs that are not finite: wrong, and in no column of the
             confusion matrix.
@@ -113,9 +117,26 @@ class NetworkScores:
         return {"checkpoint": self.checkpoint, "splits": splits, **self.facts}
 
 
+@dataclass(frozen=True)
+class SampleTerms:
+    """What each sample adds to the mean loss and to the accuracy, (count,) each, float64.
+
+    Attributes:
+        losses: Sums of (weighted) losses.
+        weights: What the mean loss is divided by.
+        hits: Targets whose class has the largest output; NaN for a regression.
+        counted: Targets that count.
+    """
+
+    losses: np.ndarray
+    weights: np.ndarray
+    hits: np.ndarray
+    counted: np.ndarray
+
+
 def score(
     predictions: Predictions,
-    losses: np.ndarray,
+    terms: SampleTerms,
     class_names: Sequence[str] | None = None,
     groups: Groups | None = None,
 ) -> Scores:
@@ -123,7 +144,7 @@ def score(
 
     Args:
         predictions: Outputs and targets.
-        losses: One value a sample, (count,), float64.
+        terms: What each sample adds to loss and accuracy.
         class_names: A name for each output; the indices where None.
         groups: Names of classes over which macro F1 is wanted beside that over all.
 
@@ -131,28 +152,26 @@ def score(
         The scores.
 
     Raises:
-        ScoresError: If the losses do not fit the samples, the names do not fit the outputs, or a
+        ScoresError: If the terms do not fit the samples, the names do not fit the outputs, or a
             group names no class.
     """
     count = len(predictions.targets)
-    if losses.shape != (count,):
-        raise ScoresError(f"expected losses of shape ({count},), got {losses.shape}")
-    with np.errstate(invalid="ignore"):  # inf - inf: the spread of infinite losses is NaN
-        mean = float(losses.mean())
-        spread = float(losses.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    if any(part.shape != (count,) for part in astuple(terms)):
+        raise ScoresError(f"expected terms of shape ({count},), got {terms.losses.shape}")
+    mean, spread = _ratio(terms.losses, terms.weights)
+    accuracy, error = _ratio(terms.hits, terms.counted)
     not_finite = int((~predictions.finite()).sum())
     if not predictions.classes:
-        return Scores(mean, spread, math.nan, math.nan, count, not_finite)
+        return Scores(mean, spread, accuracy, error, count, not_finite)
     names = class_labels(predictions.outputs.shape[1], class_names)
-    hits = (predictions.guesses() == predictions.targets) & predictions.finite()
-    accuracy = int(hits.sum()) / count
+    counted = float(terms.counted.sum())
     counts = confusion_matrix(predictions.targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)
     return Scores(
         loss=mean,
         loss_standard_error=spread,
         accuracy=accuracy,
-        accuracy_standard_error=math.sqrt(accuracy * (1 - accuracy) / count),
+        accuracy_standard_error=math.sqrt(accuracy * (1 - accuracy) / counted),
         count=count,
         not_finite=not_finite,
         macro_f1=_mean([c.f1 for c in classes]),
@@ -210,3 +229,20 @@ def _mean(values: Sequence[float]) -> float:
     """Return the mean of those that are not NaN; NaN where there are none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
+
+
+def _ratio(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Return a ratio of sums over samples and its standard error (Cochran 1977, section 6.3).
+
+    With residuals e_i = y_i - R w_i it is sqrt(n / (n - 1) sum e_i^2) / sum w_i: for weights of 1
+    that of a mean.
+    """
+    count, weight = len(sums), float(weights.sum())
+    if weight == 0:
+        return math.nan, math.nan
+    with np.errstate(invalid="ignore"):  # inf - inf: the spread of infinite losses is NaN
+        value = float(sums.sum()) / weight
+        squares = float(np.square(sums - value * weights).sum())
+    if count < 2 or not math.isfinite(squares):
+        return value, math.nan
+    return value, math.sqrt(squares * count / (count - 1)) / weight

@@ -82,6 +82,7 @@ class Trained:
             device=resolve_device(numerics.device),
             dtype=DTYPES[numerics.dtype],
             plan=plan,
+            parameters=settings.parameters or None,
             batch_size=settings.batch_size,
             about={
                 **self.about,

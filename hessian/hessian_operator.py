@@ -16,7 +16,7 @@ from isoloss.hessian.operators import OperatorError, check_matrix, check_vector
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
-# Gradients of one micro-batch that depend on the parameters, with their parameters' positions.
+# Gradients of one micro-batch that depend on the variables, with their variables' positions.
 GradientGraph = tuple[list[int], list[Tensor]]
 
 
@@ -29,12 +29,18 @@ class NotTwiceDifferentiableError(IsolossError, RuntimeError):
 
 
 class HessianOperator:
-    r"""H = 1/N sum_i d^2 loss(f(theta, x_i), y_i) / d theta^2 at fixed weights.
+    r"""H = 1/W sum_i d^2 loss_i(f(theta, x_i), y_i) / d theta^2 at fixed weights.
 
     A product is the exact derivative H v = d (g^T v) / d theta of the gradient g, summed in
-    float64 over the micro-batches of the problem's data and divided once by N: how the data is
-    cut changes nothing but rounding. Where g does not depend on a parameter (piecewise linear
-    networks, parameters the loss does not use), its rows are 0.
+    float64 over the micro-batches of the problem's data and divided once by their total weight W
+    (`problem.total_weight`, N for a plain mean): how the data is cut changes nothing but
+    rounding. Where g does not depend on a parameter (piecewise linear networks, parameters the
+    loss does not use), its rows are 0.
+
+    Under the batch-norm policy `"recalibrate"` it is the Hessian of L(theta, s(theta)), the
+    function that a surface shows: with J = ds/dtheta and partial derivatives of L(theta, s),
+
+        H v = L_tt v + L_ts J v + J^T (L_st v + L_ss J v) + (d^2 (u^T s) / dtheta^2) v,    u = L_s.
 
     Two strategies, chosen by `problem.plan.product_strategy`:
 
@@ -81,7 +87,12 @@ class HessianOperator:
         self._problem = problem
         self._leaves = {name: point[name].detach().requires_grad_() for name in names}
         self._point = {name: tensor.detach() for name, tensor in point.items()} | self._leaves
-        self._buffers = problem.buffers_at({n: t.detach() for n, t in point.items()})
+        buffers = problem.buffers_at({n: t.detach() for n, t in point.items()})
+        recalibration = problem.recalibration
+        self._statistics = {} if recalibration is None else recalibration.leaves(buffers)
+        self._buffers = {**buffers, **self._statistics}
+        self._variables = {**self._leaves, **self._statistics}
+        self._adjoint: dict[str, Tensor] | None = None
         self._keep = problem.plan.product_strategy == "kept-graph"
         self._graphs: list[GradientGraph] | None = None
         self._cudnn = True
@@ -116,7 +127,7 @@ class HessianOperator:
             NotTwiceDifferentiableError: If the network or the loss has no second derivative.
         """
         check_vector(self, vector)
-        parts = list(unflatten(vector.detach().to(self.device), self._leaves).values())
+        parts = unflatten(vector.detach().to(self.device), self._leaves)
         try:
             total = self._sum_over_batches(parts)
         except RuntimeError as error:
@@ -127,7 +138,7 @@ class HessianOperator:
             self._cudnn, self._graphs = False, None
             total = self._sum_over_batches(parts)
         self.products += 1
-        return (total / self._problem.count).to(self.device, self.dtype)
+        return (total / self._problem.total_weight).to(self.device, self.dtype)
 
     def matmat(self, matrix: Tensor) -> Tensor:
         """Return H V for the columns of V, shape (n, k), one product each.
@@ -139,31 +150,64 @@ class HessianOperator:
             return torch.empty_like(matrix, device=self.device)
         return torch.stack([self.matvec(column) for column in matrix.T], dim=1)
 
-    def _sum_over_batches(self, parts: list[Tensor]) -> Tensor:
+    def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
         """Return sum_i d (g_i^T v) / d theta over all samples, (n,) float64."""
+        recalibration = self._problem.recalibration
         # Apple's GPUs have no float64: the sum is formed on the CPU there.
         where = torch.device("cpu") if self.device.type == "mps" else self.device
-        total = torch.zeros(self.size, dtype=torch.float64, device=where)
-        sums = list(unflatten(total, self._leaves).values())
-        leaves = list(self._leaves.values())
+        size = sum(tensor.numel() for tensor in self._variables.values())
+        total = torch.zeros(size, dtype=torch.float64, device=where)
+        sums = unflatten(total, self._variables)
+        variables = list(self._variables.values())
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             # The fused attention kernels have no second derivative.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if not self._cudnn:
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if recalibration is not None and self._statistics:
+                adjoint = self._statistics_gradient(where)
+                moved, curved = recalibration.second_order(
+                    self._point, self._leaves, adjoint, parts
+                )
+                parts = parts | {n: t.to(self.device, self.dtype) for n, t in moved.items()}
+                for name, part in curved.items():
+                    sums[name] += part
+            vectors = [parts[name] for name in self._variables]
             for positions, gradients in self._gradients():
                 products = torch.autograd.grad(
                     gradients,
-                    leaves,
-                    [parts[position] for position in positions],
+                    variables,
+                    [vectors[position] for position in positions],
                     retain_graph=self._keep,
                     allow_unused=True,
                 )
-                for entry, product in zip(sums, products, strict=True):
+                for entry, product in zip(sums.values(), products, strict=True):
                     if product is not None:
                         entry += product.to(where)
-        return total
+            if recalibration is not None and self._statistics:
+                pulled = recalibration.pull_back(self._point, self._leaves, sums)
+                for name, part in pulled.items():
+                    sums[name] += part
+        return total[: self.size]
+
+    def _statistics_gradient(self, where: torch.device) -> dict[str, Tensor]:
+        """Return u = sum_i d loss_i / d s at constant theta, computed once."""
+        if self._adjoint is None:
+            variables = list(self._statistics.values())
+            found = {
+                name: torch.zeros(tensor.shape, dtype=torch.float64, device=where)
+                for name, tensor in self._statistics.items()
+            }
+            for batch in self._problem.product_batches():
+                loss = self._problem.loss_sum(self._point, batch, self._buffers)
+                if not loss.requires_grad:
+                    continue
+                parts = torch.autograd.grad(loss, variables, materialize_grads=True)
+                for name, part in zip(self._statistics, parts, strict=True):
+                    found[name] += part.to(where)
+            self._adjoint = {n: t.to(self.device, self.dtype) for n, t in found.items()}
+        return self._adjoint
 
     def _gradients(self) -> Iterator[GradientGraph]:
         """Yield the gradient graph of each micro-batch, kept or fresh."""
@@ -175,12 +219,12 @@ class HessianOperator:
         yield from self._graphs
 
     def _fresh_gradients(self) -> Iterator[GradientGraph]:
-        leaves = list(self._leaves.values())
+        variables = list(self._variables.values())
         for batch in self._problem.product_batches():
             loss = self._problem.loss_sum(self._point, batch, self._buffers)
             if not loss.requires_grad:
                 continue
-            gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(loss, variables, create_graph=True, allow_unused=True)
             graph: GradientGraph = ([], [])
             for position, gradient in enumerate(gradients):
                 # A gradient that is None or constant in the parameters has derivative 0.

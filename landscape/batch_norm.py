@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from isoloss.errors import UsageError
 
 POLICIES = ("eval", "train", "recalibrate")
+HALF = (torch.bfloat16, torch.float16)
 
 
 class BatchNormError(UsageError, ValueError):
@@ -67,19 +70,69 @@ def use_batch_statistics(model: nn.Module) -> None:
 
 
 @contextmanager
-def estimating_statistics(model: nn.Module) -> Iterator[list[_BatchNorm]]:
-    """Let the batch-norm layers update their running statistics inside the context.
+def recording_statistics(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Let the batch-norm layers normalise with their own batch inside the context.
 
-    The caller sets `momentum` before each batch, n_batch / n_so_far, which makes the running
-    statistics the size-weighted mean over the batches, a ragged last one included.
+    Yields:
+        A dictionary that each forward pass fills: by the names of the layers' buffers, the mean
+        and the unbiased variance over batch and positions of what entered the layer, (channels,)
+        for each use, differentiable.
     """
-    layers = [layer for layer in batch_norms(model) if layer.running_mean is not None]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
+    found: dict[str, list[Tensor]] = {}
+    layers = _tracked(model)
+
+    def recorder(prefix: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def record(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            x = inputs[0].float() if inputs[0].dtype in HALF else inputs[0]
+            variance, mean = torch.var_mean(x, [d for d in range(x.ndim) if d != 1])
+            found.setdefault(f"{prefix}running_mean", []).append(mean)
+            found.setdefault(f"{prefix}running_var", []).append(variance)
+
+        return record
+
+    handles = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
+    for layer in layers.values():
         layer.train()
+        layer.track_running_stats = False  # leaves the buffers alone
     try:
-        yield layers
+        yield found
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for handle in handles:
+            handle.remove()
+        for layer in layers.values():
             layer.eval()
-            layer.momentum = momentum
+            layer.track_running_stats = True
+
+
+@contextmanager
+def differentiable_statistics(model: nn.Module) -> Iterator[None]:
+    """Let outputs be differentiated by running statistics, which torch's own kernels do not."""
+    layers = _tracked(model).values()
+    for layer in layers:
+        layer.forward = functools.partial(_normalise, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _normalise(layer: _BatchNorm, x: Tensor) -> Tensor:
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    mean, variance = layer.running_mean, layer.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = (variance + layer.eps).rsqrt()
+    if layer.affine:
+        scale = scale * layer.weight
+    result = (x - mean.view(shape)) * scale.view(shape)
+    return (result + layer.bias.view(shape) if layer.affine else result).to(x.dtype)
+
+
+def _tracked(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the layers with running statistics, by the prefix of their buffers' names."""
+    return {
+        f"{name}." if name else "": layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    }

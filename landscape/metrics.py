@@ -1,4 +1,4 @@
-"""What is counted beside the loss: one value a sample, averaged by whoever holds the counts."""
+"""What is counted beside the loss: a pair a sample, as of a loss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isoloss.landscape.terms import ClassLayout, LossShapeError, Terms, per_sample_sum
+
+DEFAULT_LAYOUT = ClassLayout()
+
 
 def is_classification(outputs: Any, targets: Tensor) -> bool:
     """Whether outputs are logits (batch, K) and targets class indices (batch,)."""
@@ -15,23 +19,32 @@ def is_classification(outputs: Any, targets: Tensor) -> bool:
     return logits and targets.ndim == 1 and not targets.is_floating_point()
 
 
-def top1(outputs: Any, targets: Tensor) -> Tensor:
-    """Whether the largest output of each sample is the target's.
+def top1(outputs: Any, targets: Tensor, layout: ClassLayout = DEFAULT_LAYOUT) -> Terms:
+    """Count the targets of each sample whose class has the largest output.
 
     Args:
-        outputs: Logits (batch, K).
-        targets: Class indices (batch,).
+        outputs: Logits (batch, K), or with positions, (batch, K, ..) or (batch, .., K).
+        targets: Class indices (batch,) or (batch, ..).
+        layout: Where the classes stand and which targets do not count.
 
     Returns:
-        Booleans (batch,); NaN (batch,) where this is no classification. A row of outputs that is
-        not finite is no hit, wherever its largest number stands.
+        Hits and targets that count, (batch,) each; the hits are NaN where this is no
+        classification. Outputs that are not finite are no hit, wherever their largest number
+        stands.
     """
-    if not is_classification(outputs, targets):
+    if not isinstance(outputs, Tensor) or targets.is_floating_point():
         return no_metric(outputs, targets)
+    try:
+        logits = outputs.movedim(layout.find(outputs, targets), 1)
+    except LossShapeError:
+        return no_metric(outputs, targets)
+    counted = targets != layout.ignore_index
     # argmax would return the position of a NaN.
-    return (outputs.argmax(1) == targets) & outputs.isfinite().all(1)
+    hits = (logits.argmax(1) == targets) & logits.isfinite().all(1) & counted
+    return Terms(per_sample_sum(hits.float()), per_sample_sum(counted.float()))
 
 
-def no_metric(outputs: Any, targets: Tensor) -> Tensor:
+def no_metric(outputs: Any, targets: Tensor) -> Terms:
     """NaN for each sample: nothing is counted."""
-    return torch.full(targets.shape[:1], math.nan, device=targets.device)
+    values = torch.full(targets.shape[:1], math.nan, device=targets.device)
+    return Terms(values, torch.ones_like(values))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,34 +13,30 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from isoloss.errors import IsolossError
 from isoloss.landscape.batch_norm import (
     check_layers,
     check_policy,
-    estimating_statistics,
+    differentiable_statistics,
     explain_single_sample,
     use_batch_statistics,
 )
 from isoloss.landscape.batches import Batch, FixedData, as_batch
+from isoloss.landscape.determinism import (
+    PROBE_SAMPLES,
+    ProblemError,
+    check_same_again,
+    refuse_different,
+)
 from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
+from isoloss.landscape.recalibration import Recalibration
+from isoloss.landscape.selection import select_parameters
+from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
 from isoloss.landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-PROBE_SAMPLES = 1000
-# Two passes over the same samples may differ by reordered sums, not by more.
-PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
-
-Metric = Callable[[Any, Tensor], Tensor]
-
-
-class ProblemError(IsolossError, ValueError):
-    """A network, loss and data that do not make a well-defined function of the weights."""
-
-
-class NotDeterministicError(ProblemError):
-    """Two evaluations at the same weights gave different losses."""
+Metric = Callable[[Any, Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -48,41 +44,55 @@ class Evaluation:
     """The loss at one point.
 
     Attributes:
-        loss: Mean over samples, nats for a cross-entropy.
-        accuracy: Mean of the metric over samples, a fraction; NaN where there is no metric.
+        loss: Mean over samples, nats for a cross-entropy; for weighted losses the ratio of sums
+            sum_i loss_i / sum_i weight_i (see `landscape.losses`).
+        accuracy: Mean of the metric, a fraction; over tokens where a sample has several, ignored
+            targets left out; NaN where there is no metric.
         count: Number of samples.
-        loss_standard_deviation: Of the per-sample losses (population form, divisor `count`).
+        weight: sum_i weight_i: the number of samples, of elements, of tokens that count, ..
+        loss_standard_deviation: Of the samples' residuals loss_i - L weight_i over the mean
+            weight (population form, divisor `count`); of the losses themselves where all
+            weights are 1. The standard error of `loss` follows from it, see
+            `landscape.surface.sampling_error`.
     """
 
     loss: float
     accuracy: float
     count: int
+    weight: float
     loss_standard_deviation: float
 
 
 class Problem:
-    r"""L(theta) = 1/N sum_i loss(f(theta, x_i), y_i), the data fixed and theta free.
+    r"""L(theta) = sum_i loss_i(f(theta, x_i), y_i) / sum_i weight_i, the data fixed, theta free.
 
-    The lent model is copied once and never changed. Sums run in float64 and are divided once by
-    N, so that cutting the same data into other batches changes nothing but rounding. Everything
-    is evaluated in `eval` mode (no dropout) but for batch norm, whose policy is stated:
+    The weights are 1, or what a torch loss module divides by: it keeps its own normalisation (see
+    `landscape.losses`). The lent model is copied once and never changed. Sums run in float64 and
+    are divided once by the total weight, so that cutting the same data into other batches changes
+    nothing but rounding. Everything is evaluated in `eval` mode (no dropout) but for batch norm,
+    whose policy is stated:
 
     - `"eval"`: the running statistics stored in the network;
     - `"train"`: the statistics of each batch of `bn_batch` samples, in the order of the data,
       never cut further;
-    - `"recalibrate"`: running statistics estimated anew at each point in a pass over the data in
-      batches of `bn_batch`, then held constant.
+    - `"recalibrate"`: running statistics s(theta) estimated anew at each point in a pass over the
+      data in batches of `bn_batch`. Derivatives are those of L(theta, s(theta)).
 
     The loss excludes weight decay.
 
     Args:
         model: Any network. Called as `model(x)`, `model(**inputs)` for dictionaries, or with the
             fields of a graph batch that its `forward` names.
-        loss: A torch loss module, or `loss(outputs, targets)` with one value a sample.
+        loss: A torch loss module, `loss(outputs, targets)` with one value a sample, or a
+            `PerSampleLoss`.
         batches: Batches of the same samples at every iteration: pairs of tensors, dictionaries
             or graph batches (see `landscape.batches`). They are read once and held on `device`.
-        metric: `metric(outputs, targets) -> (batch,)`, averaged as the accuracy. `"auto"` is the
-            top-1 hit for integer targets and outputs of shape (batch, classes), otherwise None.
+        metric: `metric(outputs, targets) -> (batch,)`, or a pair (sums, weights), averaged as the
+            accuracy. `"auto"` counts top-1 hits for integer targets, token by token where there
+            are several a sample and without those the loss ignores; otherwise None.
+        parameters: Which parameters are theta: None for the trainable ones (`requires_grad`),
+            "all", or glob patterns over names, `!` excluding (see `landscape.selection`). The
+            others stay what they are in the network.
         bn: Batch-norm policy.
         bn_batch: Samples of one statistics batch; used by `"train"` and `"recalibrate"`.
         device: Where to compute.
@@ -92,18 +102,30 @@ class Problem:
         about: What network, loss and data are, JSON-able; part of `identity`.
         check: Whether to evaluate twice and refuse what is not deterministic.
 
+    Attributes:
+        parameters: theta0, the tensors that move, by name.
+        selection: How they were chosen, JSON-able: "trainable", "all" or the patterns.
+        count: Number of samples.
+        digest: SHA-256 of the data.
+        recalibration: s(theta) under `"recalibrate"`, otherwise None.
+        buffers_digest: SHA-256 of all that is held constant: buffers and other parameters.
+
     Raises:
         ProblemError: If model, data, dtype and policy do not fit together.
+        SelectionError: If no parameter is left to move.
+        LossShapeError: If outputs, targets and loss do not fit together.
+        LossReductionError: If the loss is no mean over samples.
         NotDeterministicError: If two passes differ.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: nn.Module | Callable[[Any, Tensor], Tensor],
+        loss: nn.Module | Callable[[Any, Tensor], Any],
         batches: Iterable[Any],
         *,
         metric: Metric | str | None = "auto",
+        parameters: str | Sequence[str] | None = None,
         bn: str = "eval",
         bn_batch: int = 128,
         device: torch.device | str = "cpu",
@@ -122,13 +144,15 @@ class Problem:
         self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Apple's GPUs have no float64: sums are formed on the CPU there.
         self._sums = torch.device("cpu") if self.device.type == "mps" else self.device
-        self._model = _copy_of(model).to(self.device, self.dtype).eval().requires_grad_(False)
+        self._model = _copy_of(model).to(self.device, self.dtype).eval()
+        names, self.selection = select_parameters(self._model, parameters)
+        self._model.requires_grad_(False)
         self._loss = per_sample_loss(loss, self.device, self.dtype)
         check_layers(self._model, bn)
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the caller's
             items = FixedData(map(as_batch, batches))
             if check:
-                _check_same_again(batches, items)
+                check_same_again(batches, items)
         self.count, self.digest = items.count, items.digest()
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         self.plan = plan or Plan.choose(self._model, data, self.device)
@@ -139,17 +163,18 @@ class Problem:
             if self.plan.channels_last
             else data
         )
-        self.buffers_digest = digest(dict(self._model.named_buffers()))
+        tensors = dict(self._model.named_parameters())
+        self.parameters: dict[str, Tensor] = {name: tensors.pop(name).detach() for name in names}
+        self.buffers_digest = digest({**dict(self._model.named_buffers()), **tensors})
+        self.recalibration: Recalibration | None = None
         if bn == "train":
             use_batch_statistics(self._model)
-        self._metric = _choose_metric(metric)
-        self.parameters: dict[str, Tensor] = {
-            name: tensor.detach() for name, tensor in self._model.named_parameters()
-        }
-        if not self.parameters:
-            raise ProblemError(
-                f"expected a network with parameters, {type(model).__name__} has none"
+        elif bn == "recalibrate":
+            self.recalibration = Recalibration(
+                self._model, self._outputs, self._data, bn_batch, self._sums
             )
+        self._metric = _choose_metric(metric, self._loss.layout)
+        self._total_weight: float | None = None
         if check:
             self._check_deterministic()
 
@@ -163,7 +188,27 @@ class Problem:
             The evaluation. NaN and infinite losses stay what they are.
         """
         point = self.parameters if parameters is None else parameters
-        return self._evaluate(point, self.micro_batches())
+        evaluation = self._evaluate(point, self.micro_batches())
+        self._total_weight = evaluation.weight
+        return evaluation
+
+    @property
+    def total_weight(self) -> float:
+        """sum_i weight_i over all samples, what sums of losses are divided by.
+
+        It does not depend on the weights of the network; found in the first evaluation.
+
+        Raises:
+            ProblemError: If it is 0: no target counts.
+        """
+        if self._total_weight is None:
+            self.evaluate()
+        if not self._total_weight:
+            raise ProblemError(
+                f"expected targets that count, all of {self.count} samples have weight 0\n"
+                "check the loss's ignore_index and class weights"
+            )
+        return self._total_weight
 
     def micro_batches(self, size: int | None = None) -> Iterator[Batch]:
         """Yield the samples in batches of at most `size`, the plan's micro-batch where None.
@@ -190,36 +235,31 @@ class Problem:
         batch: Batch,
         buffers: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Sum of the losses of a batch, differentiable in the parameters.
+        """Sum of the (weighted) losses of a batch, differentiable in the parameters.
+
+        Sums over all batches, divided by `total_weight`, make L.
 
         Args:
             parameters: A tensor for each name of `self.parameters`.
             batch: One of `micro_batches`.
-            buffers: Constants from `buffers_at`; the network's own where None.
+            buffers: From `buffers_at`; the network's own where None. Batch-norm statistics that
+                require a gradient are differentiated by, too.
 
         Returns:
             A 0-d tensor in the compute dtype.
         """
-        losses, _ = self._losses(parameters, batch, buffers)
-        return losses.sum()
+        terms, _ = self._losses(parameters, batch, buffers)
+        return terms.sums.sum()
 
     def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the buffers to hold constant near a point.
+        """Return the buffers at a point, without a graph.
 
         They are the network's own, but for the batch-norm statistics under `"recalibrate"`, which
         are estimated at `parameters` in one pass over the data.
         """
         buffers = dict(self._model.named_buffers())
-        if self.bn != "recalibrate":
-            return buffers
-        buffers = {name: tensor.clone() for name, tensor in buffers.items()}
-        seen = 0
-        with torch.no_grad(), estimating_statistics(self._model) as layers:
-            for batch in self._data.cut(self.bn_batch):
-                seen += batch.count
-                for layer in layers:
-                    layer.momentum = batch.count / seen
-                self._outputs(parameters, batch, buffers)
+        if self.recalibration is not None:
+            buffers |= self.recalibration.estimate(parameters)
         return buffers
 
     def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -234,19 +274,24 @@ class Problem:
         point = self.parameters if parameters is None else parameters
         buffers = self.buffers_at(point)
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in point.items()}
+        recalibration = self.recalibration
+        statistics = {} if recalibration is None else recalibration.leaves(buffers)
+        variables = {**leaves, **statistics}
         total = {
             name: torch.zeros(t.shape, dtype=torch.float64, device=self._sums)
-            for name, t in leaves.items()
+            for name, t in variables.items()
         }
         for batch in self.micro_batches():
-            loss = self.loss_sum(leaves, batch, buffers)
-            parts = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            for name, part in zip(leaves, parts, strict=True):
+            loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
+            parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+            for name, part in zip(variables, parts, strict=True):
                 if part is not None:
                     total[name] += part.to(self._sums)
+        if recalibration is not None:  # the chain rule through s(theta)
+            for name, part in recalibration.pull_back(leaves, leaves, total).items():
+                total[name] += part
         return {
-            name: (tensor / self.count).to(self.device, self.dtype)
-            for name, tensor in total.items()
+            name: (total[name] / self.total_weight).to(self.device, self.dtype) for name in leaves
         }
 
     def identity(self) -> dict[str, Any]:
@@ -258,6 +303,7 @@ class Problem:
             **self._about,
             "weights_sha256": digest(self.parameters),
             "buffers_sha256": self.buffers_digest,
+            "selection": self.selection,
             "samples": self.count,
             "digest": self.digest,
             "bn": self.bn,
@@ -269,11 +315,13 @@ class Problem:
         self,
         parameters: Mapping[str, Tensor],
         batch: Batch,
-        buffers: Mapping[str, Tensor] | None,
+        buffers: Mapping[str, Tensor] | None = None,
     ) -> Any:
         state = {**(buffers or {}), **parameters}
+        moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
+        through = differentiable_statistics(self._model) if moving else nullcontext()
         try:
-            with self._autocast():
+            with self._autocast(), through:
                 outputs = batch.call(_Bound(self._model, state))
         except ValueError as error:
             raise explain_single_sample(error) or error from error
@@ -286,25 +334,22 @@ class Problem:
         parameters: Mapping[str, Tensor],
         batch: Batch,
         buffers: Mapping[str, Tensor] | None,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Terms, Any]:
         outputs = self._outputs(parameters, batch, buffers)
         return self._loss(outputs, batch.targets), outputs
 
     def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Batch]) -> Evaluation:
+        columns: list[Tensor] = []
         with torch.no_grad():
             buffers = self.buffers_at(point)
-            total = torch.zeros(3, dtype=torch.float64, device=self._sums)
-            count = 0
             for batch in batches:
-                losses, outputs = self._losses(point, batch, buffers)
-                losses = losses.to(self._sums).double()
-                hits = self._metric(outputs, batch.targets).to(self._sums).double()
-                total += torch.stack([losses.sum(), losses.square().sum(), hits.sum()])
-                count += batch.count
-            loss, square, accuracy = (total / count).tolist()
-        variance = square - loss * loss
-        deviation = math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.nan
-        return Evaluation(loss, accuracy, count, deviation)
+                terms, outputs = self._losses(point, batch, buffers)
+                metric = as_terms(self._metric(outputs, batch.targets), batch.targets, "the metric")
+                columns.append(torch.stack([t.to(self._sums).double() for t in (*terms, *metric)]))
+        losses, weights, hits, counted = torch.cat(columns, dim=1)
+        loss = ratio(losses, weights)
+        accuracy = ratio(hits, counted)
+        return Evaluation(loss.value, accuracy.value, len(losses), loss.weight, loss.deviation)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.compute_dtype == torch.bfloat16:
@@ -319,13 +364,7 @@ class Problem:
             if count >= PROBE_SAMPLES:
                 break
         first, second = (self._evaluate(self.parameters, batches).loss for _ in range(2))
-        difference = abs(first - second) / max(abs(first), abs(second), 1e-300)
-        if difference > PROBE_TOLERANCE[self.compute_dtype]:
-            raise NotDeterministicError(
-                f"expected the same loss from two passes at the same weights, got {first:.9g} and "
-                f"{second:.9g} over {count} samples\nlikely cause: random numbers in the network's "
-                "forward that ignore eval mode (F.dropout without training=self.training, noise)"
-            )
+        refuse_different(first, second, count, self.compute_dtype)
 
 
 class _Bound:
@@ -350,32 +389,11 @@ def _copy_of(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _choose_metric(metric: Metric | str | None) -> Metric:
+def _choose_metric(metric: Metric | str | None, layout: ClassLayout) -> Metric:
     if callable(metric):
         return metric
     if metric == "auto":
-        return top1
+        return functools.partial(top1, layout=layout)
     if metric is None:
         return no_metric
     raise ProblemError(f"expected a metric function, 'auto' or None, got {metric!r}")
-
-
-def _check_same_again(batches: Iterable[Any], items: FixedData) -> None:
-    """Read the first samples a second time, where a source can change between passes."""
-    if isinstance(batches, list | tuple) or iter(batches) is batches:
-        return
-    again, count = [], 0
-    for batch in map(as_batch, batches):
-        again.append(batch)
-        count += batch.count
-        if count >= min(PROBE_SAMPLES, items.count):
-            break
-    for old, new in zip(items.cut(items.count), FixedData(again).batches, strict=False):
-        kept = old[: new.count] if old.sliceable else old
-        for name, tensor in new.tensors().items():
-            if not torch.equal(tensor, kept.tensors()[name]):
-                raise NotDeterministicError(
-                    f"expected the same batches from two passes over the data, got other {name}\n"
-                    "likely cause: a DataLoader with shuffle=True or random augmentation\n"
-                    "pass it unshuffled and unaugmented, or as list(loader)"
-                )

@@ -62,6 +62,11 @@ class Surface:
             )
         self.origin = next(iter(self.problems.values())).parameters
         shapes = {name: tuple(tensor.shape) for name, tensor in self.origin.items()}
+        for split, problem in self.problems.items():
+            if {name: tuple(t.shape) for name, t in problem.parameters.items()} != shapes:
+                raise SurfaceError(
+                    f"expected problems over the same parameters, those of {split!r} are others"
+                )
         for direction in self.directions:
             if {name: tuple(t.shape) for name, t in direction.tensors.items()} != shapes:
                 raise SurfaceError(
@@ -173,8 +178,9 @@ class Surface:
 def sampling_error(evaluation: Evaluation, population: int) -> float:
     r"""Return the standard error of a mean loss over n of N samples, drawn without replacement.
 
-    s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6). For a
-    class-balanced sample of balanced classes it errs on the large side.
+    s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6); for a
+    weighted loss, that of the residuals loss_i - L weight_i over the mean weight (section 6.3).
+    For a class-balanced sample of balanced classes it errs on the large side.
     """
     n = evaluation.count
     if n < 2:

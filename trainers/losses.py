@@ -1,4 +1,4 @@
-"""Losses by name or from a file, each giving one value a sample."""
+"""Losses by name or from a file, each giving a sum and a weight a sample."""
 
 from __future__ import annotations
 
@@ -24,22 +24,29 @@ class LossError(UsageError, ValueError):
 
 
 @LOSSES.register("cross-entropy", description="-log p(target), in nats")
-def cross_entropy(label_smoothing: float = 0.0) -> PerSampleLoss:
-    """Return the cross-entropy of logits (batch, K, ...) and classes (batch, ...) or probabilities.
+def cross_entropy(label_smoothing: float = 0.0, class_dim: int | None = None) -> PerSampleLoss:
+    """Return the cross-entropy of logits (batch, K, ...) or (batch, ..., K) with classes.
+
+    The mean runs over all targets (batch, ...) but those of class -100, of all samples together.
+    Targets may be class probabilities, too.
 
     Args:
         label_smoothing: s in [0, 1]: the target mass is 1 - s + s/K on the class and s/K on each
             other one.
+        class_dim: Where the classes stand in logits with several positions, 1 or -1; needed only
+            where the shape of the targets fits both.
 
     Returns:
-        The loss, averaged over the positions of a sample where there are several.
+        The loss.
 
     Raises:
         LossError: If the smoothing is out of range.
     """
     if not 0.0 <= label_smoothing <= 1.0:
         raise LossError(f"expected label_smoothing in [0, 1], got {label_smoothing}")
-    return per_sample_loss(nn.CrossEntropyLoss(label_smoothing=label_smoothing))
+    return per_sample_loss(
+        nn.CrossEntropyLoss(label_smoothing=label_smoothing), class_dim=class_dim
+    )
 
 
 @LOSSES.register(
@@ -110,20 +117,22 @@ def build_loss(
 
     Args:
         spec: A name in `LOSSES`, or `path/file.py:object`, where the object is a function
-            `loss(outputs, targets, **arguments) -> (batch,)`, a torch loss module, or a class or
+            `loss(outputs, targets, **arguments) -> (batch,)` (or a pair of such: sums and
+            weights), a torch loss module, which keeps its own normalisation, or a class or
             function that makes either from the arguments.
         arguments: Settings of the loss, such as `label_smoothing`.
         device: Where the outputs will be (matters to losses that hold tensors).
         dtype: Floating type of the outputs.
 
     Returns:
-        `loss(outputs, targets) -> (batch,)`.
+        `loss(outputs, targets) -> Terms`, see `landscape.losses`.
 
     Raises:
         UnknownNameError: For a name that is not registered.
         PluginError: For a file or an object that cannot be loaded.
         LossError: For an object that is no loss, or does not take the arguments.
         ArgumentError: For arguments that a registered loss does not take.
+        LossReductionError: For a torch loss module that is no mean over samples.
     """
     factory = load_factory(spec, LOSSES)
     if factory.plugin is None or not _is_loss(factory.function):

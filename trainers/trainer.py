@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from isoloss.errors import IsolossError
-from isoloss.evaluation.networks import correct, mean_scores, placement
+from isoloss.evaluation.networks import LossSums, loss_sums, placement
 from isoloss.landscape.batches import Batch, as_batch
-from isoloss.landscape.losses import PerSampleLoss
+from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
+from isoloss.landscape.metrics import top1
 from isoloss.split import Split
 from isoloss.trainers.checkpoints import load_into
 from isoloss.trainers.distributed import Group
@@ -40,7 +41,8 @@ class Trainer:
 
     Args:
         model: The network, on the device to train on. It is trained in place.
-        loss: One value a sample; its mean over the batch is minimised.
+        loss: Sum and weight of each sample, or what `per_sample_loss` takes; a step minimises the
+            sums over the batch divided by the weights over the batch, of all ranks together.
         optimizer: From `build_optimizer`, any that steps without a closure, or a `Stepper`.
         train: The training split.
         validation: The validation split, which chooses the best weights, or None.
@@ -57,7 +59,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        loss: PerSampleLoss,
+        loss: PerSampleLoss | nn.Module | Callable[[Any, Tensor], Any],
         optimizer: Optimizer,
         train: Split,
         validation: Split | None,
@@ -68,7 +70,8 @@ class Trainer:
     ) -> None:
         if not len(train):
             raise TrainingError("expected training samples, got an empty split")
-        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.model, self.optimizer = model, optimizer
+        self.loss = per_sample_loss(loss, *placement(model))
         self._stepper = as_stepper(optimizer)
         self.group = Group() if group is None else group
         self.train, self.settings, self.augment = train, settings, augment
@@ -126,18 +129,17 @@ class Trainer:
                 without the epoch.
         """
         began = time.perf_counter()
-        epoch, count = self.epoch, len(self.train)
+        epoch = self.epoch
         step = epoch * self.steps_per_epoch
         losses = self.monitored
         lr = self._set_lr(step, losses)
         torch.manual_seed(self._seed(epoch, NETWORK))
         self.model.train()
-        total = hits = 0.0
+        sums = LossSums()
         for index, (subsets, samples) in enumerate(self._batches(epoch)):
             self._set_lr(step, losses)
             where = f"epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}"
-            batch_total, batch_hits = self._step(subsets, samples, where)
-            total, hits, step = total + batch_total, hits + batch_hits, step + 1
+            sums, step = sums + self._step(subsets, samples, where), step + 1
             if after_step is not None:
                 after_step(step)
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
@@ -145,7 +147,7 @@ class Trainer:
         self.group.average_buffers(self.model)
         validation = self._validate()
         seconds = time.perf_counter() - began
-        record = EpochRecord(epoch + 1, total / count, hits / count, *validation, lr, seconds)
+        record = EpochRecord(epoch + 1, sums.mean_loss, sums.accuracy, *validation, lr, seconds)
         self.history.append(record)
         return record
 
@@ -179,54 +181,68 @@ class Trainer:
     def _validate(self) -> tuple[float, float]:
         if self.validation is None:
             return math.nan, math.nan
-        if self.group.size == 1:
-            return self._scores(self.validation)
-        part = self.validation.subset(self.group.shard(torch.arange(len(self.validation))))
-        loss, accuracy = self._scores(part) if len(part) else (0.0, 0.0)
-        total, hits = self.group.sum([loss * len(part), accuracy * len(part)])
-        return total / len(self.validation), hits / len(self.validation)
+        split: Split = self.validation
+        if self.group.size > 1:
+            split = split.subset(self.group.shard(torch.arange(len(split))))
+        sums = LossSums()
+        if len(split):
+            sums = loss_sums(
+                self.model,
+                self.loss,
+                split,
+                batch_size=self.settings.evaluation_batch,
+                channels_last=self.settings.channels_last,
+            )
+        sums = LossSums(*self.group.sum(astuple(sums)))
+        return sums.mean_loss, sums.accuracy
 
-    def _scores(self, split: Split) -> tuple[float, float]:
-        return mean_scores(
-            self.model,
-            self.loss,
-            split,
-            batch_size=self.settings.evaluation_batch,
-            channels_last=self.settings.channels_last,
-        )
-
-    def _step(self, subsets: list[Batch], samples: int, where: str) -> tuple[float, float]:
-        """Take one step; return the sums of losses and of hits at the weights it starts from."""
-        stepper, sums = self._stepper, _Sums()
+    def _step(self, subsets: list[Batch], samples: int, where: str) -> LossSums:
+        """Take one step; return the sums over its samples at the weights it starts from."""
+        stepper, own = self._stepper, _StepSums()
         if stepper.m is None:
             batch = subsets[0] if subsets else None
-            closures, shares = [self._closure(batch, samples, sums, together=True)], [1.0]
+            closures, shares = [self._closure(batch, samples, own, together=True)], [1.0]
         else:
-            closures = [self._closure(batch, batch.count, sums) for batch in subsets]
+            closures = [self._closure(batch, batch.count, own) for batch in subsets]
             shares = [batch.count / samples for batch in subsets]
         self.optimizer.zero_grad()
         if closures:  # else no subset fell to this rank
             stepper.descent_gradient(closures, shares)
         if stepper.m is not None:
             self.group.sum_gradients(self._parameters)
-        total, hits, elsewhere = self.group.sum([sums.loss, sums.hits, sums.elsewhere])
-        for value in (total, elsewhere):
+        *totals, elsewhere = self.group.sum([*astuple(own.at_start), own.elsewhere])
+        sums = LossSums(*totals)
+        for value in (sums.loss, elsewhere):
             if not math.isfinite(value):
                 # Raised before the step, which leaves the weights of the last one.
-                raise self._diverged(f"loss {value / samples} at {where}")
+                raise self._diverged(f"loss {value / (sums.weight or 1)} at {where}")
+        self._scale_gradients(samples / sums.weight if sums.weight else 0.0)
         if self.settings.clip is not None:
             clip_grad_norm_(self._parameters, self.settings.clip)
         stepper.descent_step()
-        return total, hits
+        return sums
+
+    @torch.no_grad()
+    def _scale_gradients(self, factor: float) -> None:
+        """Turn gradients divided by the number of samples into those divided by the weight.
+
+        The weight of all ranks' samples is known only after their forward passes. An ascent of
+        SAM before does not depend on it: its length is rho whatever the gradient's.
+        """
+        if factor == 1.0:
+            return
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def _closure(
-        self, batch: Batch | None, divisor: int, sums: _Sums, *, together: bool = False
+        self, batch: Batch | None, divisor: int, sums: _StepSums, *, together: bool = False
     ) -> Callable[[], Tensor]:
         """Return what leaves the gradient of (sum of losses) / divisor at the current weights.
 
         Args:
             batch: This rank's samples, None where it has none.
-            divisor: Samples to average over.
+            divisor: Number of samples.
             sums: Where losses and hits are added.
             together: Whether the gradient is that of all ranks' samples.
         """
@@ -241,14 +257,13 @@ class Trainer:
             if batch is not None:
                 with torch.autocast(device.type, torch.bfloat16, self.settings.amp == "bf16"):
                     outputs = batch.call(self.model)
-                    losses = self.loss(outputs, batch.targets)
-                total = losses.detach().cpu().double().sum().item()
+                    terms = self.loss(outputs, batch.targets)
                 if calls == 1:
-                    sums.loss += total
-                    sums.hits += correct(outputs.detach(), batch.targets)
+                    hits = top1(outputs.detach(), batch.targets, self.loss.layout)
+                    sums.at_start.add(terms, hits)
                 else:  # at weights that the optimizer moved
-                    sums.elsewhere += total
-                loss = losses.sum() / divisor
+                    sums.elsewhere += terms.sums.detach().cpu().double().sum().item()
+                loss = terms.sums.sum() / divisor
                 loss.backward()
             if together:
                 self.group.sum_gradients(self._parameters)
@@ -310,9 +325,8 @@ class Trainer:
 
 
 @dataclass
-class _Sums:
-    """Added up over the samples of one step."""
+class _StepSums:
+    """Added up over the samples of one step: at the weights, and the loss at w + e of SAM."""
 
-    loss: float = 0.0
-    hits: float = 0.0
+    at_start: LossSums = field(default_factory=LossSums)
     elsewhere: float = 0.0

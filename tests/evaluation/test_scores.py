@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import classification_report, f1_score, jaccard_score
 
-from isoloss.evaluation.networks import sample_losses
+from isoloss.evaluation.networks import sample_terms
 from isoloss.evaluation.predictions import Predictions, ScoresError
 from isoloss.evaluation.reports import misclassified, report, write_predictions
 from isoloss.evaluation.scores import Scores
@@ -39,7 +39,7 @@ def table() -> Predictions:
 
 
 def score(predictions: Predictions, loss, *names) -> Scores:
-    return score_arrays(predictions, sample_losses(predictions, loss), *names)
+    return score_arrays(predictions, sample_terms(predictions, loss), *names)
 
 
 def random_predictions(classes=4, count=400, seed=0) -> Predictions:

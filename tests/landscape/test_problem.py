@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from isoloss.landscape.batch_norm import BatchNormError
 from isoloss.landscape.batches import BatchError
+from isoloss.landscape.determinism import NotDeterministicError, ProblemError
 from isoloss.landscape.losses import LossShapeError
-from isoloss.landscape.problem import NotDeterministicError, Problem, ProblemError
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.selection import SelectionError
 
 F64 = torch.float64
 
@@ -104,12 +106,12 @@ def test_the_lent_model_is_never_changed(policy):
 
 def test_batch_norm_policies_equal_their_plain_forms():
     x, y = classification()
-    loss = nn.CrossEntropyLoss(reduction="sum")
+    loss = nn.CrossEntropyLoss(reduction="sum")  # of the plain forms
     model = mlp(batch_norm=True)
     parts = cuts(x, y, [10, 10, 10, 7])
 
     def problem(policy):
-        return Problem(model, loss, [(x, y)], dtype=F64, bn=policy, bn_batch=10)
+        return Problem(model, nn.CrossEntropyLoss(), [(x, y)], dtype=F64, bn=policy, bn_batch=10)
 
     plain = copy.deepcopy(model).eval()
     assert problem("eval").evaluate().loss == pytest.approx(
@@ -131,7 +133,8 @@ def test_batch_norm_policies_equal_their_plain_forms():
         loss(plain(x), y).item() / 37, rel=1e-13
     )
     for policy in ("train", "recalibrate"):
-        other = Problem(model, loss, cuts(x, y, [36, 1]), dtype=F64, bn=policy, bn_batch=10)
+        parts = cuts(x, y, [36, 1])
+        other = Problem(model, nn.CrossEntropyLoss(), parts, dtype=F64, bn=policy, bn_batch=10)
         assert other.evaluate().loss == pytest.approx(problem(policy).evaluate().loss, abs=1e-13)
 
 
@@ -239,17 +242,6 @@ def test_accuracy_and_reduced_precision():
     assert half.evaluate().loss == pytest.approx(full.evaluate().loss, rel=1e-2)
 
 
-def test_class_weights_and_reductions_are_averaged_over_samples():
-    x, y = classification()
-    weight = torch.tensor([0.1, 1.0, 2.0, 5.0], dtype=F64)
-    model = mlp()
-    loss = nn.CrossEntropyLoss(weight=weight)
-    value = Problem(model, loss, [(x, y)], dtype=F64).evaluate().loss
-    each = nn.functional.cross_entropy(model(x), y, weight=weight, reduction="none")
-    assert value == pytest.approx(each.mean().item(), rel=1e-13)
-    assert loss.reduction == "mean"  # the lent loss stays as it was
-
-
 class NoisyForward(nn.Module):
     def __init__(self):
         super().__init__()
@@ -282,7 +274,7 @@ REFUSED = {
     "a number in a batch": (mlp, [{"x": X, "scale": 2.0, "y": Y}], {}, BatchError),
     "no running statistics": (untracked, [(X, Y)], {}, BatchNormError),
     "a batch of one": (normed, [(X, Y)], {"bn": "train", "bn_batch": 36}, BatchNormError),
-    "no parameters": (nn.Identity, [(X, Y)], {}, ProblemError),
+    "no parameters": (nn.Identity, [(X, Y)], {}, SelectionError),
 }
 
 

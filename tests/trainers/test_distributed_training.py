@@ -25,6 +25,8 @@ CASES = {
     "asam, clipped": {"name": "asam", "count": 50, "clip": 0.3},
     "sam, m 5": {"name": "sam", "count": 50, "m": 5},
     "sam, m 16: one rank without a subset": {"name": "sam", "count": 49, "m": 16},
+    "class weights, one ignored": {"name": "sgd", "count": 49, "weighted": True},
+    "sam, m 5, weighted": {"name": "sam", "count": 49, "m": 5, "weighted": True},
     "plateau and early stopping": {
         "name": "sgd", "count": 50, "epochs": 30, "schedule": "plateau", "lr": 1.0, "patience": 4,
         "schedule_arguments": {"patience": 0},
@@ -66,6 +68,7 @@ class Network(nn.Module):
 
 
 def run_case(case: str, group: Group, folder: Path | None = None) -> dict[str, object]:
+    from isoloss.landscape.losses import per_sample_loss
     from isoloss.trainers.loop import train
     from isoloss.trainers.losses import build_loss
     from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
@@ -74,6 +77,10 @@ def run_case(case: str, group: Group, folder: Path | None = None) -> dict[str, o
 
     options = dict(CASES[case])
     name, count = options.pop("name"), options.pop("count")
+    loss = build_loss("cross-entropy", {}, dtype=F64)
+    if options.pop("weighted", False):
+        weight = torch.tensor([0.1, 1.0, 5.0], dtype=F64)
+        loss = per_sample_loss(nn.CrossEntropyLoss(weight, ignore_index=1), dtype=F64)
     optimizer_options = {k: options.pop(k) for k in ("m", "lr") if k in options}
     torch.manual_seed(group.rank)  # other weights on other ranks, until rank 0's are taken over
     model = Network()
@@ -81,7 +88,7 @@ def run_case(case: str, group: Group, folder: Path | None = None) -> dict[str, o
     settings = resolve_optimizer(name, weight_decay=0.01, **optimizer_options)
     trainer = Trainer(
         model,
-        build_loss("cross-entropy", {}, dtype=F64),
+        loss,
         build_optimizer(settings, model),
         Pairs(count),
         Pairs(21, seed=1),

@@ -1,4 +1,4 @@
-"""Losses by name equal their formulas; a user's losses arrive with one value a sample."""
+"""Losses by name equal their formulas; a user's losses arrive with their normalisation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from torch import nn
 from isoloss.landscape.losses import LossShapeError
 from isoloss.registry import ArgumentError, PluginError, UnknownNameError
 from isoloss.trainers.losses import LossError, build_loss
+
+
+def values(loss, outputs, targets):
+    """The mean of each sample."""
+    sums, weights = loss(outputs, targets)
+    return sums / weights
+
 
 PLUGIN = """
 import torch
@@ -57,17 +64,17 @@ def test_cross_entropy(pair, smoothing):
     mass = torch.full((5, 4), smoothing / 4, dtype=torch.float64)
     mass[torch.arange(5), targets] += 1 - smoothing
     expected = -(mass * (outputs.exp() / outputs.exp().sum(1, keepdim=True)).log()).sum(1)
-    values = build_loss("cross-entropy", {"label_smoothing": smoothing})(outputs, targets)
-    torch.testing.assert_close(values, expected, rtol=1e-13, atol=0)
+    loss = build_loss("cross-entropy", {"label_smoothing": smoothing})
+    torch.testing.assert_close(values(loss, outputs, targets), expected, rtol=1e-13, atol=0)
 
 
 def test_mse_on_vectors_and_on_classes(pair):
     outputs, targets = pair
     loss = build_loss("mse", {})
-    torch.testing.assert_close(loss(outputs, targets), (outputs - targets).square().mean(1))
+    torch.testing.assert_close(values(loss, outputs, targets), (outputs - targets).square().mean(1))
     classes = torch.tensor([0, 1, 2, 3, 1])
     expected = (outputs - torch.eye(4, dtype=torch.float64)[classes]).square().mean(1)
-    torch.testing.assert_close(loss(outputs, classes), expected)
+    torch.testing.assert_close(values(loss, outputs, classes), expected)
     with pytest.raises(LossError, match="one shape"):
         loss(outputs, targets[:, :1])  # would broadcast silently
 
@@ -85,8 +92,8 @@ PLUGINS = {
 def test_losses_of_the_user(file, pair, case):
     name, arguments, formula = PLUGINS[case]
     outputs, targets = pair
-    values = build_loss(f"{file}:{name}", arguments)(outputs, targets)
-    torch.testing.assert_close(values, formula(outputs - targets))
+    loss = build_loss(f"{file}:{name}", arguments)
+    torch.testing.assert_close(values(loss, outputs, targets), formula(outputs - targets))
 
 
 def test_loss_that_is_averaged_already_is_refused(file, pair):
@@ -117,8 +124,11 @@ def test_smooth_crossentropy_is_label_smoothing_minus_a_constant(classes, s):
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(4, classes, dtype=torch.float64, generator=generator)
     targets = torch.randint(classes, (4,), generator=generator)
-    ours = build_loss("smooth-crossentropy", {"smoothing": s}, dtype=torch.float64)
+    loss = build_loss("smooth-crossentropy", {"smoothing": s}, dtype=torch.float64)
     smoothing = s * classes / (classes - 1)
+
+    def ours(outputs):
+        return values(loss, outputs, targets)
 
     def theirs(outputs):
         return nn.functional.cross_entropy(
@@ -131,8 +141,8 @@ def test_smooth_crossentropy_is_label_smoothing_minus_a_constant(classes, s):
         assert entropy == pytest.approx(0.5448, abs=5e-5)
     # Sums of a few terms of order 1 in float64.
     exact = {"rtol": 0, "atol": 1e-13}
-    torch.testing.assert_close(ours(outputs, targets), theirs(outputs) - entropy, **exact)
-    mean_ours, mean_theirs = (lambda o: ours(o, targets).mean()), (lambda o: theirs(o).mean())
+    torch.testing.assert_close(ours(outputs), theirs(outputs) - entropy, **exact)
+    mean_ours, mean_theirs = (lambda o: ours(o).mean()), (lambda o: theirs(o).mean())
     gradient, hessian = torch.func.grad, torch.func.hessian
     torch.testing.assert_close(
         gradient(mean_ours)(outputs), gradient(mean_theirs)(outputs), **exact

@@ -1,0 +1,62 @@
+"""Functions of the weights that are functions: the same data and the same loss twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from isoloss.errors import IsolossError
+from isoloss.landscape.batches import FixedData, as_batch
+
+PROBE_SAMPLES = 1000
+# Two passes over the same samples may differ by reordered sums, not by more.
+PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+class ProblemError(IsolossError, ValueError):
+    """A network, loss and data that do not make a well-defined function of the weights."""
+
+
+class NotDeterministicError(ProblemError):
+    """Two evaluations at the same weights gave different losses."""
+
+
+def check_same_again(batches: Iterable[Any], items: FixedData) -> None:
+    """Read the first samples a second time, where a source can change between passes."""
+    if isinstance(batches, list | tuple) or iter(batches) is batches:
+        return
+    again, count = [], 0
+    for batch in map(as_batch, batches):
+        again.append(batch)
+        count += batch.count
+        if count >= min(PROBE_SAMPLES, items.count):
+            break
+    for old, new in zip(items.cut(items.count), FixedData(again).batches, strict=False):
+        kept = old[: new.count] if old.sliceable else old
+        for name, tensor in new.tensors().items():
+            if not torch.equal(tensor, kept.tensors()[name]):
+                raise NotDeterministicError(
+                    f"expected the same batches from two passes over the data, got other {name}\n"
+                    "likely cause: a DataLoader with shuffle=True or random augmentation\n"
+                    "pass it unshuffled and unaugmented, or as list(loader)"
+                )
+
+
+def refuse_different(first: float, second: float, count: int, dtype: torch.dtype) -> None:
+    """Raise `NotDeterministicError` where two passes at the same weights gave other losses.
+
+    Args:
+        first: Loss of the first pass.
+        second: Loss of the second pass.
+        count: Samples of each.
+        dtype: What was computed in.
+    """
+    difference = abs(first - second) / max(abs(first), abs(second), 1e-300)
+    if difference > PROBE_TOLERANCE[dtype]:
+        raise NotDeterministicError(
+            f"expected the same loss from two passes at the same weights, got {first:.9g} and "
+            f"{second:.9g} over {count} samples\nlikely cause: random numbers in the network's "
+            "forward that ignore eval mode (F.dropout without training=self.training, noise)"
+        )
