@@ -67,6 +67,7 @@ def evaluate(
     ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
     """
     from isoloss.commands.subject import Selection, load_subject
+    from isoloss.records.locks import locked_file
     from isoloss.trainers.reports import report
 
     console = Console(as_json)
@@ -77,15 +78,17 @@ def evaluate(
         ),
         console,
     )  # fmt: skip
-    evaluation = write_evaluation(
-        subject.run,
-        subject.model.to(resolve_device(device)),
-        subject.loss,
-        subject.data,
-        console,
-        facts={key: subject.provenance[key] for key in ("checkpoint", "checkpoint_sha256", "loss")},
-        figures=figures,
-    )
+    keys = ("checkpoint", "checkpoint_sha256", "loss")
+    with locked_file(subject.run.path / "evaluation.json"):
+        evaluation = write_evaluation(
+            subject.run,
+            subject.model.to(resolve_device(device)),
+            subject.loss,
+            subject.data,
+            console,
+            facts={key: subject.provenance[key] for key in keys},
+            figures=figures,
+        )
     for name, split in evaluation["splits"].items():
         console.say(f"{name:5} {summary_line(split)}")
     if evaluation["splits"]["test"].classes:

@@ -182,13 +182,16 @@ def hessian_of(
     from isoloss.hessian import HessianOperator
     from isoloss.landscape import Plan
     from isoloss.landscape.vectors import digest
-    from isoloss.records.files import FileError
+    from isoloss.records.files import FileError, refuse_other_kind
     from isoloss.records.identity import refuse_other_function, refuse_other_settings
+    from isoloss.records.locks import locked_file
     from isoloss.records.spectra import read_spectrum
 
     path = out or subject.run.path / "hessian.h5"
     check_out(path)
     stored: SpectrumData | None = None
+    if force and not estimate:
+        refuse_other_kind(path, "hessian")
     if path.exists() and not force and not estimate:
         stored = read_spectrum(path)
         if "plan" not in stored.settings:
@@ -246,7 +249,8 @@ def hessian_of(
             return path
         began = time.monotonic()
         try:
-            data = _stages(operator, options, path, settings, stored, console)
+            with locked_file(path):
+                data = _stages(operator, options, path, settings, stored, console)
         except KeyboardInterrupt:
             kept = f"what was finished is kept in {path}" if path.exists() else "nothing finished"
             raise CommandError(
@@ -298,6 +302,7 @@ def _stages(
 
     def keep(**stage: Any) -> SpectrumData:
         extended = dataclasses.replace(data, settings=settings, **stage)
+        path.with_suffix(".json").unlink(missing_ok=True)  # it never outlives its file
         write_spectrum(path, extended)
         write_summary(path.with_suffix(".json"), extended)
         return extended

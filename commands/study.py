@@ -15,9 +15,7 @@ import functools
 import json
 import math
 import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,21 +127,6 @@ def _differences(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
             old, new = (before or {}).get(key, "absent"), now.get(key, "absent")
             if old != new:
                 yield f"{flag} {key}={old} (now {new})"
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the same search; SQLite lets the lock go whatever ends us."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / ".lock", timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise CommandError(
-                f"search {folder.name} is at work in another process ({error})\n"
-                "wait for it, or raise its --jobs for more trials at a time"
-            ) from None
-        yield
 
 
 class TrialTable:

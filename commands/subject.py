@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from isoloss.records.provenance import (
     plugin_sha256,
     versions,
 )
-from isoloss.records.runs import CHECKPOINTS, Run, create_run, find_run, newest_run
+from isoloss.records.runs import CHECKPOINTS, Run, find_run, locked_run, new_run, newest_run
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
 from isoloss.trainers.losses import build_loss
 
@@ -253,10 +253,8 @@ def _import_checkpoint(file: Path, selection: Selection, console: Console) -> Su
         "imported_sha256": file_sha256(file),
         "plugins": plugin_hashes(config),
     }
-    folder = selection.results / "runs" / name
-    # Without weights it is what an import that was killed left: done again.
-    if (folder / "checkpoints" / "last.pt").is_file():
-        run = find_run(selection.results, name)
+    run = Run(selection.results / "runs" / name)
+    if run.path.exists():
         known = {key: value for key, value in run.config().items() if key != "facts"}
         digest = run.config().get("facts", {}).get("imported_sha256")
         if known != json.loads(json.dumps(config)) or digest != facts["imported_sha256"]:
@@ -265,14 +263,14 @@ def _import_checkpoint(file: Path, selection: Selection, console: Console) -> Su
                 "name the import otherwise: give the run's name as the argument"
             )
         return _subject(run, run.checkpoint(), run.config(), selection)
-    run = create_run(selection.results, name, {**config, "facts": facts}, force=folder.exists())
-    try:
-        copy_plugins(run, config)
-        save_weights(run.checkpoints / "last.pt", weights)
-        subject = _subject(run, run.checkpoint(), run.config(), selection)
-    except BaseException:
-        shutil.rmtree(run.path)
-        raise
-    run.write_manifest("finished", imported_from=facts["imported_from"])
+    whole = {**config, "facts": facts}
+    with (
+        locked_run(selection.results, name),
+        new_run(selection.results, name, whole) as begun,
+    ):
+        copy_plugins(begun, config)
+        save_weights(begun.checkpoints / "last.pt", weights, digest=True)
+        subject = _subject(begun, begun.checkpoint(), whole, selection)
+        begun.write_manifest("finished", imported_from=facts["imported_from"])
     console.say(f"imported {file} as run {name}")
-    return subject
+    return dataclasses.replace(subject, run=run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -189,18 +190,16 @@ def surface_of(
     estimate: bool = False,
 ) -> Path:
     """Evaluate a surface of a subject into its run's folder and return the file."""
+    from isoloss.records.identity import SettingsDifferError
     from isoloss.records.runs import write_json
-    from isoloss.records.surfaces import remove_surface
 
     path = out or subject.run.path / f"surface-{'1d' if options.y is None else '2d'}.h5"
     check_out(path)
-    if force and not estimate:
-        remove_surface(path)
     task = build_surface(subject, options, path, resuming=not (force or estimate))
     if estimate:
         _estimate(task, console)
         return path
-    store = task.store(path)
+    store = task.store(path, fresh=force)
     finished = len(store.load())
     total = task.grid.size + 1
     if store.complete:
@@ -210,12 +209,14 @@ def surface_of(
     began = time.monotonic()
     try:
         with console.progress(f"surface of {subject.run.name}") as progress:
-            data = task.run(path, progress)
+            data = task.run(path, progress, fresh=force)
     except KeyboardInterrupt:
-        done = len(task.store(path).load())
+        with contextlib.suppress(SettingsDifferError):  # before a point replaced an old file
+            finished = len(task.store(path).load())
+        again = "the same command without --force" if force else "the same command"
         raise CommandError(
-            f"interrupted after {done} of {total} points, which are kept in {path}\n"
-            "the same command goes on from there"
+            f"interrupted after {finished} of {total} points, which are kept in {path}\n"
+            f"{again} goes on from there"
         ) from None
     seconds = time.monotonic() - began
     summary = summarise(data) | {"file": path, "points_computed": total - finished}

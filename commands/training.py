@@ -73,7 +73,8 @@ def train_run(
         estimate: Whether to time a few steps and stop.
         splits: Those that the final weights are scored on.
     """
-    from isoloss.records.runs import Run
+    from isoloss.records.runs import Run, locked_run, new_run, refuse_taken, write_json
+    from isoloss.trainers.checkpoints import save_weights
     from isoloss.trainers.distributed import local_device, process_group
     from isoloss.trainers.intel import check_intel
 
@@ -82,41 +83,54 @@ def train_run(
     intel = check_intel() if options.intel else None
     parts = _resolve(options, place)
     began = time.monotonic()
-    with process_group(place) as group:
-        log = TrainingLog(console, speaks=group.main)
-        run = Run(results / "runs" / parts.name)
-        if group.main and not (resume or force or estimate):
-            refuse_taken(results, parts.name)
-        with group.main_first() if download else contextlib.nullcontext():
-            data = _load(options, data_dir or DEFAULT_DATA_DIR, download)
-        trainer = _assemble(parts, options, data, place, group)
-        if estimate:
-            _estimate(trainer, log)
-            return run
-        if resume:
-            _go_on(trainer, run, data)
+    with contextlib.ExitStack() as held:
+        with process_group(place) as group:
+            log = TrainingLog(console, speaks=group.main)
+            run = Run(results / "runs" / parts.name)
+            if group.main and not (resume or force or estimate):
+                refuse_taken(run.path)
+            with group.main_first() if download else contextlib.nullcontext():
+                data = _load(options, data_dir or DEFAULT_DATA_DIR, download)
+            trainer = _assemble(parts, options, data, place, group)
+            if estimate:
+                _estimate(trainer, log)
+                return run
+            if group.main:
+                held.enter_context(locked_run(results, parts.name))
+            if resume:
+                _go_on(trainer, run, data)
+            if group.main:
+                facts = training_facts(trainer.model, data, place, group, intel)
+                config = parts.config(options)
+                config["facts"] = {**facts, "plugins": plugin_hashes(config)}
+                if resume:
+                    # They were compared; the number of epochs alone may be another one now.
+                    write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
+                    run.write_manifest("training")
+                    if not (run.path / "summary.txt").is_file():
+                        _record(run, trainer.model, data, config, figures)
+                else:
+                    with new_run(results, parts.name, config, force=force) as begun:
+                        _record(begun, trainer.model, data, config, figures)
+                        # With weights, it takes the place of a run of that name.
+                        weights = trainer.model.state_dict()
+                        save_weights(begun.checkpoints / "last.pt", weights, digest=True)
+                log.open(run)
+            if resume:
+                log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
+            log.say(
+                f"run {parts.name}: {parts.model_spec}, "
+                f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+                f"{len(data.train):,} training samples, {options.optimizer}, {place}"
+                + (f", {group.size} processes" if group.size > 1 else "")
+            )
+            _train_to_the_end(trainer, run, options, log)
         if group.main:
-            facts = training_facts(trainer.model, data, place, group, intel)
-            config = parts.config(options)
-            config["facts"] = {**facts, "plugins": plugin_hashes(config)}
-            _open_run(run, results, config, log, resume=resume, force=force)
-            if not (run.path / "summary.txt").is_file():
-                _record(run, trainer.model, data, config, figures)
-        if resume:
-            log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
-        log.say(
-            f"run {parts.name}: {parts.model_spec}, "
-            f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
-            f"{len(data.train):,} training samples, {options.optimizer}, {place}"
-            + (f", {group.size} processes" if group.size > 1 else "")
-        )
-        _train_to_the_end(trainer, run, options, log)
-    if group.main:
-        seconds = time.monotonic() - began
-        _finish(
-            trainer, run, parts.loss, data, log, figures=figures, seconds=seconds, splits=splits
-        )
-    return run
+            seconds = time.monotonic() - began
+            _finish(
+                trainer, run, parts.loss, data, log, figures=figures, seconds=seconds, splits=splits
+            )
+        return run
 
 
 @dataclass(frozen=True)
@@ -190,14 +204,6 @@ def _default_name(options: TrainOptions) -> str:
     return f"{data}-{options.optimizer}"
 
 
-def refuse_taken(results: Path, name: str) -> None:
-    """Say what to do where a run of that name exists, before anything long is done."""
-    from isoloss.records.runs import create_run
-
-    if (results / "runs" / name / "config.json").is_file():
-        create_run(results, name, {})  # raises
-
-
 def _load(options: TrainOptions, folder: Path, download: bool) -> Data:
     from isoloss.datasets import load_data
 
@@ -244,27 +250,6 @@ def _assemble(
             augment=augment,
             group=group,
         )
-
-
-def _open_run(
-    run: Run,
-    results: Path,
-    config: dict[str, Any],
-    log: TrainingLog,
-    *,
-    resume: bool,
-    force: bool,
-) -> None:
-    from isoloss.records.runs import create_run, find_run, write_json
-
-    if resume:
-        stored = find_run(results, run.name)
-        # Those settings were compared; the number of epochs alone may be another one now.
-        write_json(run.path / "config.json", {**stored.config(), "epochs": config["epochs"]})
-        stored.write_manifest("training")
-    else:
-        create_run(results, run.name, config, force=force)
-    log.open(run)
 
 
 def _go_on(trainer: Trainer, run: Run, data: Data) -> None:

@@ -32,7 +32,6 @@ from isoloss.commands.search_space import (
 from isoloss.commands.study import (
     TrialTable,
     accuracy,
-    alone,
     ask,
     check_optuna,
     open_study,
@@ -128,8 +127,11 @@ def _search(
         "fixed": dict(fixed),
         "seed": seed,
     }
+    from isoloss.records.locks import locked
+
     check_optuna()
-    with alone(place.folder):
+    with locked(place.folder, f"search {place.folder.name}", "raise its `jobs` for more trials"):
+        place.folder.mkdir(exist_ok=True)
         study = open_study(place.folder, settings, force)
         done = sum(trial.state.is_finished() for trial in study.trials)
         if done:

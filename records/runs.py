@@ -5,11 +5,13 @@
         history.json, .csv  one record an epoch
         evaluation.json     scores of the final weights
         checkpoints/        last.pt, best.pt (lowest validation loss), state.pt (to resume),
-                            epoch-0005.pt, .. where asked for
+                            epoch-0005.pt, .. where asked for; digests.json
         plugins/            copies of the user's files that took part
         summary.txt         the network, layer by layer
         log.txt             what the training said
         run.json            manifest with the status; after it, figures alone are written
+    results/runs/.<name>-XXXXXXXX/      a run in the making; what a kill leaves is swept
+    results/runs/.<name>.lock           held while it is trained, see `records.locks`
 
 Numbers that are not finite are null in JSON and empty in CSV.
 """
@@ -22,9 +24,12 @@ import difflib
 import io
 import json
 import math
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,10 +37,12 @@ from typing import Any
 import numpy as np
 
 from isoloss.records.files import write_text
+from isoloss.records.locks import locked_folder
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
 CHECKPOINTS = ("last", "best")
+ASIDE = ".replaced"  # where the old run is while it is exchanged for a new one
 EPOCH_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -199,8 +206,34 @@ def check_name(name: str) -> str:
     return name
 
 
-def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bool = False) -> Run:
-    """Make a run folder with its configuration and the status "training".
+@contextmanager
+def locked_run(results: Path, name: str) -> Iterator[None]:
+    """Keep all others from a run, there already or not, and from every file in its folder.
+
+    What a kill left of a replacement (see `new_run`) is put right first.
+
+    Raises:
+        RunError: If the name is none.
+        LockedError: If another process trains the run, or writes one of its files.
+    """
+    path = Path(results) / "runs" / check_name(name)
+    with locked_folder(path, f"run {name}", "choose another `run`"):
+        # Eight random characters, see `new_run`: the leftovers of other runs differ in length.
+        for leftover in path.parent.glob(f".{name}-????????"):
+            if (leftover / ASIDE).is_dir() and not path.exists():
+                os.replace(leftover / ASIDE, path)
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def new_run(
+    results: Path, name: str, config: Mapping[str, Any], *, force: bool = False
+) -> Iterator[Run]:
+    """Make a run that appears whole: in its place when the block has ended, not at all if it fails.
+
+    The block writes what a run must not be without, such as its first checkpoint. Until then a
+    run of that name is as it was. Hold `locked_run` meanwhile.
 
     Args:
         results: Folder of all results.
@@ -208,28 +241,58 @@ def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bo
         config: All settings, JSON-able.
         force: Whether to replace a run of that name, with all that was computed from it.
 
-    Returns:
-        The run.
+    Yields:
+        The run in a temporary folder, its status "training".
 
     Raises:
         RunError: If the name is none, or taken.
     """
-    run = Run(Path(results) / "runs" / check_name(name))
-    if run.path.exists():
-        if not force:
-            raise RunError(
-                f"run {name} exists: {run.path}\n"
-                "choose another --run, continue it with --resume, or replace it with --force"
-            )
-        if not (run.path / "config.json").is_file():
-            raise RunError(
-                f"expected a run at {run.path} to replace, got a folder without config.json"
-            )
-        shutil.rmtree(run.path)
-    run.checkpoints.mkdir(parents=True)
-    write_json(run.path / "config.json", dict(config))
-    run.write_manifest("training")
-    return run
+    path = Path(results) / "runs" / check_name(name)
+    refuse_taken(path, force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=path.parent))
+    try:
+        run = Run(work / name)  # in a folder of its name, for what is written about it
+        run.checkpoints.mkdir(parents=True)
+        write_json(run.path / "config.json", dict(config))
+        run.write_manifest("training")
+        yield run
+        refuse_taken(path, force)
+        _exchange(run.path, path, work / ASIDE)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bool = False) -> Run:
+    """Make a run without checkpoints and return it; arguments and errors of `new_run`."""
+    with new_run(results, name, config, force=force) as run:
+        pass
+    return Run(Path(results) / "runs" / run.name)
+
+
+def refuse_taken(path: Path, force: bool = False) -> None:
+    """Raise `RunError` where a new run cannot have a folder."""
+    if not path.exists():
+        return
+    if not force:
+        raise RunError(
+            f"run {path.name} exists: {path}\n"
+            "choose another --run, continue it with --resume, or replace it with --force"
+        )
+    if not (path / "config.json").is_file():
+        raise RunError(f"expected a run at {path} to replace, got a folder without config.json")
+
+
+def _exchange(new: Path, path: Path, aside: Path) -> None:
+    """Put a folder in the place of another, which goes aside; both are where they were if not."""
+    try:
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(new, path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        raise
 
 
 def list_runs(results: Path) -> list[Run]:

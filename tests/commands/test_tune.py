@@ -10,9 +10,10 @@ import textwrap
 import pytest
 
 from isoloss import cli
-from isoloss.commands import study, training
-from isoloss.commands.errors import CommandError, UsageError
+from isoloss.commands import training
+from isoloss.commands.errors import UsageError
 from isoloss.commands.search_space import parse_search, parse_settings, trial_options
+from isoloss.records.locks import locked
 from isoloss.records.runs import Run
 
 pytest.importorskip("optuna")
@@ -165,15 +166,10 @@ def test_data_without_validation_end_the_search(tune, capsys):
     assert "expected a validation split" in capsys.readouterr().err
 
 
-def test_one_process_at_a_time(tmp_path):
-    with (
-        study.alone(tmp_path / "a"),
-        pytest.raises(CommandError, match="another process"),
-        study.alone(tmp_path / "a"),
-    ):
-        pass
-    with study.alone(tmp_path / "a"):
-        pass
+def test_one_process_at_a_time(tune, capsys):
+    with locked(tune.folder / "a", "it"):
+        assert tune("--trials", 1) == 1
+    assert "search a for this process alone, but process" in capsys.readouterr().err
 
 
 def test_without_optuna(tune, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoloss.records.runs import Run, RunError, create_run, find_run, list_runs, newest_run
+from isoloss.records.runs import (
+    Run,
+    RunError,
+    create_run,
+    find_run,
+    list_runs,
+    locked_run,
+    new_run,
+    newest_run,
+)
 
 CONFIG = {"model": "fashion-cnn", "optimizer": {"name": "sgd", "lr": 0.05}, "seed": 0}
 
@@ -180,3 +190,69 @@ def test_checkpoints_of_epochs_are_listed_in_order(tmp_path):
         run.checkpoint("epoch-x")
     with pytest.raises(RunError, match=r"make it with: python cli\.py train --run two"):
         find_run(tmp_path, "two")
+
+
+def test_a_run_appears_whole_or_not_at_all(tmp_path):
+    with new_run(tmp_path, "one", CONFIG) as run:
+        assert (run.name, run.status, run.config()) == ("one", "training", CONFIG)
+        assert list_runs(tmp_path) == []
+        (run.checkpoints / "last.pt").write_bytes(b"weights")
+    assert find_run(tmp_path, "one").checkpoint().read_bytes() == b"weights"
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), new_run(tmp_path, "two", CONFIG):
+            raise error
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_replacement_that_fails_leaves_the_old_run(tmp_path, error):
+    old = create_run(tmp_path, "one", CONFIG)
+
+    def fail(run):
+        assert (run.config(), old.config()) == ({}, CONFIG)
+        raise error
+
+    with pytest.raises(error), new_run(tmp_path, "one", {}, force=True) as run:
+        fail(run)
+    assert old.config() == CONFIG
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2, "rmtree"])
+def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeypatch, moment):
+    create_run(tmp_path, "one", {"seed": 0})
+    create_run(tmp_path, "one-b", {})
+
+    class Killed(BaseException):
+        pass
+
+    killed = False
+    replace = os.replace
+    moves = 0
+
+    def move(source, target):
+        nonlocal moves, killed
+        if killed or (Path(target).parent.name == "runs" or Path(target).name == ".replaced"):
+            if killed or moves == moment:
+                killed = True
+                raise Killed
+            moves += 1
+        replace(source, target)
+
+    def remove(folder, **options):
+        if killed or moment in (2, "rmtree"):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", move)
+        patch.setattr(shutil, "rmtree", remove)
+        with pytest.raises(Killed), new_run(tmp_path, "one", {"seed": 1}, force=True):
+            pass
+    leftovers = [p.name for p in (tmp_path / "runs").glob(".*")]
+    assert len(leftovers) == 1
+    (tmp_path / "runs" / f".one-b-{'x' * 8}").mkdir()  # another run in the making
+    with locked_run(tmp_path, "one"):
+        assert find_run(tmp_path, "one").config() == {"seed": 1 if moment in (2, "rmtree") else 0}
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+        "one", "one-b", f".one-b-{'x' * 8}",
+    }  # fmt: skip
