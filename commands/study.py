@@ -75,13 +75,12 @@ def tell(study: Study, number: int, result: TrialResult) -> None:
         study.tell(number, state=TrialState.FAIL)
 
 
-def open_study(folder: Path, settings: dict[str, Any], force: bool) -> Study:
+def open_study(folder: Path, settings: dict[str, Any]) -> Study:
     """Return the study of a folder, begun where there is none.
 
     Args:
         folder: Folder of the search; the study is `study.db` in it.
         settings: JSON-able; what must not differ when a search goes on.
-        force: Whether to start over, without the trials that are there.
 
     Raises:
         CommandError: If the search was begun with other settings, and has a completed trial.
@@ -101,7 +100,7 @@ def open_study(folder: Path, settings: dict[str, Any], force: bool) -> Study:
     settings = json.loads(json.dumps(settings))  # as it will be read
     stored = study.user_attrs.get("settings", settings)
     complete = any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
-    if force or (stored != settings and not complete):
+    if stored != settings and not complete:
         optuna.delete_study(study_name=folder.name, storage=storage)
         shutil.rmtree(folder / "runs", ignore_errors=True)
         study = make()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,15 +129,20 @@ def _search(
         "seed": seed,
     }
     from isoloss.records.locks import locked
+    from isoloss.records.replacing import set_aside, sweep
 
     check_optuna()
-    with locked(place.folder, f"search {place.folder.name}", "raise its `jobs` for more trials"):
+    with contextlib.ExitStack() as held:
+        what = f"search {place.folder.name}"
+        held.enter_context(locked(place.folder, what, "raise its `jobs` for more trials"))
+        sweep(place.folder)
+        give_up = held.enter_context(set_aside(place.folder)) if force else None
         place.folder.mkdir(exist_ok=True)
-        study = open_study(place.folder, settings, force)
+        study = open_study(place.folder, settings)
         done = sum(trial.state.is_finished() for trial in study.trials)
         if done:
             console.say(f"search {place.folder.name}: {done} of {trials} trials are done")
-        _run(study, place, space, fixed, trials, jobs, seed, console)
+        _run(study, place, space, fixed, trials, jobs, seed, console, give_up)
         table = TrialTable(study, space, place.folder)
         table.write()
         best = table.best()
@@ -161,8 +167,12 @@ def _run(
     jobs: int,
     seed: int,
     console: Console,
+    give_up: Callable[[], None] | None,
 ) -> None:
-    """Run trials until there are as many as asked for, those of an interrupted search first."""
+    """Run trials until there are as many as asked for, those of an interrupted search first.
+
+    The first that ran gives up the search that this one takes the place of.
+    """
     from optuna.trial import TrialState
 
     begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -187,6 +197,8 @@ def _run(
                 if result.state == "broken":
                     raise CommandError(f"trial {number + 1}: {result.reason}")
                 tell(study, number, result)
+                if give_up is not None and result.state != "refused":
+                    give_up()
                 table = TrialTable(study, space, place.folder)
                 table.write()
                 console.say(table.line(number, trials))
@@ -197,9 +209,10 @@ def _run(
                 if refused == MOST_REFUSED:
                     raise UsageError(f"--search: {refused} trials in a row: {result.reason}")
     except KeyboardInterrupt:
+        command = "the same command" if give_up is None else "the same command without --force"
         raise CommandError(
             f"interrupted after {ended} of {trials} trials, which are kept in {place.folder}\n"
-            "the same command goes on from there"
+            f"{command} goes on from there"
         ) from None
 
 

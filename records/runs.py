@@ -24,10 +24,8 @@ import difflib
 import io
 import json
 import math
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,11 +36,11 @@ import numpy as np
 
 from isoloss.records.files import write_text
 from isoloss.records.locks import locked_folder
+from isoloss.records.replacing import exchange, make_work_folder, sweep
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
 CHECKPOINTS = ("last", "best")
-ASIDE = ".replaced"  # where the old run is while it is exchanged for a new one
 EPOCH_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -218,11 +216,7 @@ def locked_run(results: Path, name: str) -> Iterator[None]:
     """
     path = Path(results) / "runs" / check_name(name)
     with locked_folder(path, f"run {name}", "choose another `run`"):
-        # Eight random characters, see `new_run`: the leftovers of other runs differ in length.
-        for leftover in path.parent.glob(f".{name}-????????"):
-            if (leftover / ASIDE).is_dir() and not path.exists():
-                os.replace(leftover / ASIDE, path)
-            shutil.rmtree(leftover, ignore_errors=True)
+        sweep(path)
         yield
 
 
@@ -249,8 +243,7 @@ def new_run(
     """
     path = Path(results) / "runs" / check_name(name)
     refuse_taken(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=path.parent))
+    work = make_work_folder(path)
     try:
         run = Run(work / name)  # in a folder of its name, for what is written about it
         run.checkpoints.mkdir(parents=True)
@@ -258,7 +251,7 @@ def new_run(
         run.write_manifest("training")
         yield run
         refuse_taken(path, force)
-        _exchange(run.path, path, work / ASIDE)
+        exchange(run.path, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -281,18 +274,6 @@ def refuse_taken(path: Path, force: bool = False) -> None:
         )
     if not (path / "config.json").is_file():
         raise RunError(f"expected a run at {path} to replace, got a folder without config.json")
-
-
-def _exchange(new: Path, path: Path, aside: Path) -> None:
-    """Put a folder in the place of another, which goes aside; both are where they were if not."""
-    try:
-        if path.exists():
-            os.replace(path, aside)
-        os.replace(new, path)
-    except BaseException:
-        if aside.exists() and not path.exists():
-            os.replace(aside, path)
-        raise
 
 
 def list_runs(results: Path) -> list[Run]:

@@ -161,6 +161,24 @@ def test_trials_in_processes_of_their_own(tune):
     assert {row["model_arg.width"] for row in table} == {"4", "13"}
 
 
+def test_starting_over_gives_the_old_search_up_when_a_trial_has_run(tune, capsys, monkeypatch):
+    assert tune("--trials", 1, "--no-figures") == 0
+    before = {p: p.read_bytes() for p in tune.folder.rglob("*") if p.is_file()}
+
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_run", interrupted)
+        assert tune("--trials", 1, "--no-figures", "--seed", 1, "--force") == 1
+    assert tune("--trials", 1, "--no-figures", "--set", "val_fraction=0", "--force") == 1
+    assert tune("--trials", 1, "--force", search=("model_arg.size=choice:1,2",)) != 0
+    assert {p: p.read_bytes() for p in tune.folder.rglob("*") if p.is_file()} == before
+    assert tune("--trials", 1, "--no-figures", "--seed", 1, "--force") == 0
+    assert json.loads((tune.folder / "a" / "tune.json").read_text())["seed"] == 1
+    assert [p.name for p in tune.folder.iterdir()] == ["a"]
+
+
 def test_data_without_validation_end_the_search(tune, capsys):
     assert tune("--trials", 2, "--set", "val_fraction=0") == 1
     assert "expected a validation split" in capsys.readouterr().err
