@@ -1,7 +1,7 @@
 """Folders that are replaced whole: the old one goes when the new one has shown itself, not before.
 
-Beside the folder `NAME` lies `.NAME-XXXXXXXX` meanwhile. In it the old folder is `.replaced` where
-the new one is whole, and `.kept` as long as the new one may still come to nothing.
+Beside the folder `NAME` lies `.NAME-XXXXXXXX` meanwhile. The old folder is `.kept` in it as long as
+the new one may still come to nothing; what else is in it is rubbish.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-REPLACED, KEPT = ".replaced", ".kept"
+KEPT = ".kept"
 
 
 def make_work_folder(path: Path) -> Path:
@@ -30,25 +30,7 @@ def sweep(path: Path) -> None:
             if path.exists():
                 os.replace(path, work / "unfinished")
             os.replace(work / KEPT, path)
-        if (work / REPLACED).is_dir() and not path.exists():
-            os.replace(work / REPLACED, path)
         shutil.rmtree(work, ignore_errors=True)
-
-
-def exchange(new: Path, path: Path) -> None:
-    """Put a folder, which is in a work folder, in the place of another or of none.
-
-    Whatever exception ends it, there is the new folder or the old one.
-    """
-    old = new.parent / REPLACED
-    try:
-        if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        raise
 
 
 @contextmanager
@@ -63,14 +45,14 @@ def set_aside(path: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     work = make_work_folder(path)
-    os.replace(path, work / KEPT)
 
     def give_up() -> None:
         if (work / KEPT).exists():
-            os.replace(work / KEPT, work / REPLACED)
+            os.replace(work / KEPT, work / "given-up")
             shutil.rmtree(work, ignore_errors=True)
 
     try:
+        os.replace(path, work / KEPT)
         yield give_up
     finally:
         sweep(path)

@@ -24,6 +24,7 @@ import difflib
 import io
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +37,7 @@ import numpy as np
 
 from isoloss.records.files import write_text
 from isoloss.records.locks import locked_folder
-from isoloss.records.replacing import exchange, make_work_folder, sweep
+from isoloss.records.replacing import make_work_folder, set_aside, sweep
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
@@ -251,7 +252,9 @@ def new_run(
         run.write_manifest("training")
         yield run
         refuse_taken(path, force)
-        exchange(run.path, path)
+        with set_aside(path) as give_up:
+            os.replace(run.path, path)
+            give_up()
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

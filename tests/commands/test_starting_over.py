@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -82,9 +83,9 @@ def test_starting_over_replaces_what_was_computed(results):
     assert f"{run.path}" in (run.path / "log.txt").read_text()
 
 
-# A network that dies in its first training step: the new run has its first checkpoint then.
-DEADLY = """
-import os, signal
+# A network that never ends its first training step: the new run has its initial weights then.
+HANGING = """
+import os, time
 from torch import nn
 
 class Net(nn.Module):
@@ -93,23 +94,39 @@ class Net(nn.Module):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x):
-        if self.training:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.training and "HANG" in os.environ:
+            print("in training", flush=True)
+            time.sleep(600)
         return self.linear(x.flatten(1)[:, :64])
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_killed_in_its_first_step_the_new_run_is_there_and_goes_on(results, tmp_path):
-    (tmp_path / "net.py").write_text(DEADLY)
+def test_a_second_training_is_refused_until_the_first_has_ended(results, tmp_path, capsys):
+    (tmp_path / "net.py").write_text(HANGING)
     arguments = [*TRAIN, "--model", f"{tmp_path}/net.py:Net", "--force", "--results", str(results)]
-    done = subprocess.run([sys.executable, HOUSE / "cli.py", *arguments], check=False)
-    assert done.returncode == -9
+    first = subprocess.Popen(
+        [sys.executable, HOUSE / "cli.py", *arguments],
+        env={**os.environ, "HANG": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while "in training" not in (line := first.stdout.readline()):
+        assert line
     run = Run(results / "runs" / "tiny")
     assert run.status == "training"
     assert run.checkpoint().is_file()
     assert not list(run.path.glob("*.h5"))
-    assert command(*TRAIN, "--force", results=results) == 0
+    before = contents(results)
+    for second in (("train", "--run", "tiny", "--resume"), arguments[:-2], SURFACE):
+        assert command(*second, results=results) == 1
+        assert f"process {first.pid} on" in capsys.readouterr().err
+    assert contents(results) == before
+    first.kill()
+    first.wait()
+    first.stdout.close()
+    assert command("train", "--run", "tiny", "--resume", "--no-figures", results=results) == 0
+    assert run.status == "finished"
     assert [p.name for p in run.path.parent.iterdir()] == ["tiny"]
 
 

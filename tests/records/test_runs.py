@@ -232,7 +232,7 @@ def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeyp
 
     def move(source, target):
         nonlocal moves, killed
-        if killed or (Path(target).parent.name == "runs" or Path(target).name == ".replaced"):
+        if killed or Path(target).suffix != ".json":  # folders alone
             if killed or moves == moment:
                 killed = True
                 raise Killed
@@ -240,8 +240,7 @@ def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeyp
         replace(source, target)
 
     def remove(folder, **options):
-        if killed or moment in (2, "rmtree"):
-            raise Killed
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", move)
@@ -249,10 +248,10 @@ def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeyp
         with pytest.raises(Killed), new_run(tmp_path, "one", {"seed": 1}, force=True):
             pass
     leftovers = [p.name for p in (tmp_path / "runs").glob(".*")]
-    assert len(leftovers) == 1
+    assert leftovers
     (tmp_path / "runs" / f".one-b-{'x' * 8}").mkdir()  # another run in the making
     with locked_run(tmp_path, "one"):
-        assert find_run(tmp_path, "one").config() == {"seed": 1 if moment in (2, "rmtree") else 0}
+        assert find_run(tmp_path, "one").config() == {"seed": 1 if moment == "rmtree" else 0}
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {
         "one", "one-b", f".one-b-{'x' * 8}",
     }  # fmt: skip
