@@ -96,12 +96,12 @@ class Run:
         if not path.is_file():
             raise RunError(
                 f"run {self.name} has no checkpoint {path.name} (status: {self.status})\n"
-                f"train it again: python cli.py train --run {self.name} --force"
+                f"train it again: `run` {self.name} with `force`"
             )
         return path
 
     def epoch_checkpoints(self) -> dict[int, Path]:
-        """Return the checkpoints that `--checkpoint-every` left, by epoch, 0 being the start."""
+        """Return the checkpoints that `checkpoint_every` left, by epoch, 0 being the start."""
         paths = self.checkpoints.glob("epoch-*.pt")
         found = {int(m[1]): p for p in paths if (m := EPOCH_CHECKPOINT.fullmatch(p.name))}
         return dict(sorted(found.items()))
@@ -178,7 +178,7 @@ class Run:
         except FileNotFoundError as error:
             raise RunError(
                 f"run {self.name} has no {file}: expected {path}\n"
-                f"train it again: python cli.py train --run {self.name} --force"
+                f"train it again: `run` {self.name} with `force`"
             ) from error
         except ValueError as error:
             raise RunError(f"{path} is damaged, expected JSON: {error}") from error
@@ -200,7 +200,7 @@ def check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise RunError(
             f"expected a run name of letters, digits, '.', '_' and '-' that does not start with "
-            f"'.', got {name!r}\nanything for display goes in --label"
+            f"'.', got {name!r}\nanything for display goes in `label`"
         )
     return name
 
@@ -273,7 +273,7 @@ def refuse_taken(path: Path, force: bool = False) -> None:
     if not force:
         raise RunError(
             f"run {path.name} exists: {path}\n"
-            "choose another --run, continue it with --resume, or replace it with --force"
+            "choose another `run`, continue it with `resume`, or replace it with `force`"
         )
     if not (path / "config.json").is_file():
         raise RunError(f"expected a run at {path} to replace, got a folder without config.json")
@@ -305,8 +305,7 @@ def find_run(results: Path, name: str) -> Run:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     known = f"did you mean {', '.join(near)}?" if near else f"{len(names)} runs there"
     raise RunError(
-        f"no run {name} in {Path(results) / 'runs'}: {known}\n"
-        f"make it with: python cli.py train --run {name}"
+        f"no run {name} in {Path(results) / 'runs'}: {known}\ntrain one of that name: `run` {name}"
     )
 
 

@@ -22,8 +22,8 @@ def train(
 
     Args:
         trainer: At its start, or where `resume` put it.
-        folder: Where `last.pt`, `best.pt` and `state.pt` go; nothing is written where None, and by
-            other ranks than 0.
+        folder: Where `last.pt`, `best.pt` and `state.pt` go, with their digests; nothing is
+            written where None, and by other ranks than 0.
         checkpoint_every: Also keep the weights after every so many epochs, and the initial ones:
             `epoch-0000.pt`, ...
         progress: Called as progress(steps done, steps in all).

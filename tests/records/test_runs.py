@@ -86,7 +86,7 @@ def test_label_falls_back_to_the_name(tmp_path):
 def test_a_taken_name_needs_force_and_force_clears(tmp_path):
     run = create_run(tmp_path, "one", CONFIG)
     (run.path / "surface.h5").write_bytes(b"of the old weights")
-    with pytest.raises(RunError, match="--force"):
+    with pytest.raises(RunError, match="`force`"):
         create_run(tmp_path, "one", {})
     assert run.config() == CONFIG
     create_run(tmp_path, "one", {"seed": 1}, force=True)
@@ -112,7 +112,7 @@ def test_missing_run_names_near_matches_and_the_remedy(tmp_path):
     assert len(lines) <= 3
     assert "mnist-sam" in lines[0]
     assert "other" not in lines[0]
-    assert "train --run mnist-san" in lines[1]
+    assert "`run` mnist-san" in lines[1]
     with pytest.raises(RunError, match="0 runs there"):
         find_run(tmp_path / "nowhere", "x")
 
@@ -184,11 +184,11 @@ def test_checkpoints_of_epochs_are_listed_in_order(tmp_path):
     found = run.epoch_checkpoints()
     assert list(found) == [0, 2, 10, 10_000]
     assert found[2] == run.checkpoint("epoch-0002") == run.checkpoints / "epoch-0002.pt"
-    with pytest.raises(RunError, match=r"no checkpoint epoch-0003.pt .*\n.*python cli.py train"):
+    with pytest.raises(RunError, match=r"no checkpoint epoch-0003.pt .*\n.*`run` one with `force`"):
         run.checkpoint("epoch-0003")
     with pytest.raises(RunError, match="last, best or epoch-N, got 'epoch-x'"):
         run.checkpoint("epoch-x")
-    with pytest.raises(RunError, match=r"make it with: python cli\.py train --run two"):
+    with pytest.raises(RunError, match=r"train one of that name: `run` two"):
         find_run(tmp_path, "two")
 
 
