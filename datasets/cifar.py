@@ -68,8 +68,8 @@ def _load(
     elif missing:
         raise DataMissingError(
             f"{name}: expected {', '.join(file.name for file in missing)} in {folder}\n"
-            f"point --data-dir at the folder that holds {source.base_folder}, or fetch them with "
-            f"--download (from {source.url}, unpacked)"
+            f"point `data_dir` at the folder that holds {source.base_folder}, or fetch them with "
+            f"`download` (from {source.url}, unpacked)"
         )
     _check(checksums, source.url)
     normalisation = Normalisation(

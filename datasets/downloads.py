@@ -41,7 +41,7 @@ def download_files(
     except OSError as error:
         raise DownloadError(
             f"{name}: expected a folder to download into, cannot write into {base} "
-            f"({error.strerror}); choose another with --data-dir"
+            f"({error.strerror}); choose another with `data_dir`"
         ) from error
     with temporary:
         try:

@@ -144,7 +144,7 @@ def _find(data_dir: Path, source: str, download: bool) -> Path | tuple[Path, ...
         return records
     shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
     wanted = {
-        "records": f"{shown} in {records} ({physionet.ADDRESS}, or --download)",
+        "records": f"{shown} in {records} ({physionet.ADDRESS}, or `download`)",
         "csv": f"{' and '.join(beat_csv.ROWS)} in {folders[0]} or {data_dir} ({beat_csv.ADDRESS})",
     }
     if pair is not None:

@@ -99,8 +99,8 @@ def _load(
     elif missing:
         raise DataMissingError(
             f"{name}: expected {', '.join(file.name for file in missing)} in {folder}\n"
-            f"point --data-dir at the folder that holds {source.__name__}/raw, or fetch them with "
-            f"--download (from {source.mirrors[0]}, unpacked)"
+            f"point `data_dir` at the folder that holds {source.__name__}/raw, or fetch them with "
+            f"`download` (from {source.mirrors[0]}, unpacked)"
         )
     for file in files:
         _check_idx(file)

@@ -141,8 +141,8 @@ def _find(data_dir: Path, name: str, download: bool) -> Path:
     )
     raise DataMissingError(
         f"tu:{name}: expected {', '.join(needed_for[folder])} in {places}\n"
-        f"point --data-dir at the folder that holds TUDataset/{name}/raw, or fetch them with "
-        f"--download (from {ADDRESS}/{name}.zip)"
+        f"point `data_dir` at the folder that holds TUDataset/{name}/raw, or fetch them with "
+        f"`download` (from {ADDRESS}/{name}.zip)"
     )
 
 

@@ -18,6 +18,7 @@ from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.sample_drawing import draw_misclassified
 from isoloss.experiments.trained import Trained
 from isoloss.landscape.losses import PerSampleLoss
+from isoloss.records.locks import locked_file
 from isoloss.records.runs import Run
 from isoloss.split import Split
 
@@ -44,16 +45,17 @@ def evaluate(
         "checkpoint": trained.notes["checkpoint"],
         **{key: trained.about[key] for key in ("checkpoint_sha256", "loss")},
     }
-    return write_evaluation(
-        trained.run,
-        trained.model.to(resolve_device(device)),
-        trained.loss,
-        trained.splits,
-        trained.info,
-        reporter,
-        facts=facts,
-        figures=figures,
-    )
+    with locked_file(trained.run.path / "evaluation.json"):
+        return write_evaluation(
+            trained.run,
+            trained.model.to(resolve_device(device)),
+            trained.loss,
+            trained.splits,
+            trained.info,
+            reporter,
+            facts=facts,
+            figures=figures,
+        )
 
 
 def write_evaluation(

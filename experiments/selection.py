@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from isoloss.records.runs import (
     Facts,
     Run,
     check_name,
-    create_run,
     find_run,
+    locked_run,
+    new_run,
     newest_run,
 )
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
@@ -178,10 +179,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         imported_sha256=file_sha256(file),
         plugins=plugin_hashes(config),
     )
-    folder = selection.results / "runs" / name
-    # Without weights it is what an import that was killed left: done again.
-    if (folder / "checkpoints" / "last.pt").is_file():
-        run = find_run(selection.results, name)
+    run = Run(selection.results / "runs" / name)
+    if run.path.exists():
         same = run.config() == json.loads(json.dumps(config))
         if not same or run.facts().imported_sha256 != facts.imported_sha256:
             raise ExperimentError(
@@ -189,14 +188,13 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
                 "name the import otherwise: give the run's name as the argument"
             )
         return _trained(run, run.checkpoint(), selection)
-    run = create_run(selection.results, name, config, facts, force=folder.exists())
-    try:
-        copy_plugins(run, config)
-        save_weights(run.checkpoints / "last.pt", weights)
-        trained = _trained(run, run.checkpoint(), selection)
-    except BaseException:
-        shutil.rmtree(run.path)
-        raise
-    run.write_manifest("finished", imported_from=facts.imported_from)
+    with (
+        locked_run(selection.results, name),
+        new_run(selection.results, name, config, facts) as begun,
+    ):
+        copy_plugins(begun, config)
+        save_weights(begun.checkpoints / "last.pt", weights, digest=True)
+        trained = _trained(begun, begun.checkpoint(), selection)
+        begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}")
-    return trained
+    return dataclasses.replace(trained, run=run)

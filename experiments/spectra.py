@@ -86,12 +86,10 @@ class SpectrumExperiment:
         """
         reporter = reporter or Reporter()
         task = self.build()
-        if self.fresh and self.path is not None:
-            self.path.unlink(missing_ok=True)
         began = time.monotonic()
         try:
             with _stage_bars(reporter) as progress:
-                data = task.run(self.path, progress)
+                data = task.run(self.path, progress, fresh=self.fresh)
         except KeyboardInterrupt:
             there = self.path is not None and self.path.exists()
             kept = f"what was finished is kept in {self.path}" if there else "nothing finished"

@@ -15,9 +15,7 @@ import functools
 import json
 import math
 import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +75,12 @@ def tell(study: Study, number: int, result: TrialResult) -> None:
         study.tell(number, state=TrialState.FAIL)
 
 
-def open_study(folder: Path, settings: dict[str, Any], force: bool) -> Study:
+def open_study(folder: Path, settings: dict[str, Any]) -> Study:
     """Return the study of a folder, begun where there is none.
 
     Args:
         folder: Folder of the search; the study is `study.db` in it.
         settings: JSON-able; what must not differ when a search goes on.
-        force: Whether to start over, without the trials that are there.
 
     Raises:
         ExperimentError: If the search was begun with other settings, and has a completed trial.
@@ -103,7 +100,7 @@ def open_study(folder: Path, settings: dict[str, Any], force: bool) -> Study:
     settings = json.loads(json.dumps(settings))  # as it will be read
     stored = study.user_attrs.get("settings", settings)
     complete = any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
-    if force or (stored != settings and not complete):
+    if stored != settings and not complete:
         optuna.delete_study(study_name=folder.name, storage=storage)
         shutil.rmtree(folder / "runs", ignore_errors=True)
         study = make()
@@ -129,21 +126,6 @@ def _differences(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
             old, new = (before or {}).get(key, "absent"), now.get(key, "absent")
             if old != new:
                 yield f"{flag} {key}={old} (now {new})"
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the same search; SQLite lets the lock go whatever ends us."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / ".lock", timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise ExperimentError(
-                f"search {folder.name} is at work in another process ({error})\n"
-                "wait for it, or raise its `jobs` for more trials at a time"
-            ) from None
-        yield
 
 
 class TrialTable:

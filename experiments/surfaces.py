@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from isoloss.experiments.trained import Trained
 from isoloss.landscape import Grid, Plan, Surface, random_directions
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.landscape.normalisation import check_rules
+from isoloss.records.identity import SettingsDifferError
 from isoloss.records.runs import write_json
-from isoloss.records.surfaces import SurfaceData, remove_surface, stored_settings
+from isoloss.records.surfaces import SurfaceData, stored_settings
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,8 @@ class SurfaceExperiment:
         Finished points are kept as they come: after an interruption the same call goes on.
         """
         reporter = reporter or Reporter()
-        if self.fresh and self.path is not None:
-            remove_surface(self.path)
         task = self.build()
-        store = task.store(self.path)
+        store = task.store(self.path, fresh=self.fresh)
         finished, total = len(store.load()), task.grid.size + 1
         if store.complete:
             reporter.say(f"{self.path} is complete: all {task.grid.size} points are done")
@@ -111,12 +111,14 @@ class SurfaceExperiment:
         began = time.monotonic()
         try:
             with reporter.progress(f"surface of {self.subject.label}") as progress:
-                data = task.run(self.path, progress)
+                data = task.run(self.path, progress, fresh=self.fresh)
         except KeyboardInterrupt:
-            done = len(task.store(self.path).load())
+            with contextlib.suppress(SettingsDifferError):  # before a point replaced an old file
+                finished = len(task.store(self.path).load())
+            again = "the same without `force`" if self.fresh else "the same command"
             raise ExperimentError(
-                f"interrupted after {done} of {total} points, which are kept in {self.path}\n"
-                "the same command goes on from there"
+                f"interrupted after {finished} of {total} points, which are kept in {self.path}\n"
+                f"{again} goes on from there"
             ) from None
         result = SurfaceResult(data, self.path, total - finished, time.monotonic() - began)
         if self.path is not None:

@@ -36,15 +36,9 @@ from isoloss.landscape.losses import PerSampleLoss
 from isoloss.models import create_model, default_optimizer
 from isoloss.plugins import describe_plugin
 from isoloss.records.provenance import file_sha256
-from isoloss.records.runs import (
-    Facts,
-    Run,
-    check_name,
-    create_run,
-    find_run,
-    write_json,
-)
+from isoloss.records.runs import Run, check_name, locked_run, new_run, refuse_taken, write_json
 from isoloss.trainers import loop
+from isoloss.trainers.checkpoints import save_weights
 from isoloss.trainers.distributed import Group, local_device, process_group
 from isoloss.trainers.intel import check_intel, optimise
 from isoloss.trainers.losses import build_loss
@@ -99,39 +93,45 @@ def train(
     intel = check_intel() if options.intel else None
     parts = _resolve(options, place)
     began = time.monotonic()
-    with process_group(place) as group:
-        log = TrainingLog(reporter or Reporter(), speaks=group.main)
-        run = Run(results / "runs" / parts.name)
-        if group.main and not (resume or force) and (run.path / "config.json").is_file():
-            create_run(results, parts.name, {}, Facts())  # raises, before anything long is done
-        data = _load(options, folder, download, group)
-        trainer = _assemble(parts, options, data, place, group)
-        if resume:
-            _go_on(trainer, run, data)
-        if group.main:
-            facts = training_facts(trainer.model, data, place, group, intel, parts.config(options))
+    with contextlib.ExitStack() as held:
+        with process_group(place) as group:
+            log = TrainingLog(reporter or Reporter(), speaks=group.main)
+            run = Run(results / "runs" / parts.name)
+            if group.main and not (resume or force):
+                refuse_taken(run.path)
+            data = _load(options, folder, download, group)
+            trainer = _assemble(parts, options, data, place, group)
+            if group.main:
+                held.enter_context(locked_run(results, parts.name))
             if resume:
-                _reopen_run(find_run(results, run.name), options)
-            else:
-                create_run(results, run.name, parts.config(options), facts, force=force)
-            log.open(run)
-            if not (run.path / "summary.txt").is_file():
-                _record(run, trainer.model, data, figures)
-        if resume:
-            log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
-        log.say(
-            f"run {parts.name}: {parts.model_spec}, "
-            f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
-            f"{len(data.train):,} training samples, {options.optimizer}, {place}"
-            + (f", {group.size} processes" if group.size > 1 else "")
-        )
-        _train_to_the_end(trainer, run, options, log)
-    if group.main:
-        seconds = time.monotonic() - began
-        _finish(
-            trainer, run, parts.loss, data, log, figures=figures, seconds=seconds, splits=splits
-        )
-    return run
+                _go_on(trainer, run, data)
+            if group.main:
+                if resume:
+                    _reopen_run(run, options, trainer, data, figures)
+                else:
+                    config = parts.config(options)
+                    facts = training_facts(trainer.model, data, place, group, intel, config)
+                    with new_run(results, parts.name, config, facts, force=force) as begun:
+                        _record(begun, trainer.model, data, figures)
+                        # With weights, it takes the place of a run of that name.
+                        weights = trainer.model.state_dict()
+                        save_weights(begun.checkpoints / "last.pt", weights, digest=True)
+                log.open(run)
+            if resume:
+                log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
+            log.say(
+                f"run {parts.name}: {parts.model_spec}, "
+                f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+                f"{len(data.train):,} training samples, {options.optimizer}, {place}"
+                + (f", {group.size} processes" if group.size > 1 else "")
+            )
+            _train_to_the_end(trainer, run, options, log)
+        if group.main:
+            seconds = time.monotonic() - began
+            _finish(
+                trainer, run, parts.loss, data, log, figures=figures, seconds=seconds, splits=splits
+            )
+        return run
 
 
 def training_cost(
@@ -248,10 +248,14 @@ def _assemble(
     )
 
 
-def _reopen_run(run: Run, options: TrainOptions) -> None:
+def _reopen_run(
+    run: Run, options: TrainOptions, trainer: Trainer, data: Data, figures: bool
+) -> None:
     # The settings were compared; the number of epochs alone may be another one now.
     write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
     run.write_manifest("training")
+    if not (run.path / "summary.txt").is_file():
+        _record(run, trainer.model, data, figures)
 
 
 def _go_on(trainer: Trainer, run: Run, data: Data) -> None:

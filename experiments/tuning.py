@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,6 @@ from isoloss.experiments.settings import Selection
 from isoloss.experiments.study import (
     TrialTable,
     accuracy,
-    alone,
     ask,
     check_optuna,
     open_study,
@@ -34,6 +34,8 @@ from isoloss.experiments.study import (
 )
 from isoloss.experiments.train_options import TrainOptions, read_config
 from isoloss.experiments.trial_runs import Place, run_trials
+from isoloss.records.locks import locked
+from isoloss.records.replacing import set_aside, sweep
 from isoloss.records.runs import Run, check_name, list_runs, write_json
 
 if TYPE_CHECKING:
@@ -113,12 +115,17 @@ def _search(
         "seed": seed,
     }
     check_optuna()
-    with alone(place.folder):
-        study = open_study(place.folder, settings, force)
+    with contextlib.ExitStack() as held:
+        what = f"search {place.folder.name}"
+        held.enter_context(locked(place.folder, what, "raise its `jobs` for more trials"))
+        sweep(place.folder)
+        give_up = held.enter_context(set_aside(place.folder)) if force else None
+        place.folder.mkdir(exist_ok=True)
+        study = open_study(place.folder, settings)
         done = sum(trial.state.is_finished() for trial in study.trials)
         if done:
             reporter.say(f"search {place.folder.name}: {done} of {trials} trials are done")
-        _run(study, place, space, fixed, trials, jobs, seed, reporter)
+        _run(study, place, space, fixed, trials, jobs, seed, reporter, give_up)
         table = TrialTable(study, space, place.folder)
         table.write()
         best = table.best()
@@ -143,8 +150,12 @@ def _run(
     jobs: int,
     seed: int,
     reporter: Reporter,
+    give_up: Callable[[], None] | None,
 ) -> None:
-    """Run trials until there are as many as asked for, those of an interrupted search first."""
+    """Run trials until there are as many as asked for, those of an interrupted search first.
+
+    The first that ran gives up the search that this one takes the place of.
+    """
     from optuna.trial import TrialState
 
     begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -169,6 +180,8 @@ def _run(
                 if result.state == "broken":
                     raise ExperimentError(f"trial {number + 1}: {result.reason}")
                 tell(study, number, result)
+                if give_up is not None and result.state != "refused":
+                    give_up()
                 table = TrialTable(study, space, place.folder)
                 table.write()
                 reporter.say(table.line(number, trials))
@@ -179,9 +192,10 @@ def _run(
                 if refused == MOST_REFUSED:
                     raise UsageError(f"`search`: {refused} trials in a row: {result.reason}")
     except KeyboardInterrupt:
+        again = "the same command" if give_up is None else "the same without `force`"
         raise ExperimentError(
             f"interrupted after {ended} of {trials} trials, which are kept in {place.folder}\n"
-            "the same command goes on from there"
+            f"{again} goes on from there"
         ) from None
 
 

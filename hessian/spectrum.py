@@ -18,8 +18,9 @@ from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.hessian.trace import trace
 from isoloss.landscape import Plan, Problem
-from isoloss.records.files import FileError
+from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
+from isoloss.records.locks import locked_file
 from isoloss.records.spectra import (
     DensityData,
     EigenpairsData,
@@ -134,13 +135,21 @@ class Spectrum:
         """Matrix-vector products taken so far."""
         return self.operator.products
 
-    def run(self, path: Path | str | None = None, progress: Progress | None = None) -> SpectrumData:
+    def run(
+        self,
+        path: Path | str | None = None,
+        progress: Progress | None = None,
+        *,
+        fresh: bool = False,
+    ) -> SpectrumData:
         """Compute the stages that are not finished yet, keeping each as soon as it is.
 
         Args:
             path: An .h5 file to write and to resume from, a summary for people with the suffix
                 `.json` beside it; nothing is written where None.
             progress: Called as `progress(stage, done, total)`.
+            fresh: Whether to start over. A spectrum that is there is replaced by the first
+                finished stage, and is as it was until then.
 
         Returns:
             The spectrum. What was finished when an exception (Ctrl-C too) ended the work is on
@@ -148,12 +157,20 @@ class Spectrum:
 
         Raises:
             SettingsDifferError: If the file holds another computation.
+            LockedError: If another process writes the file.
             FileError: If it is none of ours.
         """
-        path = None if path is None else Path(path)
+        if path is None:
+            return self._run(None, progress, fresh)
+        with locked_file(Path(path)):
+            return self._run(Path(path), progress, fresh)
+
+    def _run(self, path: Path | None, progress: Progress | None, fresh: bool) -> SpectrumData:
+        if path is not None and fresh:
+            refuse_other_kind(path, "hessian")
         settings = {**self.settings, "loss_at_weights": self.problem.evaluate().loss}
         data = SpectrumData(settings)
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not fresh:
             data = read_spectrum(path)
             refuse_other_spectrum(path, data.settings, settings)
         if missing := [stage for stage in self._stages() if stage not in data.stages]:
@@ -163,6 +180,8 @@ class Spectrum:
                 report = None if progress is None else _reporting(progress, stage)
                 data = dataclasses.replace(data, **{stage: self._stages()[stage](report)})
                 if path is not None:
+                    # A summary that is there is that of the file, also after a kill in between.
+                    path.with_suffix(".json").unlink(missing_ok=True)
                     write_spectrum(path, data)
                     write_summary(path.with_suffix(".json"), data)
         if path is not None and not path.with_suffix(".json").exists():

@@ -39,7 +39,7 @@ def check_layers(model: nn.Module, policy: str) -> None:
         raise BatchNormError(
             f"expected running statistics in every batch norm under the policy {policy!r}, "
             f"{bare[0] or 'the network'} has none\nit normalises with the batch it is given: "
-            "use the policy 'train' (--bn train) with a stated batch (--bn-batch)"
+            "use the policy 'train' (`bn`) with a stated batch (`bn_batch`)"
         )
 
 
@@ -49,7 +49,7 @@ def explain_single_sample(error: ValueError) -> BatchNormError | None:
         return None
     return BatchNormError(
         "expected statistics batches of 2 samples or more, got a last one of a single sample\n"
-        "choose a statistics batch (--bn-batch) or a number of samples that leaves more"
+        "choose a statistics batch (`bn_batch`) or a number of samples that leaves more"
     )
 
 

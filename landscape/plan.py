@@ -104,7 +104,7 @@ class Plan:
         if self.torch_version != torch.__version__:
             raise PlanError(
                 f"expected torch {self.torch_version}, with which this was begun, "
-                f"got {torch.__version__}\ngo on with that version, or start over with --force"
+                f"got {torch.__version__}\ngo on with that version, or start over with `force`"
             )
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)

@@ -109,18 +109,28 @@ class Surface:
                 values.append(sampling_error(evaluation, self._sampled[split]))
         return tuple(values)
 
-    def store(self, path: Path | str | None) -> SurfaceStore:
+    def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
         """Return the store of this surface at a path; `load` it to see what is done already."""
         x, y = self.grid.x.points, None if self.grid.y is None else self.grid.y.points
         directions = [direction.stored() for direction in self.directions]
-        return SurfaceStore(path, x, y, self.columns, self.settings, directions, self.cosine)
+        return SurfaceStore(
+            path, x, y, self.columns, self.settings, directions, self.cosine, fresh=fresh
+        )
 
-    def run(self, path: Path | str | None = None, progress: Progress | None = None) -> SurfaceData:
+    def run(
+        self,
+        path: Path | str | None = None,
+        progress: Progress | None = None,
+        *,
+        fresh: bool = False,
+    ) -> SurfaceData:
         """Evaluate every point that is not finished yet.
 
         Args:
             path: An .h5 file to stream to and to resume from; kept in memory only where None.
             progress: Called as `progress(done, total)` after each point.
+            fresh: Whether to start over. A surface that is there is replaced once points of this
+                one are written, and is as it was until then.
 
         Returns:
             The surface. What was finished when an exception (Ctrl-C too) ended the work is on
@@ -128,8 +138,10 @@ class Surface:
 
         Raises:
             SettingsDifferError: If the file holds another computation.
+            LockedError: If another process writes the file.
+            FileError: If the file is no surface of ours.
         """
-        store = self.store(path)
+        store = self.store(path, fresh=fresh)
         store.load()
         origin, zero = self.grid.size, (0.0,) * len(self.directions)
         if origin in store.records:
@@ -139,9 +151,9 @@ class Surface:
             store.settle()
             return store.data()
         next(iter(self.problems.values())).plan.apply()
+        store.start()
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
-        store.start()
         try:
             for index in pending:
                 at = zero if index == origin else self.grid.coordinates(index)

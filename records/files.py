@@ -107,6 +107,29 @@ def open_hdf5(path: Path, kind: str | None = None) -> h5py.File:
     return file
 
 
+def refuse_other_kind(path: Path, kind: str) -> None:
+    """Refuse to replace what is at a path unless it is an Isoloss file of that kind, any version.
+
+    Raises:
+        FileError: If there is anything else.
+    """
+    if not path.exists():
+        return
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("isoloss")
+    except OSError:
+        what = "a file that does not open as HDF5"
+    else:
+        what = f"a {found} file" if found is not None else "a file that Isoloss did not write"
+        if found == kind:
+            return
+    raise FileError(
+        f"expected a {kind} file of Isoloss to replace, got {what}: {path}\n"
+        "write to another file (`out`), or delete this one first"
+    )
+
+
 def write_settings(file: h5py.File, kind: str, settings: dict[str, Any]) -> None:
     """Mark an HDF5 file as ours and store its settings as JSON text."""
     file.attrs["isoloss"] = kind

@@ -30,7 +30,7 @@ def refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping
         raise SettingsDifferError(
             f"expected {path} to hold this computation, but it differs in "
             f"{'; '.join(differences[:4])}{more}\n"
-            "write to another file (--out FILE), or delete this one and start over (--force)"
+            "write to another file (`out`), or start over in place of this one (`force`)"
         )
 
 
@@ -52,7 +52,7 @@ def refuse_other_function(
         raise SettingsDifferError(
             f"expected {name} {stored[0]:.8g} at the network's weights, as in {path}, "
             f"got {found[0]:.8g}: the code of network, loss or data has changed\n"
-            "write to another file (--out FILE), or delete this one and start over (--force)"
+            "write to another file (`out`), or start over in place of this one (`force`)"
         )
 
 

@@ -33,15 +33,6 @@ def read_header(path: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def _lock(file: Any) -> None:
-    """Lock a file until it is closed; the system lets the lock go whatever ends the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 class Journal:
     """Finished points of one computation, appended one by one.
 
@@ -86,27 +77,20 @@ class Journal:
         return records
 
     def start(self) -> dict[int, tuple[float, ...]]:
-        """Open the journal for this process alone, what is damaged at its end cut off.
+        """Open the journal, what is damaged at its end cut off.
+
+        Hold the lock of the file that the journal is of.
 
         Returns:
             The points in it.
 
         Raises:
-            FileError: If another process has it open, or it belongs to another computation.
+            FileError: If it belongs to another computation.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
-        try:
-            _lock(self._file)
-        except OSError as error:
-            self._file.close()
-            self._file = None
-            raise FileError(
-                f"expected to work on {self.path} alone, but another process does\n"
-                "wait for it, or write to another file (--out FILE)"
-            ) from error
         records = self.read()
         record = self._record.size + self._checksum.size
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
         if records:
             self._file.truncate(len(self._header) + record * len(records))
         else:

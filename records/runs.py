@@ -6,11 +6,13 @@
         history.json, .csv  one record an epoch
         evaluation.json     scores of the final weights
         checkpoints/        last.pt, best.pt (lowest validation loss), state.pt (to resume),
-                            epoch-0005.pt, .. where asked for
+                            epoch-0005.pt, .. where asked for; digests.json
         plugins/            copies of the user's files that took part
         summary.txt         the network, layer by layer
         log.txt             what the training said
         run.json            manifest with the status; after it, figures alone are written
+    results/runs/.<name>-XXXXXXXX/      a run in the making; what a kill leaves is swept
+    results/runs/.<name>.lock           held while it is trained, see `records.locks`
 
 Numbers that are not finite are null in JSON and empty in CSV.
 """
@@ -23,9 +25,11 @@ import difflib
 import io
 import json
 import math
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,8 @@ import numpy as np
 
 from isoloss.errors import IsolossError, UsageError
 from isoloss.records.files import write_text
+from isoloss.records.locks import locked_folder
+from isoloss.records.replacing import make_work_folder, set_aside, sweep
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
@@ -143,12 +149,12 @@ class Run:
         if not path.is_file():
             raise RunError(
                 f"run {self.name} has no checkpoint {path.name} (status: {self.status})\n"
-                f"train it again: python cli.py train --run {self.name} --force"
+                f"train it again: `run` {self.name} with `force`"
             )
         return path
 
     def epoch_checkpoints(self) -> dict[int, Path]:
-        """Return the checkpoints that `--checkpoint-every` left, by epoch, 0 being the start."""
+        """Return the checkpoints that `checkpoint_every` left, by epoch, 0 being the start."""
         paths = self.checkpoints.glob("epoch-*.pt")
         found = {int(m[1]): p for p in paths if (m := EPOCH_CHECKPOINT.fullmatch(p.name))}
         return dict(sorted(found.items()))
@@ -233,7 +239,7 @@ class Run:
         except FileNotFoundError as error:
             raise RunError(
                 f"run {self.name} has no {file}: expected {path}\n"
-                f"train it again: python cli.py train --run {self.name} --force"
+                f"train it again: `run` {self.name} with `force`"
             ) from error
         except ValueError as error:
             raise RunError(f"{path} is damaged, expected JSON: {error}") from error
@@ -264,15 +270,35 @@ def check_name(name: str, option: str = "run") -> str:
     return name
 
 
-def create_run(
+@contextmanager
+def locked_run(results: Path, name: str) -> Iterator[None]:
+    """Keep all others from a run, there already or not, and from every file in its folder.
+
+    What a kill left of a replacement (see `new_run`) is put right first.
+
+    Raises:
+        RunError: If the name is none.
+        LockedError: If another process trains the run, or writes one of its files.
+    """
+    path = Path(results) / "runs" / check_name(name)
+    with locked_folder(path, f"run {name}", "choose another `run`"):
+        sweep(path)
+        yield
+
+
+@contextmanager
+def new_run(
     results: Path,
     name: str,
     config: Mapping[str, Any],
     facts: Facts | None = None,
     *,
     force: bool = False,
-) -> Run:
-    """Make a run folder with its configuration and the status "training".
+) -> Iterator[Run]:
+    """Make a run that appears whole: in its place when the block has ended, not at all if it fails.
+
+    The block writes what a run must not be without, such as its first checkpoint. Until then a
+    run of that name is as it was. Hold `locked_run` meanwhile.
 
     Args:
         results: Folder of all results.
@@ -281,29 +307,48 @@ def create_run(
         facts: What was found.
         force: Whether to replace a run of that name, with all that was computed from it.
 
-    Returns:
-        The run.
+    Yields:
+        The run in a temporary folder, its status "training".
 
     Raises:
         RunError: If the name is none, or taken.
     """
-    run = Run(Path(results) / "runs" / check_name(name))
-    if run.path.exists():
-        if not force:
-            raise RunError(
-                f"run {name} exists: {run.path}\n"
-                "choose another --run, continue it with --resume, or replace it with --force"
-            )
-        if not (run.path / "config.json").is_file():
-            raise RunError(
-                f"expected a run at {run.path} to replace, got a folder without config.json"
-            )
-        shutil.rmtree(run.path)
-    run.checkpoints.mkdir(parents=True)
-    write_json(run.path / "config.json", dict(config))
-    write_json(run.path / "facts.json", facts or Facts())
-    run.write_manifest("training")
-    return run
+    path = Path(results) / "runs" / check_name(name)
+    refuse_taken(path, force)
+    work = make_work_folder(path)
+    try:
+        run = Run(work / name)  # in a folder of its name, for what is written about it
+        run.checkpoints.mkdir(parents=True)
+        write_json(run.path / "config.json", dict(config))
+        write_json(run.path / "facts.json", facts or Facts())
+        run.write_manifest("training")
+        yield run
+        refuse_taken(path, force)
+        with set_aside(path) as give_up:
+            os.replace(run.path, path)
+            give_up()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bool = False) -> Run:
+    """Make a run without checkpoints and return it; arguments and errors of `new_run`."""
+    with new_run(results, name, config, force=force) as run:
+        pass
+    return Run(Path(results) / "runs" / run.name)
+
+
+def refuse_taken(path: Path, force: bool = False) -> None:
+    """Raise `RunError` where a new run cannot have a folder."""
+    if not path.exists():
+        return
+    if not force:
+        raise RunError(
+            f"run {path.name} exists: {path}\n"
+            "choose another `run`, continue it with `resume`, or replace it with `force`"
+        )
+    if not (path / "config.json").is_file():
+        raise RunError(f"expected a run at {path} to replace, got a folder without config.json")
 
 
 def list_runs(results: Path) -> list[Run]:
@@ -332,8 +377,7 @@ def find_run(results: Path, name: str) -> Run:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     known = f"did you mean {', '.join(near)}?" if near else f"{len(names)} runs there"
     raise RunError(
-        f"no run {name} in {Path(results) / 'runs'}: {known}\n"
-        f"make it with: python cli.py train --run {name}"
+        f"no run {name} in {Path(results) / 'runs'}: {known}\ntrain one of that name: `run` {name}"
     )
 
 

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from isoloss.records.files import (
     FileError,
     open_hdf5,
     read_settings,
+    refuse_other_kind,
     write_atomically,
     write_settings,
 )
 from isoloss.records.identity import FREE_SETTINGS, refuse_other_settings
 from isoloss.records.journal import Journal, read_header
+from isoloss.records.locks import locked_file
 
 # Larger directions are stored as their recipe and digest: they can be drawn again.
 LARGEST_STORED_DIRECTION = 64 * 2**20
@@ -143,6 +146,10 @@ class SurfaceStore:
         settings: Everything that identifies the computation.
         directions: One for each axis.
         cosine: Cosine between the directions, for a pair.
+        fresh: Whether to start over. What is there is not read; it is as it was until the first
+            write of finished points, which replaces it whole, `WRITE_INTERVAL` after the start
+            or with the first point, whichever is later, or at the end. Points finished before
+            that are lost to a kill: the old file then refuses to be continued with other settings.
     """
 
     def __init__(
@@ -154,6 +161,8 @@ class SurfaceStore:
         settings: dict[str, Any],
         directions: Sequence[StoredDirection] = (),
         cosine: float | None = None,
+        *,
+        fresh: bool = False,
     ) -> None:
         self.path = None if path is None else Path(path)
         self.x, self.y, self.columns = x, y, list(columns)
@@ -161,8 +170,10 @@ class SurfaceStore:
         self.size = math.prod(self.shape)
         self.settings, self.directions, self.cosine = settings, directions, cosine
         self.records: dict[int, tuple[float, ...]] = {}
+        self.fresh = fresh
         self._journal: Journal | None = None
         self._next_write = 0.0
+        self._lock = ExitStack()
         if self.path is not None:
             header = {key: value for key, value in settings.items() if key not in FREE_SETTINGS}
             self._journal = Journal(journal_path(self.path), header, len(self.columns))
@@ -173,9 +184,13 @@ class SurfaceStore:
         Raises:
             SettingsDifferError: If the file holds another computation; the message says which
                 settings differ.
-            FileError: If the file is no surface.
+            FileError: If the file is no surface of ours, also where it is to be replaced.
         """
         if self.path is None or self._journal is None:
+            return self.records
+        if self.fresh:
+            refuse_other_kind(self.path, "surface")
+            read_header(self._journal.path)  # raises where it is something else
             return self.records
         if self.path.exists():
             self.records = self._read_file(self.path)
@@ -190,9 +205,21 @@ class SurfaceStore:
         return len(self.records) == self.size + 1
 
     def start(self) -> None:
-        """Open the journal for new points."""
-        if self._journal is not None:
-            self.records.update(self._journal.start())
+        """Lock the file and open the journal for new points.
+
+        Raises:
+            LockedError: If another process writes the file, or trains the run it is of.
+            FileError: As `load`, of what is there by now.
+        """
+        if self.path is not None and self._journal is not None:
+            self._lock.enter_context(locked_file(self.path))
+            try:
+                self.load()
+                if not self.fresh:
+                    self.records.update(self._journal.start())
+            except BaseException:
+                self._lock.close()
+                raise
         self._next_write = time.monotonic() + WRITE_INTERVAL
 
     def settle(self) -> None:
@@ -206,7 +233,8 @@ class SurfaceStore:
         self.records[index] = values
         if self._journal is None:
             return
-        self._journal.append(index, values)
+        if not self.fresh:
+            self._journal.append(index, values)
         now = time.monotonic()
         if now >= self._next_write:
             self.write()
@@ -218,12 +246,15 @@ class SurfaceStore:
         """Write the .h5 a last time; the journal goes once all points are in the file."""
         if self._journal is None:
             return
-        self.write()
-        self._sweep()
-        if self.complete:
-            self._journal.remove()
-        else:
-            self._journal.close()
+        try:
+            self.write()
+            self._sweep()
+            if self.complete:
+                self._journal.remove()
+            else:
+                self._journal.close()
+        finally:
+            self._lock.close()
 
     def data(self) -> SurfaceData:
         """Return the points so far as arrays."""
@@ -248,16 +279,22 @@ class SurfaceStore:
         )
 
     def _sweep(self) -> None:
-        """Delete what a kill in the middle of a rewrite left; the journal's lock makes it ours."""
+        """Delete what a kill in the middle of a rewrite left; the file's lock makes it ours."""
         if self.path is not None:
             # Eight random characters, see `write_atomically`; other files' names differ in length.
             for leftover in self.path.parent.glob(f".{self.path.stem}-????????{self.path.suffix}"):
                 leftover.unlink(missing_ok=True)
 
     def write(self) -> None:
-        """Replace the .h5 by one that holds all points so far."""
-        if self.path is not None:
-            write_atomically(self.path, self._write_file)
+        """Replace the .h5 by one that holds all points so far; an old one only by points."""
+        if self.path is None or self._journal is None or (self.fresh and not self.records):
+            return
+        if self.fresh:  # first, as the old journal would not belong to the new file
+            self._journal.path.unlink(missing_ok=True)
+        write_atomically(self.path, self._write_file)
+        if self.fresh:
+            self.fresh = False
+            self._journal.start()
 
     def _write_file(self, path: Path) -> None:
         data = self.data()
@@ -310,12 +347,6 @@ def stored_settings(path: Path | str) -> dict[str, Any] | None:
         with open_hdf5(path, "surface") as file:
             return read_settings(file)
     return read_header(journal_path(path))
-
-
-def remove_surface(path: Path | str) -> None:
-    """Delete a surface file and its journal, where they are."""
-    Path(path).unlink(missing_ok=True)
-    journal_path(path).unlink(missing_ok=True)
 
 
 def _write_direction(group: h5py.Group, direction: StoredDirection) -> None:

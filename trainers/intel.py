@@ -32,14 +32,14 @@ def check_intel() -> str:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
         raise IntelError(
-            f"--intel expected the package {PACKAGE}, which is not installed\n"
-            "install the extra `intel` (torch 2.8 with the extension): pip install -e '.[intel]'"
+            f"`intel`: expected the package {PACKAGE}, which is not installed\n"
+            "install the extra 'intel' (torch 2.8 with the extension): pip install -e '.[intel]'"
         ) from None
     if _series(version) != _series(torch_version):
         raise IntelError(
-            f"--intel expected torch {_series(version)} for {PACKAGE} {version}, "
+            f"`intel`: expected torch {_series(version)} for {PACKAGE} {version}, "
             f"got torch {torch_version}\n"
-            "install the extra `intel` in an environment of its own: pip install -e '.[intel]'"
+            "install the extra 'intel' in an environment of its own: pip install -e '.[intel]'"
         )
     return version
 

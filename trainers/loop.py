@@ -22,8 +22,8 @@ def train(
 
     Args:
         trainer: At its start, or where `resume` put it.
-        folder: Where `last.pt`, `best.pt` and `state.pt` go; nothing is written where None, and by
-            other ranks than 0.
+        folder: Where `last.pt`, `best.pt` and `state.pt` go, with their digests; nothing is
+            written where None, and by other ranks than 0.
         checkpoint_every: Also keep the weights after every so many epochs, and the initial ones:
             `epoch-0000.pt`, ...
         progress: Called as progress(steps done, steps in all).
@@ -76,8 +76,8 @@ def _save(trainer: Trainer, folder: Path, every: int | None) -> None:
     # The state last: until it is there, resuming repeats the epoch and writes the same again.
     weights = trainer.model.state_dict()
     if every is not None and trainer.epoch % every == 0:
-        save_weights(folder / f"epoch-{trainer.epoch:04d}.pt", weights)
+        save_weights(folder / f"epoch-{trainer.epoch:04d}.pt", weights, digest=True)
     if trainer.best_epoch == trainer.epoch:
-        save_weights(folder / "best.pt", weights)
-    save_weights(folder / "last.pt", weights)
-    save_state(folder / "state.pt", trainer.state_dict())
+        save_weights(folder / "best.pt", weights, digest=True)
+    save_weights(folder / "last.pt", weights, digest=True)
+    save_state(folder / "state.pt", trainer.state_dict(), digest=True)

@@ -282,7 +282,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> TrainingDiverged:
         lr = self.optimizer.param_groups[0]["lr"]
-        remedy = " or ".join(f"--{name}" for name in self._stepper.hyperparameters)
+        remedy = " or ".join(f"`{name}`" for name in self._stepper.hyperparameters)
         return TrainingDiverged(
             f"training diverged: {what} (lr {lr:g})\n"
             f"train with a lower {remedy}; the checkpoints hold the last finished epoch"
@@ -317,7 +317,7 @@ class Trainer:
             raise TrainingError(
                 f"{source} is of a training with other settings: "
                 + ", ".join(f"{n} {stored.get(n)} (now {own[n]})" for n in differing)
-                + "\ncontinue with the same settings, or start anew with --force"
+                + "\ncontinue with the same settings, or start anew with `force`"
             )
         load_into(self.model, state["model"], source)
         self.optimizer.load_state_dict(state["optimizer"])

@@ -204,7 +204,8 @@ def test_killed_at_a_random_moment_and_run_again_gives_the_same_bytes(results):
 def test_measurements_of_other_weights_of_the_same_run_are_not_compared(results, capsys):
     runs = results / "runs"
     # As after training on: the weights of the other run, with the surfaces of the old ones.
-    shutil.copy(runs / "digits-sam/checkpoints/last.pt", runs / "digits-sgd/checkpoints/last.pt")
+    for name in ("last.pt", "digests.json"):
+        shutil.copy(runs / "digits-sam/checkpoints" / name, runs / "digits-sgd/checkpoints" / name)
     assert run_command("evaluate", "digits-sgd", "--no-figures", results=results) == 0
     capsys.readouterr()
     assert run_command("compare", "digits-sgd", "digits-sam", results=results) == 1

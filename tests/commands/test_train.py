@@ -75,9 +75,9 @@ def test_killed_in_an_epoch_and_resumed_is_as_if_never_stopped(tmp_path):
     assert f"going on after epoch {done} of 4" in resumed.stdout
     assert launch(*settings, results=tmp_path / "whole").returncode == 0
     names = sorted(path.name for path in whole.checkpoints.iterdir())
-    assert names == ["best.pt", "epoch-0000.pt", "epoch-0002.pt", "epoch-0004.pt", "last.pt",
-                     "state.pt"]  # fmt: skip
-    for name in set(names) - {"state.pt"}:  # which holds wall times
+    assert names == ["best.pt", "digests.json", "epoch-0000.pt", "epoch-0002.pt", "epoch-0004.pt",
+                     "last.pt", "state.pt"]  # fmt: skip
+    for name in set(names) - {"state.pt", "digests.json"}:  # which hold wall times, and of them
         assert (run.checkpoints / name).read_bytes() == (whole.checkpoints / name).read_bytes()
     assert run.epoch_checkpoints().keys() == {0, 2, 4}
     assert run.status == "finished"

@@ -11,9 +11,9 @@ import pytest
 
 from isoloss import cli
 from isoloss.errors import UsageError
-from isoloss.experiments import study, trial_runs
-from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments import trial_runs
 from isoloss.experiments.search_space import parse_search, parse_settings, trial_options
+from isoloss.records.locks import locked
 from isoloss.records.runs import Run
 
 pytest.importorskip("optuna")
@@ -161,20 +161,33 @@ def test_trials_in_processes_of_their_own(tune):
     assert {row["model_arg.width"] for row in table} == {"4", "13"}
 
 
+def test_starting_over_gives_the_old_search_up_when_a_trial_has_run(tune, capsys, monkeypatch):
+    assert tune("--trials", 1, "--no-figures") == 0
+    before = {p: p.read_bytes() for p in tune.folder.rglob("*") if p.is_file()}
+
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_runs, "train", interrupted)
+        assert tune("--trials", 1, "--no-figures", "--seed", 1, "--force") == 1
+    assert tune("--trials", 1, "--no-figures", "--set", "val_fraction=0", "--force") == 1
+    assert tune("--trials", 1, "--force", search=("model_arg.size=choice:1,2",)) != 0
+    assert {p: p.read_bytes() for p in tune.folder.rglob("*") if p.is_file()} == before
+    assert tune("--trials", 1, "--no-figures", "--seed", 1, "--force") == 0
+    assert json.loads((tune.folder / "a" / "tune.json").read_text())["seed"] == 1
+    assert [p.name for p in tune.folder.iterdir()] == ["a"]
+
+
 def test_data_without_validation_end_the_search(tune, capsys):
     assert tune("--trials", 2, "--set", "val_fraction=0") == 1
     assert "expected a validation split" in capsys.readouterr().err
 
 
-def test_one_process_at_a_time(tmp_path):
-    with (
-        study.alone(tmp_path / "a"),
-        pytest.raises(ExperimentError, match="another process"),
-        study.alone(tmp_path / "a"),
-    ):
-        pass
-    with study.alone(tmp_path / "a"):
-        pass
+def test_one_process_at_a_time(tune, capsys):
+    with locked(tune.folder / "a", "it"):
+        assert tune("--trials", 1) == 1
+    assert "search a for this process alone, but process" in capsys.readouterr().err
 
 
 def test_without_optuna(tune, capsys, monkeypatch):

@@ -61,7 +61,7 @@ def test_missing_files_are_named_with_folder_and_address(small: tuple[str, Path,
     with pytest.raises(DataMissingError) as caught:
         load_data(name, data_dir=folder / "nowhere")
     files = [file for file, _ in source.train_list + source.test_list] + [source.meta["filename"]]
-    expected = [*files, str(folder / "nowhere" / source.base_folder), "--download", source.url]
+    expected = [*files, str(folder / "nowhere" / source.base_folder), "`download`", source.url]
     assert all(text in str(caught.value) for text in expected)
     assert len(str(caught.value).splitlines()) <= 3
 

@@ -280,7 +280,7 @@ def test_missing_files_and_library(
     with pytest.raises(DataMissingError) as caught:
         load_data("mitbih", data_dir=tmp_path / "nowhere")
     expected = ["100.hea, 100.dat, 100.atr and 141 more in", "mitbih_train.csv and mitbih_test.csv"]
-    expected += [str(tmp_path / "nowhere" / "mitdb"), "physionet.org", "kaggle.com", "--download"]
+    expected += [str(tmp_path / "nowhere" / "mitdb"), "physionet.org", "kaggle.com", "`download`"]
     assert all(text in str(caught.value) for text in expected)
     assert len(str(caught.value).splitlines()) <= 3
     monkeypatch.setitem(sys.modules, "wfdb", None)

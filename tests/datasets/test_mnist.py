@@ -66,7 +66,7 @@ def test_missing_files_are_named_with_folder_and_address(
     with pytest.raises(DataMissingError) as caught:
         load_data(name, data_dir=tmp_path)
     message = str(caught.value)
-    expected = [*FILES, str(tmp_path / folder / "raw"), "--data-dir", "--download", "http"]
+    expected = [*FILES, str(tmp_path / folder / "raw"), "`data_dir`", "`download`", "http"]
     assert all(text in message for text in expected)
     assert len(message.splitlines()) <= 3
     assert list(tmp_path.iterdir()) == []

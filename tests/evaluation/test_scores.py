@@ -13,7 +13,7 @@ from sklearn.metrics import classification_report, f1_score, jaccard_score
 from isoloss.evaluation.networks import sample_terms
 from isoloss.evaluation.predictions import Predictions, ScoresError
 from isoloss.evaluation.reports import misclassified, report, write_predictions
-from isoloss.evaluation.scores import Scores
+from isoloss.evaluation.scores import SampleTerms, Scores
 from isoloss.evaluation.scores import score as score_arrays
 from isoloss.records.runs import to_json
 from isoloss.trainers.losses import build_loss
@@ -168,5 +168,5 @@ def test_names_that_do_not_fit():
         score(table(), LOSS, NAMES[:3])
     with pytest.raises(ScoresError, match="classes among N, S, V, F, got X"):
         score(table(), LOSS, NAMES, [["N", "X"]])
-    with pytest.raises(ScoresError, match=r"losses of shape \(10,\), got \(1,\)"):
-        score_arrays(table(), np.ones(1))
+    with pytest.raises(ScoresError, match=r"terms of shape \(10,\), got \(1,\)"):
+        score_arrays(table(), SampleTerms(*np.ones((4, 1))))

@@ -16,7 +16,7 @@ from isoloss.landscape.problem import Problem
 from isoloss.landscape.selection import SelectionError
 from isoloss.landscape.surface import Surface, SurfaceError
 from isoloss.landscape.vectors import flatten
-from isoloss.records.surfaces import SettingsDifferError
+from isoloss.records.identity import SettingsDifferError
 
 F64 = torch.float64
 NAMES = ["0.weight", "0.bias", "2.weight", "2.bias"]

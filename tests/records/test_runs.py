@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isoloss.records.runs import Run, RunError, create_run, find_run, list_runs, newest_run
+from isoloss.records.runs import (
+    Run,
+    RunError,
+    create_run,
+    find_run,
+    list_runs,
+    locked_run,
+    new_run,
+    newest_run,
+)
 
 CONFIG = {"model": "fashion-cnn", "optimizer": {"name": "sgd", "lr": 0.05}, "seed": 0}
 
@@ -76,7 +86,7 @@ def test_label_falls_back_to_the_name(tmp_path):
 def test_a_taken_name_needs_force_and_force_clears(tmp_path):
     run = create_run(tmp_path, "one", CONFIG)
     (run.path / "surface.h5").write_bytes(b"of the old weights")
-    with pytest.raises(RunError, match="--force"):
+    with pytest.raises(RunError, match="`force`"):
         create_run(tmp_path, "one", {})
     assert run.config() == CONFIG
     create_run(tmp_path, "one", {"seed": 1}, force=True)
@@ -102,7 +112,7 @@ def test_missing_run_names_near_matches_and_the_remedy(tmp_path):
     assert len(lines) <= 3
     assert "mnist-sam" in lines[0]
     assert "other" not in lines[0]
-    assert "train --run mnist-san" in lines[1]
+    assert "`run` mnist-san" in lines[1]
     with pytest.raises(RunError, match="0 runs there"):
         find_run(tmp_path / "nowhere", "x")
 
@@ -174,9 +184,74 @@ def test_checkpoints_of_epochs_are_listed_in_order(tmp_path):
     found = run.epoch_checkpoints()
     assert list(found) == [0, 2, 10, 10_000]
     assert found[2] == run.checkpoint("epoch-0002") == run.checkpoints / "epoch-0002.pt"
-    with pytest.raises(RunError, match=r"no checkpoint epoch-0003.pt .*\n.*python cli.py train"):
+    with pytest.raises(RunError, match=r"no checkpoint epoch-0003.pt .*\n.*`run` one with `force`"):
         run.checkpoint("epoch-0003")
     with pytest.raises(RunError, match="last, best or epoch-N, got 'epoch-x'"):
         run.checkpoint("epoch-x")
-    with pytest.raises(RunError, match=r"make it with: python cli\.py train --run two"):
+    with pytest.raises(RunError, match=r"train one of that name: `run` two"):
         find_run(tmp_path, "two")
+
+
+def test_a_run_appears_whole_or_not_at_all(tmp_path):
+    with new_run(tmp_path, "one", CONFIG) as run:
+        assert (run.name, run.status, run.config()) == ("one", "training", CONFIG)
+        assert list_runs(tmp_path) == []
+        (run.checkpoints / "last.pt").write_bytes(b"weights")
+    assert find_run(tmp_path, "one").checkpoint().read_bytes() == b"weights"
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), new_run(tmp_path, "two", CONFIG):
+            raise error
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_replacement_that_fails_leaves_the_old_run(tmp_path, error):
+    old = create_run(tmp_path, "one", CONFIG)
+
+    def fail(run):
+        assert (run.config(), old.config()) == ({}, CONFIG)
+        raise error
+
+    with pytest.raises(error), new_run(tmp_path, "one", {}, force=True) as run:
+        fail(run)
+    assert old.config() == CONFIG
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2, "rmtree"])
+def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeypatch, moment):
+    create_run(tmp_path, "one", {"seed": 0})
+    create_run(tmp_path, "one-b", {})
+
+    class Killed(BaseException):
+        pass
+
+    killed = False
+    replace = os.replace
+    moves = 0
+
+    def move(source, target):
+        nonlocal moves, killed
+        if killed or Path(target).suffix != ".json":  # folders alone
+            if killed or moves == moment:
+                killed = True
+                raise Killed
+            moves += 1
+        replace(source, target)
+
+    def remove(folder, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", move)
+        patch.setattr(shutil, "rmtree", remove)
+        with pytest.raises(Killed), new_run(tmp_path, "one", {"seed": 1}, force=True):
+            pass
+    leftovers = [p.name for p in (tmp_path / "runs").glob(".*")]
+    assert leftovers
+    (tmp_path / "runs" / f".one-b-{'x' * 8}").mkdir()  # another run in the making
+    with locked_run(tmp_path, "one"):
+        assert find_run(tmp_path, "one").config() == {"seed": 1 if moment == "rmtree" else 0}
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+        "one", "one-b", f".one-b-{'x' * 8}",
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import h5py
 import numpy as np
@@ -11,14 +12,15 @@ import pytest
 from isoloss.records.files import FileError, write_atomically, write_settings
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.journal import Journal
+from isoloss.records.locks import LockedError
 from isoloss.records.surfaces import SurfaceStore, journal_path, read_surface
 
 VALUES = (0.1, np.nan)
 
 
-def store_at(path, settings=None):
-    x, y = np.linspace(-1, 1, 3), np.linspace(0, 1, 2)
-    return SurfaceStore(path, x, y, ["train_loss", "train_acc"], settings or {"a": 1}, [], 0.25)
+def store_at(path, settings=None, **options):
+    x, y, columns = np.linspace(-1, 1, 3), np.linspace(0, 1, 2), ["train_loss", "train_acc"]
+    return SurfaceStore(path, x, y, columns, settings or {"a": 1}, [], 0.25, **options)
 
 
 def test_a_journal_survives_a_cut_at_every_byte(tmp_path):
@@ -66,15 +68,30 @@ def test_the_journal_of_another_computation_is_refused(tmp_path):
         store_at(tmp_path / "s.h5", {"a": 2}).load()
 
 
-def test_two_processes_do_not_share_a_file(tmp_path):
+def test_two_do_not_share_a_file(tmp_path):
     first, second = store_at(tmp_path / "s.h5"), store_at(tmp_path / "s.h5")
+    fresh = store_at(tmp_path / "s.h5", {"a": 2}, fresh=True)
     first.start()
     first.append(0, VALUES)
-    with pytest.raises(FileError, match="another process"):
-        second.start()
+    for other in (second, fresh):
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"):
+            other.start()
+    first.append(1, VALUES)
     first.finish()
     second.load()
     second.start()  # free again
+    assert sorted(second.records) == [0, 1]
+
+
+def test_what_came_in_between_loading_and_starting_is_not_overwritten(tmp_path):
+    slow, fast = store_at(tmp_path / "s.h5"), store_at(tmp_path / "s.h5", {"a": 2})
+    slow.load()
+    fast.start()
+    fast.append(0, VALUES)
+    fast.finish()
+    with pytest.raises(SettingsDifferError):
+        slow.start()
+    fast.start()  # the lock was let go
 
 
 @pytest.mark.parametrize("moment", ["h5py.File", "os.replace", "journal.remove"])
@@ -111,6 +128,102 @@ def test_a_kill_at_the_end_loses_nothing(tmp_path, monkeypatch, moment):
     again.settle()
     assert (parts / "s.h5").read_bytes() == whole
     assert [p.name for p in parts.iterdir()] == ["s.h5"]
+
+
+def begin_old(folder, *, complete=False):
+    """An old surface of 3 points, the last in the journal alone, or of all of them."""
+    old = store_at(folder / "s.h5")
+    old.start()
+    for index in range(7 if complete else 2):
+        old.append(index, (-1.0, -1.0))
+    old.write()
+    if complete:
+        old.finish()
+    else:
+        old.append(2, (-1.0, -1.0))
+        old._journal.close()
+        old._lock.close()
+    return (folder / "s.h5").read_bytes()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_starting_over_keeps_the_old_file_until_there_are_points(tmp_path, complete):
+    before = begin_old(tmp_path, complete=complete)
+    store = store_at(tmp_path / "s.h5", {"a": 2}, fresh=True)
+    assert store.load() == {}
+    store.start()
+    store.finish()  # interrupted before a point
+    assert (tmp_path / "s.h5").read_bytes() == before
+    assert len(store_at(tmp_path / "s.h5").load()) == (7 if complete else 3)
+    store.start()
+    store.append(0, VALUES)
+    assert (tmp_path / "s.h5").read_bytes() == before  # not yet time to write
+    store.finish()
+    again = store_at(tmp_path / "s.h5", {"a": 2})
+    assert list(again.load()) == [0]
+    again.start()
+    for index in range(1, 7):
+        again.append(index, VALUES)
+    again.finish()
+    assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
+    whole = store_at(tmp_path / "whole.h5", {"a": 2})
+    whole.start()
+    for index in range(7):
+        whole.append(index, VALUES)
+    whole.path = tmp_path / "s.h5"  # the name is stored, too
+    whole._write_file(tmp_path / "whole.h5")
+    assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize(
+    ("moment", "kept"),
+    [("append", "old"), ("journal.path.unlink", "old"), ("h5py.File", "old"),
+     ("os.replace", "old"), ("journal.start", "new"), ("second append", "new")],
+)  # fmt: skip
+def test_a_kill_while_starting_over_leaves_the_old_or_the_new(
+    tmp_path, monkeypatch, complete, moment, kept
+):
+    before = begin_old(tmp_path, complete=complete)
+    monkeypatch.setattr("isoloss.records.surfaces.WRITE_INTERVAL", 0.0)  # written at the first
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    store = store_at(tmp_path / "s.h5", {"a": 2}, fresh=True)
+    store.start()
+    if moment == "second append":
+        store.append(0, VALUES)
+        store._next_write = 0.0
+    target = {
+        "append": "surfaces.SurfaceStore.write",
+        "journal.path.unlink": "surfaces.Path.unlink",
+        "h5py.File": "surfaces.h5py.File",
+        "os.replace": "files.os.replace",
+        "journal.start": "journal.Journal.start",
+        "second append": "surfaces.SurfaceStore.write",
+    }[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"isoloss.records.{target}", kill)
+        with pytest.raises(Killed):
+            store.append(1, VALUES)
+    del store
+    gc.collect()  # the killed process's lock goes with it
+    old, new = store_at(tmp_path / "s.h5"), store_at(tmp_path / "s.h5", {"a": 2})
+    if kept == "old":
+        assert (tmp_path / "s.h5").read_bytes() == before
+        with pytest.raises(SettingsDifferError, match=r"a \(stored 1, now 2\)"):
+            new.load()
+        assert len(old.load()) >= (7 if complete else 2)
+        old.start()
+    else:
+        with pytest.raises(SettingsDifferError, match=r"a \(stored 2, now 1\)"):
+            old.load()
+        assert list(new.load()) == ([0, 1] if moment == "second append" else [1])
+        new.start()
 
 
 def test_points_in_the_journal_and_in_the_file_are_joined(tmp_path):
@@ -191,10 +304,44 @@ def test_what_is_no_surface_file_is_refused(tmp_path, make):
     assert len(str(caught.value).splitlines()) <= 3
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"no hdf5"), "does not open as HDF5"),
+        (lambda path: path.mkdir(), "does not open as HDF5"),
+        (foreign, "a file that Isoloss did not write"),
+        (of_hessian, "a hessian file"),
+        (truncated, "does not open as HDF5"),
+    ],
+)
+def test_a_surface_replaces_nothing_but_a_surface(tmp_path, make, message):
+    path = tmp_path / "s.h5"
+    make(path)
+    names = {p.name for p in tmp_path.iterdir()}
+    before = path.read_bytes() if path.is_file() else None
+    store = store_at(path, fresh=True)
+    for action in (store.load, store.start):
+        with pytest.raises(FileError, match=f"expected a surface .* got .*{message}.*\n.*`out`"):
+            action()
+    assert before == (path.read_bytes() if path.is_file() else None)
+    assert {p.name for p in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("make", [newer, without_done])
+def test_a_damaged_or_newer_surface_may_be_replaced(tmp_path, make):
+    make(tmp_path / "s.h5")
+    store = store_at(tmp_path / "s.h5", fresh=True)
+    store.start()
+    store.append(0, VALUES)
+    store.finish()
+    assert read_surface(tmp_path / "s.h5").done.sum() == 1
+
+
 def test_a_journal_of_something_else_is_refused(tmp_path):
     journal_path(tmp_path / "s.h5").write_bytes(b"no journal\nof ours")
-    with pytest.raises(FileError, match="expected the journal"):
-        store_at(tmp_path / "s.h5").load()
+    for fresh in (False, True):
+        with pytest.raises(FileError, match="expected the journal"):
+            store_at(tmp_path / "s.h5", fresh=fresh).load()
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -137,6 +137,96 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, zipped):
             load_weights(path)
 
 
+def test_a_flipped_bit_anywhere_is_refused_or_changes_no_weight(tmp_path):
+    path = tmp_path / "x.pt"
+    save_weights(path, network().state_dict())
+    content, weights = path.read_bytes(), load_weights(path)
+    refused = 0
+    for offset in range(0, len(content), 11):  # prime to the alignment of the entries
+        damaged = bytearray(content)
+        damaged[offset] ^= 1 << offset % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_weights(path)
+        except CheckpointError:
+            refused += 1
+            continue
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], weights[name]) for name in weights)
+    assert refused > len(content) / 11 / 4
+
+
+def test_every_flipped_bit_of_a_weight_is_refused_by_name(tmp_path):
+    path = tmp_path / "x.pt"
+    save_weights(path, network().state_dict())
+    content = bytearray(path.read_bytes())
+    first = content.index(network().state_dict()["0.weight"].numpy().tobytes())
+    for bit in range(0, 8 * 36 * 4, 37):
+        content[first + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"damage in archive/data/0: .*\n.*copy"):
+            load_weights(path)
+        content[first + bit // 8] ^= 1 << bit % 8
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_files_without_checksums_load(tmp_path, zipped):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(network().state_dict(), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    model = network(seed=1)
+    load_into(model, load_weights(tmp_path / "x.pt"), "x.pt")
+    assert same(model, network())
+
+
+KINDS = {
+    "integers": lambda t: t.long(),
+    "booleans": lambda t: t > 0,
+    "complex numbers": lambda t: t.to(torch.complex64),
+    "layout torch.sparse_coo": lambda t: t.to_sparse(),
+    "layout torch.sparse_csr": lambda t: t.reshape(4, -1).to_sparse_csr(),
+    "quantised": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+    "meta tensor": lambda t: t.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of sparse and quantised tensors
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_another_kind_are_refused_by_name(tmp_path, kind):
+    def flat():
+        return nn.Sequential(nn.Linear(9, 4), nn.BatchNorm1d(4))
+
+    model = flat()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    torch.save({**before, "0.weight": KINDS[kind](before["0.weight"])}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError) as error:
+        load_into(model, load_weights(tmp_path / "x.pt"), "x.pt")
+    assert "1 of another kind" in str(error.value)
+    assert "0.weight: expected floating point, got" in str(error.value)
+    assert kind in str(error.value)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_weights_of_another_precision_load(dtype):
+    model = network(seed=1)
+    weights = {
+        name: t.to(dtype) if t.is_floating_point() else t.int()
+        for name, t in network().state_dict().items()
+    }
+    load_into(model, weights, "x.pt")
+    assert torch.equal(model.state_dict()["0.weight"], weights["0.weight"].float())
+
+
+def test_counts_that_would_be_rounded_are_refused():
+    weights = {**network().state_dict(), "1.num_batches_tracked": torch.tensor(2.5)}
+    with pytest.raises(CheckpointError, match="expected integers, got floating point"):
+        load_into(network(), weights, "x.pt")
+
+
 def test_missing_file_and_files_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match="no file"):
         load_weights(tmp_path / "none.pt")

@@ -41,7 +41,7 @@ def squared(outputs: Tensor, targets: Tensor) -> Tensor:
 class ExtraGradient(OverBase):
     """Korpelevich 1976: the gradient at w - lr g, taken from w. Written against the docstring."""
 
-    hyperparameters = ("lr", "look-ahead")
+    hyperparameters = ("lr", "look_ahead")
 
     def __init__(self, base: torch.optim.Optimizer, m: int | None = None) -> None:
         super().__init__(base)
@@ -118,7 +118,7 @@ def test_what_diverged_is_said_in_the_optimizers_own_settings():
     model = linear()
     optimizer = ExtraGradient(torch.optim.SGD(model.parameters(), lr=1e200))
     trainer = Trainer(model, squared, optimizer, Pairs(), None, TrainingSettings(9))
-    with pytest.raises(TrainingDiverged, match="a lower --lr or --look-ahead;"):
+    with pytest.raises(TrainingDiverged, match="a lower `lr` or `look_ahead`;"):
         train(trainer)
 
 

@@ -122,9 +122,9 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path, case):
     resume(again, tmp_path / "cut")
     train(again, tmp_path / "cut", checkpoint_every=3)
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert names == ["best.pt", "epoch-0000.pt", "epoch-0003.pt", "epoch-0006.pt", "last.pt",
-                     "state.pt"]  # fmt: skip
-    for name in set(names) - {"state.pt"}:  # which holds wall times
+    assert names == ["best.pt", "digests.json", "epoch-0000.pt", "epoch-0003.pt", "epoch-0006.pt",
+                     "last.pt", "state.pt"]  # fmt: skip
+    for name in set(names) - {"state.pt", "digests.json"}:  # which hold wall times, and of them
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert [r.lr for r in again.history] == [r.lr for r in whole.history]
     if case.startswith("plateau"):
