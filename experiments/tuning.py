@@ -192,10 +192,10 @@ def _run(
                 if refused == MOST_REFUSED:
                     raise UsageError(f"`search`: {refused} trials in a row: {result.reason}")
     except KeyboardInterrupt:
-        again = "the same command" if give_up is None else "the same without `force`"
+        command = "the same command" if give_up is None else "the same without `force`"
         raise ExperimentError(
             f"interrupted after {ended} of {trials} trials, which are kept in {place.folder}\n"
-            f"{again} goes on from there"
+            f"{command} goes on from there"
         ) from None
 
 

@@ -62,8 +62,11 @@ class PerSampleLoss:
 
     Example:
         >>> loss = per_sample_loss(nn.CrossEntropyLoss(ignore_index=0))
-        >>> sums, weights = loss(logits, targets)  # (batch,) each
+        >>> sums, weights = loss(torch.zeros(3, 2), torch.tensor([1, 0, 1]))  # logits, targets
+        >>> weights
+        tensor([1., 0., 1.])
         >>> sums.sum() / weights.sum()  # what CrossEntropyLoss gives for this batch
+        tensor(0.6931)
 
     Attributes:
         name: What it is called in errors.
