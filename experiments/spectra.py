@@ -62,13 +62,14 @@ class SpectrumExperiment:
         self,
         subject: Trained,
         settings: SpectrumSettings,
-        path: Path | None = None,
+        path: Path | str | None = None,
         *,
         fresh: bool = False,
     ) -> None:
         check_spectrum(settings)
         self.subject, self.settings = subject, settings
-        self.path, self.fresh = path or subject.file("hessian.h5"), fresh
+        self.path = subject.file("hessian.h5") if path is None else Path(path)
+        self.fresh = fresh
 
     def build(self) -> Spectrum:
         """Assemble problem and operator; a spectrum that was begun lends its plan."""

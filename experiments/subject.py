@@ -79,7 +79,7 @@ class Subject(Trained):
         return subject
 
     def surface(
-        self, path: Path | None = None, reporter: Reporter | None = None, **settings: Any
+        self, path: Path | str | None = None, reporter: Reporter | None = None, **settings: Any
     ) -> SurfaceData:
         """Evaluate the loss on a line or plane through the weights.
 
@@ -92,7 +92,7 @@ class Subject(Trained):
         return SurfaceExperiment(self, SurfaceSettings(**settings), path).run(reporter).data
 
     def spectrum(
-        self, path: Path | None = None, reporter: Reporter | None = None, **settings: Any
+        self, path: Path | str | None = None, reporter: Reporter | None = None, **settings: Any
     ) -> SpectrumData:
         """Compute eigenvalues, trace and spectral density of the Hessian at the weights.
 

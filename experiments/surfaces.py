@@ -62,14 +62,15 @@ class SurfaceExperiment:
         self,
         subject: Trained,
         settings: SurfaceSettings,
-        path: Path | None = None,
+        path: Path | str | None = None,
         *,
         fresh: bool = False,
     ) -> None:
         check_surface(settings)
         name = f"surface-{'1d' if settings.y is None else '2d'}.h5"
         self.subject, self.settings = subject, settings
-        self.path, self.fresh = path or subject.file(name), fresh
+        self.path = subject.file(name) if path is None else Path(path)
+        self.fresh = fresh
 
     def build(self) -> Surface:
         """Assemble problems, directions and grid; a surface that was begun lends its plan."""

@@ -14,16 +14,21 @@ import pytest
 HOUSE = Path(__file__).resolve().parent.parent
 
 
-def test_the_readme_example_runs_as_printed(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_readme_examples_run_as_printed(tmp_path, index):
+    blocks = re.findall(r"```python\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
+    code = blocks[index]
     assert len([line for line in code.splitlines() if line and "import" not in line]) <= 15
     (tmp_path / "example.py").write_text(code)
-    for _ in range(2):  # the second time it finds its surface finished
+    for _ in range(2 if index else 1):  # the second time it finds its surface finished
         done = subprocess.run(
             [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True,
             timeout=120, env={"PATH": "", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+    if index == 0:
+        assert "trace ± s.e." in done.stdout
+        return
     assert "standard_error" in done.stdout
     with h5py.File(tmp_path / "surface.h5") as file:
         assert file["train_loss"].shape == (11, 11)
