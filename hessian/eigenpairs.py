@@ -15,6 +15,7 @@ from isoloss.hessian.operators import (
     NonFiniteProductError,
     OperatorError,
     Progress,
+    norm,
     unit_roundoff,
 )
 
@@ -227,7 +228,7 @@ class _Search:
         ritz, k = self._ritz, self._k
         chosen = self._chosen(ritz)
         rows = self.basis.combine(ritz.vectors[:, chosen])
-        rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        rows = torch.stack([row / norm(row) for row in rows])
         largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
         columns = (rows * largest.sign()).T
         values, residuals = ritz.values[chosen], ritz.residuals[chosen]

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isoloss.hessian.operators import LinearOperator, checked_product, probe_vector, unit_roundoff
+from isoloss.hessian.operators import (
+    LinearOperator,
+    checked_product,
+    norm,
+    probe_vector,
+    unit_roundoff,
+)
 
 # A new direction shorter than this many roundings of the operator's norm is rounding itself.
 BREAKDOWN_ROUNDINGS = 100
@@ -104,13 +110,17 @@ class LanczosBasis:
         if self.broken or not j:
             self._rows[j] = self._random_direction()
         product = checked_product(self.operator, self._rows[j])
-        coefficients, rest = self._orthogonalise(product, j + 1)
+        # Of length 1 while float32 sums are formed, so that none over- or underflows.
+        length = norm(product)
+        coefficients, rest = self._orthogonalise(product / (length or 1.0), j + 1)
+        coefficients *= length
         # A dropped part is known again where the new vector meets it.
         found = (self._border == 0) & (self._dropped[:j] > 0)
         self._projected[j, :j] = torch.where(found, coefficients[:j], self._border)
         self._projected[: j + 1, j] = coefficients
-        beta = float(torch.linalg.vector_norm(rest))
-        self.norm = max(self.norm, float(torch.linalg.vector_norm(product)))
+        remaining = norm(rest)
+        beta = length * remaining
+        self.norm = max(self.norm, length)
         self.count, self.products = j + 1, self.products + 1
         self._border = torch.zeros(j + 1, dtype=torch.float64)
         limit = BREAKDOWN_ROUNDINGS * unit_roundoff(self.operator) * self.norm
@@ -119,7 +129,7 @@ class LanczosBasis:
             self._dropped[j] = beta
         else:
             self._border[j] = beta
-            self._rows[j + 1] = rest / beta
+            self._rows[j + 1] = rest / remaining
 
     def ritz(self) -> Ritz:
         """Return the Ritz values and vectors of the present basis with their residuals."""
@@ -180,7 +190,7 @@ class LanczosBasis:
         rest = vector - first @ basis
         second = basis @ rest
         rest = rest - second @ basis
-        return first.double().cpu() + second.double().cpu(), rest
+        return first.cpu().double() + second.cpu().double(), rest
 
     def _random_direction(self) -> Tensor:
         """Return a random unit vector orthogonal to the basis."""
@@ -190,7 +200,7 @@ class LanczosBasis:
             # Normalised between, because in an almost complete basis little of it is left.
             for _ in range(2):
                 _, vector = self._orthogonalise(vector, self.count)
-                vector = vector / torch.linalg.vector_norm(vector)
+                vector = vector / norm(vector)
         return vector
 
     def _combine_into(self, rows: Tensor, coefficients: Tensor) -> Tensor:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.lanczos import LanczosBasis
 from isoloss.hessian.operators import MatrixOperator, OperatorError
@@ -146,6 +148,19 @@ def test_single_precision_reaches_its_tolerance():
     assert pairs.eigenvectors.dtype == torch.float32
     # Residuals of 1e-4 relative; eigenvalues that stand apart are in error by its square.
     assert pairs.eigenvalues.tolist() == pytest.approx([10, 7, 5, 3, 2], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1.0, 1e12, 5e20])
+def test_single_precision_knows_no_scale(scale):
+    matrix = matrix_with([scale * value for value in [10, 7, 5, 3, 2, *BULK]], dtype=torch.float32)
+    exact = np.linalg.eigvalsh(matrix.numpy().astype(np.float64))
+    pairs = top_eigenpairs(MatrixOperator(matrix), 5, smallest=1)
+    assert pairs.converged
+    # As without a scale: residuals of 1e-4 relative, their squares over the gaps, and roundings.
+    assert pairs.eigenvalues.tolist() == pytest.approx(exact[::-1][:5].tolist(), rel=1e-5)
+    assert float(pairs.smallest_eigenvalues) == pytest.approx(exact[0], rel=1e-4)
+    density = spectral_density(MatrixOperator(matrix), probes=2, steps=20)
+    assert float(density.nodes.max()) == pytest.approx(exact[-1], rel=1e-5)
 
 
 def test_products_that_are_not_symmetric_enough_stop_the_search():
