@@ -89,7 +89,7 @@ SamplesOption = Annotated[
     str | None,
     typer.Option(
         "--samples",
-        help="all, or N samples of the split, drawn class-balanced with a fixed seed; "
+        help="all, or N samples of the split, each class in proportion, fixed seed; "
         "all up to 10000, above that 10000.",
     ),
 ]

@@ -28,7 +28,7 @@ from isoloss.commands.provenance import (
 )
 from isoloss.commands.train_record import copy_plugins, plugin_hashes
 from isoloss.datasets import Data, Split, load_data
-from isoloss.landscape import Plan, Problem
+from isoloss.landscape import Plan, Problem, Sample
 from isoloss.models import create_model
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
 from isoloss.trainers.losses import build_loss
@@ -80,6 +80,13 @@ class Subject:
             raise UsageError(f"--split: expected one of {there}, got {name!r}")
         return split
 
+    def sample(self, split: str, samples: int) -> tuple[Split, Sample]:
+        """Return samples that stand for a split, each class in proportion, and how it was drawn."""
+        whole = self.split(split)
+        part = whole.stratified(samples, SAMPLE_SEED)
+        drawn = Sample.of(part.targets, whole.targets, drawn="proportional", seed=SAMPLE_SEED)
+        return part, drawn
+
     def problem(
         self,
         split: str,
@@ -92,8 +99,7 @@ class Subject:
         plan: Plan | None = None,
     ) -> Problem:
         """Return the loss over a number of samples of a split as a function of the weights."""
-        whole = self.split(split)
-        part = whole if samples == len(whole) else whole.balanced(samples, SAMPLE_SEED)
+        part, _ = self.sample(split, samples)
         return Problem(
             self.model,
             self.loss,

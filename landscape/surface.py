@@ -172,7 +172,7 @@ def sampling_error(evaluation: Evaluation, population: int) -> float:
     r"""Standard error of a mean loss over n of N samples, drawn without replacement.
 
     s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6). For a
-    class-balanced sample of balanced classes it errs on the large side.
+    sample stratified in proportion to the classes it errs on the large side.
     """
     n = evaluation.count
     if n < 2:
