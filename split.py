@@ -37,6 +37,8 @@ class Split(Protocol):
 
     def balanced(self, count: int, seed: int) -> Split: ...  # noqa: D102
 
+    def stratified(self, count: int, seed: int) -> Split: ...  # noqa: D102
+
     def batches(  # noqa: D102
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
     ) -> Iterator[Any]: ...

@@ -14,7 +14,12 @@ from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError, Do
 from isoloss.datasets.graphs import GraphSplit
 from isoloss.datasets.info import DataInfo, Normalisation
 from isoloss.datasets.loading import Data, default_model, load_data
-from isoloss.datasets.splits import TensorSplit, balanced_indices, stratified_indices
+from isoloss.datasets.splits import (
+    TensorSplit,
+    balanced_indices,
+    proportional_indices,
+    stratified_indices,
+)
 from isoloss.split import Split
 
 __all__ = [
@@ -34,5 +39,6 @@ __all__ = [
     "create_augmentation",
     "default_model",
     "load_data",
+    "proportional_indices",
     "stratified_indices",
 ]

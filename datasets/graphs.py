@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from isoloss.datasets.catalogue import DataError
-from isoloss.datasets.splits import balanced_indices, batch_slices, digest_tensors
+from isoloss.datasets.splits import (
+    balanced_indices,
+    batch_slices,
+    digest_tensors,
+    proportional_indices,
+)
 from isoloss.pyg import import_pyg
 
 
@@ -56,6 +61,12 @@ class GraphSplit:
         if count >= len(self):
             return self
         return self.subset(balanced_indices(self.targets, count, seed))
+
+    def stratified(self, count: int, seed: int) -> GraphSplit:
+        """Return a seeded subset that keeps each class's share; see `proportional_indices`."""
+        if count >= len(self):
+            return self
+        return self.subset(proportional_indices(self.targets, count, seed))
 
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False

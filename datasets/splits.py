@@ -48,6 +48,12 @@ class TensorSplit:
             return self
         return self.subset(balanced_indices(self.targets, count, seed))
 
+    def stratified(self, count: int, seed: int) -> TensorSplit:
+        """Return a seeded subset that keeps each class's share; see `proportional_indices`."""
+        if count >= len(self):
+            return self
+        return self.subset(proportional_indices(self.targets, count, seed))
+
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,6 +137,38 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
     return _first_of_each(targets, labels, quotas, order)
 
 
+def proportional_indices(targets: Tensor, count: int, seed: int) -> Tensor:
+    """Chooses `count` samples without replacement, of each class in proportion to its number.
+
+    Each class's number is within 1 of its exact share (largest remainders), so that plain means
+    over the sample estimate those over all samples: they are off by what is rounded in the shares
+    alone, at most half the number of classes in `count`. Targets that are no class labels are
+    chosen from at random.
+
+    Args:
+        targets: (N,) class labels, or anything (N, ...).
+        count: how many, from 0 to N.
+        seed: of a generator of its own.
+
+    Returns:
+        Indices (count,), ascending.
+
+    Raises:
+        ValueError: a count out of range.
+    """
+    if not 0 <= count <= len(targets):
+        raise ValueError(f"expected a count from 0 to {len(targets)} samples, got {count}")
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    if not _are_labels(targets):
+        return order[:count].sort().values
+    labels, sizes = targets.unique(return_counts=True)
+    exact = sizes.double() * count / len(targets)
+    quotas = exact.floor().long()
+    remainders = (exact - quotas).sort(descending=True, stable=True).indices
+    quotas[remainders[: count - int(quotas.sum())]] += 1
+    return _first_of_each(targets, labels, quotas, order)
+
+
 def stratified_indices(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Set a seeded share of the samples aside, the same share of each class.
 
@@ -145,17 +183,7 @@ def stratified_indices(targets: Tensor, fraction: float, seed: int) -> tuple[Ten
     Returns:
         Indices set aside and indices left, both ascending.
     """
-    count = round(fraction * len(targets))
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
-    if _are_labels(targets):
-        labels, sizes = targets.unique(return_counts=True)
-        exact = sizes.double() * count / len(targets)
-        quotas = exact.floor().long()
-        remainders = (exact - quotas).sort(descending=True, stable=True).indices
-        quotas[remainders[: count - int(quotas.sum())]] += 1
-        chosen = _first_of_each(targets, labels, quotas, order)
-    else:
-        chosen = order[:count].sort().values
+    chosen = proportional_indices(targets, round(fraction * len(targets)), seed)
     kept = torch.ones(len(targets), dtype=torch.bool)
     kept[chosen] = False
     return chosen, kept.nonzero().flatten()

@@ -79,11 +79,10 @@ class SurfaceExperiment:
         if self.path is not None and not self.fresh:
             stored = stored_settings(self.path)
         plan = None if stored is None else Plan.from_json(stored["plan"])
-        problems, population = {}, {}
+        problems = {}
         for split in SPLITS[settings.split]:
             problem = self.subject.problem(split, settings, settings, plan)
             problems[split], plan = problem, problem.plan
-            population[split] = len(self.subject.split(split))
         grid = Grid.parse(settings.x, settings.y)
         directions = random_directions(
             next(iter(problems.values())).parameters,
@@ -94,7 +93,7 @@ class SurfaceExperiment:
             orthogonal=settings.orthogonal,
         )
         about = {**self.subject.notes_of_result(), "split": settings.split}
-        return Surface(problems, grid, directions, population=population, about=about)
+        return Surface(problems, grid, directions, about=about)
 
     def run(self, reporter: Reporter | None = None) -> SurfaceResult:
         """Evaluate every point that is not finished yet.

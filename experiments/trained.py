@@ -13,7 +13,7 @@ from isoloss.datasets import Data, DataInfo, Split
 from isoloss.experiments.devices import DTYPES, resolve_device
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import LARGEST_SAMPLE, SAMPLE_SEED, Numerics, SampleSettings
-from isoloss.landscape import Plan, Problem
+from isoloss.landscape import Plan, Problem, Sample
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Run
 
@@ -71,8 +71,7 @@ class Trained:
         """
         settings, numerics = settings or SampleSettings(), numerics or Numerics()
         whole = self.split(split)
-        count = sample_count(settings.samples, len(whole))
-        part = whole if count == len(whole) else whole.balanced(count, SAMPLE_SEED)
+        part, sample = draw(whole, settings)
         return Problem(
             self.model,
             self.loss,
@@ -84,12 +83,8 @@ class Trained:
             plan=plan,
             parameters=settings.parameters or None,
             batch_size=settings.batch_size,
-            about={
-                **self.about,
-                "split": split,
-                "population": len(whole),
-                "sample_seed": SAMPLE_SEED,
-            },
+            sample=sample,
+            about={**self.about, "split": split, "population": len(whole)},
         )
 
     def notes_of_result(self) -> dict[str, Any]:
@@ -112,6 +107,19 @@ def splits_of(data: Data) -> dict[str, Split]:
     """Return the splits of loaded data that are there, by name."""
     named = {"train": data.train, "val": data.val, "test": data.test}
     return {name: split for name, split in named.items() if split is not None}
+
+
+def draw(whole: Split, settings: SampleSettings) -> tuple[Split, Sample]:
+    """Draw the samples that stand for a split, and say how.
+
+    Each class keeps its share, so that the sample's loss estimates the split's; with
+    `sample_balance` as many of each class are drawn as can be, whose loss is another one.
+    """
+    count = sample_count(settings.samples, len(whole))
+    choose = whole.balanced if settings.sample_balance else whole.stratified
+    part = choose(count, SAMPLE_SEED)
+    drawn = "balanced" if settings.sample_balance else "proportional"
+    return part, Sample.of(part.targets, whole.targets, drawn=drawn, seed=SAMPLE_SEED)
 
 
 def sample_count(asked: int | str | None, available: int) -> int:

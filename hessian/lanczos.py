@@ -2,8 +2,9 @@
 
 Invariant, with V the m basis vectors, v the next one, and b the border::
 
-    A V = V H + v b^T + E,      V^T V = I,   V^T v = 0
+    A V = V H + v b^T + W C + E,      V^T V = I,   V^T v = 0
 
+W C is what earlier random starts left behind: their next vectors W, with borders C.
 H is kept as computed, not symmetrised, so that rounding and any asymmetry of the operator stay
 visible in the residuals; E is what was dropped, its columns' norms bounded by `dropped`. For a
 basis grown from one vector H is tridiagonal up to rounding (Golub & Van Loan, Matrix Computations,
@@ -18,7 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isoloss.hessian.operators import LinearOperator, checked_product, probe_vector, unit_roundoff
+from isoloss.hessian.operators import (
+    LinearOperator,
+    checked_product,
+    norm,
+    probe_vector,
+    projections,
+    unit_roundoff,
+)
 
 # A new direction shorter than this many roundings of the operator's norm is rounding itself.
 BREAKDOWN_ROUNDINGS = 100
@@ -33,14 +41,16 @@ class Ritz:
         values: (m,) float64, ascending.
         vectors: (m, m) float64, coefficients in the basis, one column for each value.
         residuals: (m,) float64, bounds of ||A u - theta u||, one rounding of ||A|| included.
-        floors: (m,) float64, the part of them that further products do not reduce: what the
-            products lack in symmetry, and what was dropped.
+        skews: (m,) float64, the part of them that further products do not reduce: the products'
+            asymmetry as measured in the basis, and one rounding of ||A||.
+        beyond: (1 + w, m) float64, the part along the next vector and along each one left behind.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
-    floors: Tensor
+    skews: Tensor
+    beyond: Tensor
 
 
 class LanczosBasis:
@@ -76,6 +86,8 @@ class LanczosBasis:
         self._projected = torch.zeros(self.capacity, self.capacity, dtype=torch.float64)
         self._dropped = torch.zeros(self.capacity, dtype=torch.float64)
         self._border = torch.zeros(0, dtype=torch.float64)
+        self._left = torch.zeros(0, 0, dtype=torch.float64)  # C, one row for each start left
+        self._left_rows = self._rows[:0].clone()  # W, as rows
 
     @property
     def full(self) -> bool:
@@ -104,13 +116,19 @@ class LanczosBasis:
         if self.broken or not j:
             self._rows[j] = self._random_direction()
         product = checked_product(self.operator, self._rows[j])
-        coefficients, rest = self._orthogonalise(product, j + 1)
-        # A dropped part is known again where the new vector meets it.
-        found = (self._border == 0) & (self._dropped[:j] > 0)
-        self._projected[j, :j] = torch.where(found, coefficients[:j], self._border)
+        # Of length 1 while float32 sums are formed, so that none over- or underflows.
+        length = norm(product)
+        coefficients, rest = self._orthogonalise(product / (length or 1.0), j + 1)
+        coefficients *= length
+        # What the new vector meets of what was left behind, and was dropped, is known again.
+        border = self._border + projections(self._left_rows, self._rows[j]) @ self._left
+        found = (border == 0) & (self._dropped[:j] > 0)
+        self._left = torch.cat([self._left, self._left.new_zeros(len(self._left), 1)], dim=1)
+        self._projected[j, :j] = torch.where(found, coefficients[:j], border)
         self._projected[: j + 1, j] = coefficients
-        beta = float(torch.linalg.vector_norm(rest))
-        self.norm = max(self.norm, float(torch.linalg.vector_norm(product)))
+        remaining = norm(rest)
+        beta = length * remaining
+        self.norm = max(self.norm, length)
         self.count, self.products = j + 1, self.products + 1
         self._border = torch.zeros(j + 1, dtype=torch.float64)
         limit = BREAKDOWN_ROUNDINGS * unit_roundoff(self.operator) * self.norm
@@ -119,7 +137,7 @@ class LanczosBasis:
             self._dropped[j] = beta
         else:
             self._border[j] = beta
-            self._rows[j + 1] = rest / beta
+            self._rows[j + 1] = rest / remaining
 
     def ritz(self) -> Ritz:
         """Return the Ritz values and vectors of the present basis with their residuals."""
@@ -127,10 +145,31 @@ class LanczosBasis:
         values, vectors = torch.linalg.eigh(self.projected)
         skew = self._projected[:m, :m] @ vectors - vectors * values
         dropped = self._dropped[:m] @ vectors.abs()
-        floors = torch.linalg.vector_norm(skew, dim=0) + dropped
-        floors += unit_roundoff(self.operator) * self.norm
-        outside = (self._border @ vectors).abs()
-        return Ritz(values, vectors, floors + outside, floors)
+        skews = torch.linalg.vector_norm(skew, dim=0) + unit_roundoff(self.operator) * self.norm
+        beyond = (torch.cat([self._border[None], self._left]) @ vectors).abs()
+        return Ritz(values, vectors, dropped + skews + beyond.sum(dim=0), skews, beyond)
+
+    def unseen_weight(self, first: int, point: float) -> float:
+        r"""Bound how much of a random start belongs to eigenvalues beyond a point.
+
+        With q the basis vector `first`, at which the present random start began, and B the
+        compression of A to the complement of the basis before it: the sum of (u^T q)^2
+        over the eigenvectors u of B whose eigenvalues lie beyond `point`, seen from the start's
+        Ritz values, is at most 1 / sum_j p_j(point)^2, the Christoffel number there, where p_j are
+        the orthonormal polynomials of the steps since (Akhiezer 1965, The Classical Moment
+        Problem, section 2.5). 1 where a Ritz value of the start reaches the point.
+        """
+        block = self.projected[first:, first:]
+        nodes = torch.linalg.eigvalsh(block)
+        if float(nodes[0]) <= point <= float(nodes[-1]):
+            return 1.0
+        diagonal, border = block.diagonal().tolist(), block.diagonal(1).tolist()
+        previous, current, total = 0.0, 1.0, 1.0
+        for j, beta in enumerate(border):
+            before = border[j - 1] * previous if j else 0.0
+            previous, current = current, ((point - diagonal[j]) * current - before) / beta
+            total += current * current
+        return 1 / total
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return V S as rows, shape (k, n), for coefficients S of shape (m, k)."""
@@ -147,7 +186,7 @@ class LanczosBasis:
 
         Args:
             coefficients: S, shape (m, l), orthonormal columns, l < capacity: the Ritz vectors kept.
-            fresh: Whether to go on from a new random vector rather than from the residual.
+            fresh: Whether to go on from a new random vector; the next vector is left behind.
         """
         m, kept = coefficients.shape
         inside = self._projected[:m, :m] @ coefficients
@@ -155,8 +194,16 @@ class LanczosBasis:
         lost = torch.linalg.vector_norm(inside - coefficients @ projected, dim=0)
         dropped = lost + coefficients.abs().T @ self._dropped[:m]
         border = self._border @ coefficients
-        if fresh:
-            dropped += border.abs()
+        # What the basis has met of the vectors left behind is known, and stays so without it.
+        for index, row in enumerate(self._left_rows):
+            _, rest = self._orthogonalise(row, m)
+            remaining = norm(rest)
+            self._left_rows[index] = rest / (remaining or 1.0)
+            self._left[index] *= remaining
+        self._left = self._left @ coefficients
+        if fresh and not self.broken:
+            self._left = torch.cat([self._left, border[None]])
+            self._left_rows = torch.cat([self._left_rows, self._rows[m][None]])
             border = torch.zeros_like(border)
             self.broken = True
         self._combine_into(self._rows, coefficients)
@@ -169,6 +216,25 @@ class LanczosBasis:
         self._border = border
         self.count = kept
 
+    def take_up(self, index: int) -> None:
+        """Go on from what an earlier start left behind; the next vector takes its place there."""
+        m = self.count
+        _, rest = self._orthogonalise(self._left_rows[index], m)
+        remaining = norm(rest)
+        border = self._left[index] * remaining
+        if self.broken:
+            others = [i for i in range(len(self._left)) if i != index]
+            self._left_rows, self._left = self._left_rows[others], self._left[others]
+        else:
+            self._left_rows[index], self._left[index] = self._rows[m], self._border
+        limit = BREAKDOWN_ROUNDINGS * unit_roundoff(self.operator)
+        self.broken = remaining <= limit
+        if self.broken:
+            self._dropped[:m] += border.abs()
+            self._border = torch.zeros_like(border)
+        else:
+            self._rows[m], self._border = rest / remaining, border
+
     def _orthogonalise(self, vector: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         """Return the coefficients in the first rows and what is orthogonal to them.
 
@@ -180,7 +246,7 @@ class LanczosBasis:
         rest = vector - first @ basis
         second = basis @ rest
         rest = rest - second @ basis
-        return first.double().cpu() + second.double().cpu(), rest
+        return first.cpu().double() + second.cpu().double(), rest
 
     def _random_direction(self) -> Tensor:
         """Return a random unit vector orthogonal to the basis."""
@@ -190,7 +256,7 @@ class LanczosBasis:
             # Normalised between, because in an almost complete basis little of it is left.
             for _ in range(2):
                 _, vector = self._orthogonalise(vector, self.count)
-                vector = vector / torch.linalg.vector_norm(vector)
+                vector = vector / norm(vector)
         return vector
 
     def _combine_into(self, rows: Tensor, coefficients: Tensor) -> Tensor:

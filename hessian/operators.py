@@ -161,6 +161,32 @@ def sign_vector(operator: LinearOperator, seed: int, index: int) -> Tensor:
     return (2 * bits - 1).to(operator.dtype).to(operator.device)
 
 
+def norm(vector: Tensor) -> float:
+    """Return ||v||, squares formed where neither 1e20 overflows nor 1e-25 vanishes.
+
+    In float64; on Apple's GPUs, which have none, after division by the largest entry.
+    """
+    if vector.device.type != "mps":
+        return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+    largest = float(vector.abs().max())
+    if not largest:
+        return 0.0
+    return largest * float(torch.linalg.vector_norm(vector / largest))
+
+
+def inner(a: Tensor, b: Tensor) -> float:
+    """Return a^T b, accumulated in float64."""
+    if a.device.type == "mps":
+        a, b = a.cpu(), b.cpu()
+    return float(torch.dot(a.double(), b.double()))
+
+
+def projections(rows: Tensor, vector: Tensor) -> Tensor:
+    """Return Q v for rows Q of norm 1 each, shape (m,), float64 on the CPU, whatever v's scale."""
+    length = norm(vector)
+    return (rows @ (vector / (length or 1.0))).cpu().double() * length
+
+
 def unit_roundoff(operator: LinearOperator) -> float:
     """Return the machine epsilon of the operator's dtype."""
     return float(torch.finfo(operator.dtype).eps)

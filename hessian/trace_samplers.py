@@ -13,7 +13,10 @@ from isoloss.hessian.operators import (
     LinearOperator,
     Progress,
     checked_product,
+    inner,
+    norm,
     probe_vector,
+    projections,
     sign_vector,
     unit_roundoff,
 )
@@ -72,18 +75,20 @@ class _Range:
         R[:old, :old], H[:old, :old] = self.R, self.H
         products = []
         for j, image in enumerate(images, start=old):
-            rest, length = image, float(torch.linalg.vector_norm(image))
+            # Of length 1 while float32 sums are formed, so that none over- or underflows.
+            length = norm(image)
+            rest = image / (length or 1.0)
             for _ in range(2):
                 part = rows[:j] @ rest
                 rest = rest - part @ rows[:j]
-                R[:j, j] += part.double().cpu()
-            R[j, j] = torch.linalg.vector_norm(rest)
-            limit = RANK_ROUNDINGS * unit_roundoff(self.counted.operator) * length
-            if float(R[j, j]) <= limit:
+                R[:j, j] += part.cpu().double() * length
+            remaining = norm(rest)
+            if remaining <= RANK_ROUNDINGS * unit_roundoff(self.counted.operator):
                 raise RankReachedError(float(H[:j, :j].trace()), j)
-            rows[j] = rest / R[j, j]
+            R[j, j] = length * remaining
+            rows[j] = rest / remaining
             products.append(self.counted.product(rows[j]))
-            H[: j + 1, j] = (rows[: j + 1] @ products[-1]).double().cpu()
+            H[: j + 1, j] = projections(rows[: j + 1], products[-1])
             H[j, :j] = H[:j, j]
         self.rows, self.R, self.H = rows, R, H
         return products
@@ -107,14 +112,14 @@ class XTrace:
         for index in range(old, count):
             test = self._test_vector(index)
             images.append(counted.product(test))
-            self._forms.append(_inner(test, images[-1]))
+            self._forms.append(inner(test, images[-1]))
         self._range.extend(images)
         W = torch.zeros(count, count, dtype=torch.float64)
         W[:old, :old] = self._W
         for index in range(count):
             # Drawn again rather than held: the basis is the only thing of size n times samples.
             rows = self._range.rows[old if index < old else 0 :]
-            W[count - len(rows) :, index] = (rows @ self._test_vector(index)).double().cpu()
+            W[count - len(rows) :, index] = projections(rows, self._test_vector(index))
         self._W = W
 
     def estimate(self) -> tuple[float, float]:
@@ -161,15 +166,15 @@ class HutchPlusPlus:
         for index in range(count):
             sample = sign_vector(counted.operator, self._seed, 2 * index + 1)
             if index < old:
-                G[old:, index] = (self._range.rows[old:] @ sample).double().cpu()
+                G[old:, index] = projections(self._range.rows[old:], sample)
                 # q^T A g = (A q)^T g: the product A g need not be held.
-                forms = [_inner(product, sample) for product in products]
+                forms = [inner(product, sample) for product in products]
                 AG[old:, index] = torch.tensor(forms, dtype=torch.float64)
             else:
                 image = counted.product(sample)
-                self._forms.append(_inner(sample, image))
-                G[:, index] = (self._range.rows @ sample).double().cpu()
-                AG[:, index] = (self._range.rows @ image).double().cpu()
+                self._forms.append(inner(sample, image))
+                G[:, index] = projections(self._range.rows, sample)
+                AG[:, index] = projections(self._range.rows, image)
         self._G, self._AG = G, AG
 
     def estimate(self) -> tuple[float, float]:
@@ -193,7 +198,7 @@ class Hutchinson:
         """Draw samples up to the given number."""
         for index in range(len(self._forms), count):
             sample = sign_vector(self._counted.operator, self._seed, index)
-            self._forms.append(_inner(sample, self._counted.product(sample)))
+            self._forms.append(inner(sample, self._counted.product(sample)))
 
     def estimate(self) -> tuple[float, float]:
         """Return the mean and its standard error."""
@@ -206,10 +211,6 @@ METHODS: dict[str, Callable[[CountedOperator, int], Sampler]] = {
     "hutch++": HutchPlusPlus,
     "hutchinson": Hutchinson,
 }
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from isoloss.landscape.directions import Direction, random_directions
 from isoloss.landscape.grid import Axis, Grid
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.problem import Evaluation, Problem
+from isoloss.landscape.sampling import Sample, stratified_error
 from isoloss.landscape.surface import Surface
 from isoloss.records.surfaces import SurfaceData, read_surface
 
@@ -14,8 +15,10 @@ __all__ = [
     "Grid",
     "Plan",
     "Problem",
+    "Sample",
     "Surface",
     "SurfaceData",
     "random_directions",
     "read_surface",
+    "stratified_error",
 ]

@@ -31,6 +31,7 @@ from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.recalibration import Recalibration
+from isoloss.landscape.sampling import Sample
 from isoloss.landscape.selection import select_parameters
 from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
 from isoloss.landscape.vectors import digest
@@ -52,8 +53,9 @@ class Evaluation:
         weight: sum_i weight_i: the number of samples, of elements, of tokens that count, ..
         loss_standard_deviation: Of the samples' residuals loss_i - L weight_i over the mean
             weight (population form, divisor `count`); of the losses themselves where all
-            weights are 1. The standard error of `loss` follows from it, see
-            `landscape.surface.sampling_error`.
+            weights are 1.
+        sampling_error: Standard error of `loss` as an estimate of that over the whole split,
+            where the problem's `sample` is a part of it (see `landscape.sampling`); 0 where not.
     """
 
     loss: float
@@ -61,6 +63,7 @@ class Evaluation:
     count: int
     weight: float
     loss_standard_deviation: float
+    sampling_error: float = 0.0
 
 
 class Problem:
@@ -99,6 +102,7 @@ class Problem:
         dtype: float32 or float64; bfloat16 means autocast over float32 weights.
         plan: Batch sizes and strategies; chosen from the network and the data where None.
         batch_size: Samples of one pass, instead of the plan's; changes speed and rounding only.
+        sample: How the data was drawn, where it is a part of a split.
         about: What network, loss and data are, JSON-able; part of `identity`.
         check: Whether to evaluate twice and refuse what is not deterministic.
 
@@ -132,6 +136,7 @@ class Problem:
         dtype: torch.dtype = torch.float32,
         plan: Plan | None = None,
         batch_size: int | None = None,
+        sample: Sample | None = None,
         about: Mapping[str, Any] | None = None,
         check: bool = True,
     ) -> None:
@@ -139,7 +144,7 @@ class Problem:
         if dtype not in DTYPES:
             raise ProblemError(f"expected a dtype among {', '.join(map(str, DTYPES))}, got {dtype}")
         self.bn, self.bn_batch, self.compute_dtype = bn, bn_batch, dtype
-        self._about = dict(about or {})
+        self._about, self.sample = dict(about or {}), sample
         self.device = torch.device(device)
         self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Apple's GPUs have no float64: sums are formed on the CPU there.
@@ -154,6 +159,10 @@ class Problem:
             if check:
                 check_same_again(batches, items)
         self.count, self.digest = items.count, items.digest()
+        if sample is not None and sample.size != self.count:
+            raise ProblemError(
+                f"expected data of the {sample.size} samples that were drawn, got {self.count}"
+            )
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         self.plan = plan or Plan.choose(self._model, data, self.device)
         if batch_size is not None:
@@ -306,6 +315,7 @@ class Problem:
             "selection": self.selection,
             "samples": self.count,
             "digest": self.digest,
+            **({} if self.sample is None else {"sample": self.sample.settings()}),
             "bn": self.bn,
             "bn_batch": self.bn_batch if self.bn != "eval" else None,
             "dtype": str(self.compute_dtype).removeprefix("torch."),
@@ -349,7 +359,13 @@ class Problem:
         losses, weights, hits, counted = torch.cat(columns, dim=1)
         loss = ratio(losses, weights)
         accuracy = ratio(hits, counted)
-        return Evaluation(loss.value, accuracy.value, len(losses), loss.weight, loss.deviation)
+        error = 0.0
+        # The probe of determinism evaluates a few samples only, whose error nobody asks for.
+        if self.sample is not None and len(losses) == self.sample.size:
+            error = self.sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
+        return Evaluation(
+            loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
+        )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.compute_dtype == torch.bfloat16:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from torch import Tensor
 from isoloss.errors import IsolossError
 from isoloss.landscape.directions import Direction, cosine
 from isoloss.landscape.grid import Grid
-from isoloss.landscape.problem import Evaluation, Problem
+from isoloss.landscape.problem import Problem
 from isoloss.records.identity import refuse_other_function
 from isoloss.records.surfaces import SurfaceData, SurfaceStore
 
 Progress = Callable[[int, int], None]
 # Entries of an identity that differ between the splits of one surface.
-OF_A_SPLIT = ("samples", "digest", "population")
+OF_A_SPLIT = ("samples", "digest", "population", "sample")
 
 
 class SurfaceError(IsolossError, ValueError):
@@ -36,8 +35,6 @@ class Surface:
             network. A single problem counts as `train`.
         grid: One axis or two.
         directions: As many as the grid has axes.
-        population: Samples of the whole split, by split; where a problem has fewer, the standard
-            error of its mean loss is kept as `<split>_loss_se`.
         about: What else to store with the surface, JSON-able; compared when it is resumed.
 
     Raises:
@@ -50,7 +47,6 @@ class Surface:
         grid: Grid,
         directions: Sequence[Direction],
         *,
-        population: Mapping[str, int] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
@@ -73,10 +69,11 @@ class Surface:
                     "expected directions with the names and shapes of the network's parameters, "
                     f"got a {direction.kind} direction made for other ones"
                 )
+        # Where a problem's samples are a part of its split, the error of its mean loss is kept.
         self._sampled = {
-            split: (population or {}).get(split, problem.count)
+            split
             for split, problem in self.problems.items()
-            if problem.count < (population or {}).get(split, problem.count)
+            if problem.sample is not None and problem.sample.drawn != "all"
         }
         self.cosine = cosine(*self.directions) if len(self.directions) == 2 else None
         self.settings = {**(about or {}), **self._own_settings()}
@@ -106,7 +103,7 @@ class Surface:
             evaluation = problem.evaluate(point)
             values += [evaluation.loss, 100.0 * evaluation.accuracy]
             if split in self._sampled:
-                values.append(sampling_error(evaluation, self._sampled[split]))
+                values.append(evaluation.sampling_error)
         return tuple(values)
 
     def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
@@ -170,9 +167,9 @@ class Surface:
         return {
             **identities[next(iter(identities))],
             **{
-                key: {split: identity[key] for split, identity in identities.items()}
+                key: {split: own[key] for split, own in identities.items() if key in own}
                 for key in OF_A_SPLIT
-                if key in next(iter(identities.values()))
+                if any(key in own for own in identities.values())
             },
             "grid": {
                 "x": self.grid.x.text,
@@ -185,17 +182,3 @@ class Surface:
             "device": first.device.type,
             "plan": first.plan.to_json(),
         }
-
-
-def sampling_error(evaluation: Evaluation, population: int) -> float:
-    r"""Return the standard error of a mean loss over n of N samples, drawn without replacement.
-
-    s / sqrt(n) sqrt(1 - n / N) with s^2 the sample variance (Cochran 1977, section 2.6); for a
-    weighted loss, that of the residuals loss_i - L weight_i over the mean weight (section 6.3).
-    For a class-balanced sample of balanced classes it errs on the large side.
-    """
-    n = evaluation.count
-    if n < 2:
-        return math.nan
-    deviation = evaluation.loss_standard_deviation * math.sqrt(n / (n - 1))
-    return deviation / math.sqrt(n) * math.sqrt(1 - n / population)

@@ -80,6 +80,8 @@ COMPARED = {
     "split": ("split",),
     "samples": ("samples",),
     "sample digest": ("digest",),
+    "sample": ("sample",),
+    "parameters": ("selection",),
     "batch-norm policy": ("bn",),
     "batch-norm batch": ("bn_batch",),
     "dtype": ("dtype",),
@@ -104,7 +106,8 @@ def unlike(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     """
     found = {}
     for entry, path in COMPARED.items():
-        values = {name: _at(stored, path) for name, stored in settings.items()}
+        found_here = {name: _at(stored, path) for name, stored in settings.items()}
+        values = {name: value for name, value in found_here.items() if value is not None}
         texts = {json.dumps(value, sort_keys=True) for value in values.values()}
         if len(texts) > 1:
             found[entry] = values

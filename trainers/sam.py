@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -235,17 +236,21 @@ class SAM(OverBase):
         if not graded:
             raise SAMError("ascend() found no gradient: call loss.backward() first")
         scales = [self.rule.scale(name, parameter) for name, parameter, _ in graded]
+        # e does not depend on the length of g: with its largest entry 1, no product with T and no
+        # square over- or underflows. Not a branch on the value, which would wait for the device.
+        largest = get_total_norm([grad for _, _, grad in graded], math.inf)
+        largest = torch.where(largest == 0, torch.ones_like(largest), largest)
         scaled = [
-            grad if scale is None else scale * grad
+            grad / largest.to(grad) if scale is None else scale * (grad / largest.to(grad))
             for (_, _, grad), scale in zip(graded, scales, strict=True)
         ]
-        norm = get_total_norm(scaled)
-        # Not a branch on the value, which would wait for the device; a NaN norm stays NaN.
+        norm = _norm(scaled)
+        # A NaN norm stays NaN.
         factor = torch.where(norm == 0, torch.zeros_like(norm), self.rho / norm)
         for (_, parameter, _), scale, tensor in zip(graded, scales, scaled, strict=True):
             self._saved.append((parameter, parameter.detach().clone()))
-            ascent = tensor if scale is None else scale * tensor
-            parameter.add_(ascent * factor.to(ascent))
+            ascent = tensor * factor.to(tensor)
+            parameter.add_(ascent if scale is None else scale * ascent)
         self.zero_grad()
 
     @torch.no_grad()
@@ -265,3 +270,10 @@ class SAM(OverBase):
             raise SAMError("descend() at unperturbed weights: call ascend() first")
         self.restore()
         self.descent_step()
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Return the norm over all entries, shape (), in float64 where the device has it."""
+    exact = torch.float32 if tensors[0].device.type == "mps" else torch.float64
+    norms = [torch.linalg.vector_norm(tensor, dtype=exact) for tensor in tensors]
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))

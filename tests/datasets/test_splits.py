@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from isoloss.datasets import TensorSplit, balanced_indices, stratified_indices
+from isoloss.datasets import (
+    TensorSplit,
+    balanced_indices,
+    proportional_indices,
+    stratified_indices,
+)
 
 
 def labels(*sizes: int) -> Tensor:
@@ -77,6 +82,25 @@ def test_stratified_is_disjoint_complete_and_within_one_of_each_share(fraction: 
     shares = torch.tensor(sizes) * fraction
     assert ((targets[aside].bincount(minlength=4) - shares).abs() < 1).all()
     assert torch.equal(aside, stratified_indices(targets, fraction, seed=4)[0])
+
+
+@pytest.mark.parametrize("count", [1, 7, 33, 160, 161])
+def test_proportional_keeps_every_share_to_within_one(count: int) -> None:
+    sizes = (3, 17, 101, 40)
+    targets = labels(*sizes)
+    chosen = proportional_indices(targets, count, seed=4)
+    assert len(chosen.unique()) == len(chosen) == count
+    assert torch.equal(chosen, chosen.sort().values)
+    shares = torch.tensor(sizes) * count / 161
+    assert ((targets[chosen].bincount(minlength=4) - shares).abs() < 1).all()
+    assert torch.equal(chosen, proportional_indices(targets, count, seed=4))
+    data = split(targets)
+    assert data.stratified(161, seed=4) is data
+    if count < 161:
+        assert not torch.equal(chosen, proportional_indices(targets, count, seed=5))
+        assert torch.equal(data.stratified(count, seed=4).targets, targets[chosen])
+    with pytest.raises(ValueError, match="from 0 to 161 samples, got 162"):
+        proportional_indices(targets, 162, seed=4)
 
 
 def test_whole_split_is_returned_for_a_count_that_covers_it() -> None:

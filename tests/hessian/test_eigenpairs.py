@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.lanczos import LanczosBasis
 from isoloss.hessian.operators import MatrixOperator, OperatorError
+from isoloss.landscape.problem import Problem
 
 DOUBLE = torch.float64
 
@@ -83,7 +87,8 @@ def check_pairs(matrix, values, residuals, vectors):
 def test_restarts_find_what_the_unrestarted_basis_finds():
     matrix = matrix_with([10, 7, 5, 3, 2, *BULK])
     free, tight = (
-        top_eigenpairs(MatrixOperator(matrix), 5, tol=1e-9, max_basis=basis) for basis in (None, 9)
+        top_eigenpairs(MatrixOperator(matrix), 5, tol=1e-9, max_basis=basis, confirm=0)
+        for basis in (None, 9)
     )
     assert tight.converged
     assert tight.products > free.products
@@ -110,12 +115,89 @@ def test_confirm_finds_the_copies_that_one_start_cannot_see():
     # On a diagonal matrix rounding does not mix the two eigenvectors for 10: the Krylov space of
     # one start holds a single combination of them.
     spectrum = torch.tensor([10.0, 10.0, 3.0, 2.0, *BULK], dtype=DOUBLE)
-    plain = top_eigenpairs(MatrixOperator(torch.diag(spectrum)), 3, tol=1e-3)
+    plain = top_eigenpairs(MatrixOperator(torch.diag(spectrum)), 3, tol=1e-3, confirm=0)
     confirmed = top_eigenpairs(MatrixOperator(torch.diag(spectrum)), 3, tol=1e-3, confirm=15)
     assert plain.converged
+    assert plain.copies == "not searched"
+    assert "distinct eigenvalues" in plain.reason
     assert plain.eigenvalues.tolist() == pytest.approx([10, 3, 2], rel=1e-3)
     assert confirmed.converged
     assert confirmed.eigenvalues.tolist() == pytest.approx([10, 10, 3], rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("case", range(9))
+def test_copies_are_found_by_default(case, dtype):
+    """Six outliers one to five times each above a random, a repeated or an even bulk."""
+    draw = np.random.default_rng(case)
+    outliers = np.repeat(draw.uniform(2, 10, 6), draw.integers(1, 6, 6))
+    bulk = [draw.normal(0, 0.2, 100), np.repeat(draw.uniform(-1, 1, 20), 5), np.linspace(-1, 1)]
+    spectrum = np.concatenate([outliers, bulk[case % 3]])
+    matrix = matrix_with(spectrum, seed=case)
+    if case % 4 == 3:  # blocks: exact copies, which rounding does not tell apart
+        matrix = torch.diag(torch.as_tensor(draw.permutation(spectrum)))
+    expected = np.sort(spectrum)[::-1]
+    for k in (1, 3, 8):
+        pairs = top_eigenpairs(MatrixOperator(matrix.to(dtype)), k, seed=case)
+        assert pairs.converged, pairs.reason
+        assert pairs.copies == "searched"
+        # Residuals of 1e-4; where eigenvalues are closer than that, no better.
+        assert pairs.eigenvalues.numpy() == pytest.approx(expected[:k], rel=1e-4)
+        if dtype == DOUBLE:
+            check_pairs(matrix, pairs.eigenvalues, pairs.residuals, pairs.eigenvectors)
+
+
+def test_each_output_of_a_linear_layer_repeats_the_spectrum():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(500, 20, generator=generator), torch.randn(500, 5, generator=generator)
+    problem = Problem(torch.nn.Linear(20, 5), torch.nn.MSELoss(), [(x, y)])
+    # The mean over 500 x 5 squares: 2 / 5 of the inputs' second moments, once for each output.
+    inputs = np.c_[x.numpy(), np.ones(500)].astype(np.float64)
+    exact = np.linalg.eigvalsh(inputs.T @ inputs / 500 * 2 / 5)[::-1].repeat(5)
+    with HessianOperator(problem) as hessian:
+        for k in (1, 5, 7):
+            pairs = top_eigenpairs(hessian, k)
+            assert pairs.converged
+            assert pairs.copies == "searched"
+            assert pairs.eigenvalues.tolist() == pytest.approx(exact[:k].tolist(), rel=1e-5)
+
+
+def test_the_search_for_copies_costs_little_on_an_ordinary_spectrum():
+    operator = MatrixOperator(matrix_with([10, 7, 5, 3, 2, *BULK]))
+    plain, searched = (top_eigenpairs(operator, 5, confirm=confirm) for confirm in (0, 30))
+    assert searched.copies == "searched"
+    assert searched.products <= 1.5 * plain.products
+
+
+def test_a_search_for_copies_inside_a_dense_bulk_is_given_up():
+    operator = MatrixOperator(matrix_with(np.linspace(-1, 1, 1000)))
+    plain, searched = (top_eigenpairs(operator, 2, confirm=confirm) for confirm in (0, 5))
+    assert searched.converged
+    assert searched.copies == "not searched"
+    assert "distinct eigenvalues" in searched.reason
+    assert searched.products <= plain.products + 15
+
+
+@pytest.mark.parametrize("tol", [None, 1e-4])
+def test_without_a_tolerance_what_the_products_allow_is_enough(tol):
+    operator = MatrixOperator(matrix_with([10, 7, 5, 3, 2, *BULK], dtype=torch.float32))
+    generator = torch.Generator().manual_seed(3)
+    # Asymmetry along 30 vectors of about 1e-4 sqrt(30) = 5e-4: 500 roundings of the norm of 10.
+    operator.matrix = operator.matrix + 1e-4 * torch.randn(100, 100, generator=generator)
+    pairs = top_eigenpairs(operator, 5, tol=tol)
+    assert pairs.eigenvalues.tolist() == pytest.approx([10, 7, 5, 3, 2], rel=1e-3)
+    assert pairs.converged is (tol is None)
+    words = "converged to what float32 products allow: " if tol is None else "symmetric only to"
+    assert words in pairs.reason
+
+
+def test_an_operator_that_is_not_symmetric_is_not_taken_for_rounding():
+    operator = MatrixOperator(matrix_with([10, 7, 5, 3, 2, *BULK]))
+    generator = torch.Generator().manual_seed(3)
+    operator.matrix = operator.matrix + 1e-4 * torch.randn(100, 100, generator=generator).double()
+    pairs = top_eigenpairs(operator, 5)
+    assert not pairs.converged
+    assert "symmetric only to" in pairs.reason
 
 
 def test_residuals_stay_bounds_when_a_new_start_drops_the_old_residual():
@@ -146,6 +228,19 @@ def test_single_precision_reaches_its_tolerance():
     assert pairs.eigenvectors.dtype == torch.float32
     # Residuals of 1e-4 relative; eigenvalues that stand apart are in error by its square.
     assert pairs.eigenvalues.tolist() == pytest.approx([10, 7, 5, 3, 2], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1.0, 1e12, 5e20])
+def test_single_precision_knows_no_scale(scale):
+    matrix = matrix_with([scale * value for value in [10, 7, 5, 3, 2, *BULK]], dtype=torch.float32)
+    exact = np.linalg.eigvalsh(matrix.numpy().astype(np.float64))
+    pairs = top_eigenpairs(MatrixOperator(matrix), 5, smallest=1)
+    assert pairs.converged
+    # As without a scale: residuals of 1e-4 relative, their squares over the gaps, and roundings.
+    assert pairs.eigenvalues.tolist() == pytest.approx(exact[::-1][:5].tolist(), rel=1e-5)
+    assert float(pairs.smallest_eigenvalues) == pytest.approx(exact[0], rel=1e-4)
+    density = spectral_density(MatrixOperator(matrix), probes=2, steps=20)
+    assert float(density.nodes.max()) == pytest.approx(exact[-1], rel=1e-5)
 
 
 def test_products_that_are_not_symmetric_enough_stop_the_search():

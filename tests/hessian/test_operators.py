@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from isoloss.hessian.operators import MatrixOperator, OperatorError, probe_vector, sign_vector
+from isoloss.hessian.operators import (
+    MatrixOperator,
+    OperatorError,
+    inner,
+    norm,
+    probe_vector,
+    projections,
+    sign_vector,
+)
 
 DOUBLE = torch.float64
 
@@ -74,3 +83,19 @@ def test_probe_vectors_are_unit_vectors_of_the_dtype_asked_for():
 def test_negative_seed_is_refused():
     with pytest.raises(OperatorError, match="got -1 and 0"):
         probe_vector(3, -1, 0)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1.0, 5e20, 1e37])
+def test_norms_and_inner_products_neither_overflow_nor_vanish_in_single_precision(scale):
+    generator = torch.Generator().manual_seed(0)
+    a, b = scale * torch.randn(2, 1000, generator=generator)
+    exact = a.numpy().astype(np.float64), b.numpy().astype(np.float64)
+    assert norm(a) == pytest.approx(np.linalg.norm(exact[0]), rel=1e-14)
+    # The sum cancels to about 1 / sqrt(1000) of its terms.
+    assert inner(a, b) == pytest.approx(exact[0] @ exact[1], rel=1e-12)
+    rows = torch.linalg.qr(torch.randn(1000, 3, generator=generator)).Q.T
+    expected = rows.numpy().astype(np.float64) @ exact[0]
+    # Sums of 1000 terms in float32: some roundings of 1.2e-7 of the vector's length.
+    assert projections(rows, a).numpy() == pytest.approx(expected, rel=0, abs=1e-5 * norm(a))
+    assert norm(torch.zeros(3)) == 0.0
+    assert torch.equal(projections(rows, torch.zeros(1000)), torch.zeros(3, dtype=DOUBLE))

@@ -129,6 +129,19 @@ def test_signs_are_exact_on_a_diagonal_matrix():
     assert result.standard_error == pytest.approx(0, abs=1e-10)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 5e20])
+@pytest.mark.parametrize("method", SAMPLERS)
+def test_single_precision_knows_no_scale(method, scale):
+    operator = operator_with(SPECTRA["outliers"], torch.float32)
+    scaled = MatrixOperator(operator.matrix * scale)
+    one, other = (trace(a, method=method, budget=48, seed=3) for a in (operator, scaled))
+    # Same samples, other roundings of the matrix: 6e-8 of outliers of 50 and 118 in all.
+    assert other.value / scale == pytest.approx(one.value, rel=1e-5)
+    assert other.standard_error / scale == pytest.approx(one.standard_error, rel=1e-2)
+    assert one.standard_error > 0
+    assert other.converged == one.converged
+
+
 def test_products_that_are_not_finite_are_reported():
     operator = MatrixOperator(torch.eye(N, dtype=DOUBLE))
     operator.matrix = operator.matrix * math.nan

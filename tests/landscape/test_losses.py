@@ -16,7 +16,7 @@ from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.losses import LossReductionError, LossShapeError, per_sample_loss
 from isoloss.landscape.problem import Problem
-from isoloss.landscape.surface import sampling_error
+from isoloss.landscape.sampling import Sample
 from isoloss.landscape.vectors import flatten, unflatten
 
 F64 = torch.float64
@@ -206,8 +206,9 @@ def test_the_error_of_a_weighted_mean_is_that_of_repeated_samples():
         chosen = torch.randperm(population, generator=generator)[:n]
         means.append(loss(logits[chosen], targets[chosen]).item())
         if len(errors) < 40:
-            problem = Problem(model, loss, [(logits[chosen], targets[chosen])], dtype=F64)
-            errors.append(sampling_error(problem.evaluate(), population))
+            data, sample = [(logits[chosen], targets[chosen])], Sample.random(n, population)
+            problem = Problem(model, loss, data, dtype=F64, sample=sample)
+            errors.append(problem.evaluate().sampling_error)
     # 2000 draws know their spread to 1.6 %, 40 estimates of it each vary by some 10 %.
     claimed = math.sqrt(sum(e * e for e in errors) / len(errors))
     assert claimed == pytest.approx(torch.tensor(means).std().item(), rel=0.06)

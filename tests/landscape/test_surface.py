@@ -10,6 +10,7 @@ from torch import nn
 from isoloss.landscape.directions import Direction, random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
+from isoloss.landscape.sampling import Sample
 from isoloss.landscape.surface import Surface, SurfaceError
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.surfaces import journal_path, read_surface
@@ -147,14 +148,13 @@ def test_two_splits_and_the_error_of_a_sample():
     torch.manual_seed(0)
     model = nn.Linear(4, 3, dtype=F64)
     x, y = torch.randn(50, 4, dtype=F64), torch.randint(3, (50,))
+    loss, sample = nn.CrossEntropyLoss(), Sample.random(30, 120)
     problems = {
-        "train": Problem(model, nn.CrossEntropyLoss(), [(x[:30], y[:30])], dtype=F64),
+        "train": Problem(model, loss, [(x[:30], y[:30])], dtype=F64, sample=sample),
         "test": Problem(model, nn.CrossEntropyLoss(), [(x[30:], y[30:])], dtype=F64),
     }
     directions = random_directions(problems["train"].parameters, 1)
-    surface = Surface(
-        problems, Grid.parse("-1:1:3"), directions, population={"train": 120, "test": 20}
-    )
+    surface = Surface(problems, Grid.parse("-1:1:3"), directions)
     assert surface.columns == ["train_loss", "train_acc", "train_loss_se", "test_loss", "test_acc"]
     each = nn.functional.cross_entropy(model(x[:30]), y[:30], reduction="none")
     expected = each.std().item() / 30**0.5 * (1 - 30 / 120) ** 0.5

@@ -357,3 +357,24 @@ def test_base_over_other_parameters_is_refused():
         SAM(model, torch.optim.SGD(model.parameters(), lr=LR), rho=-1.0)
     with pytest.raises(ValueError, match="m of 1"):
         SAM(model, torch.optim.SGD(model.parameters(), lr=LR), m=0)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1.0, 1e20, 1e37])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_ascent_does_not_depend_on_the_length_of_a_single_precision_gradient(rule, scale):
+    _, _, generator = data()
+    model = Regression(generator).float()
+    weights = [p.detach().numpy().astype(np.float64) for p in model.parameters()]
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+    gradients = [p.grad.numpy().astype(np.float64) for p in model.parameters()]
+    optimizer = SAM(model, torch.optim.SGD(model.parameters(), lr=LR), rho=RHO, rule=rule)
+    optimizer.ascend()
+    moves = perturbation(rule, weights, gradients)
+    for parameter, w, e in zip(model.parameters(), weights, moves, strict=True):
+        # Roundings of 6e-8 of weights of order 1 and of each factor.
+        np.testing.assert_allclose(parameter.detach().numpy(), w + e, rtol=0, atol=5e-7)
+    optimizer.restore()
+    for parameter, saved in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, saved)
