@@ -163,7 +163,12 @@ class SpectrumSettings(SampleSettings, Numerics):
 
     top: int = option(5, "Largest eigenvalues to compute; 0 for none.", low=0)
     smallest: int = option(0, "Algebraically smallest eigenvalues, as well.", low=0)
-    tol: float = option(1e-4, "Residual asked for, relative to the eigenvalue.", above=0)
+    tol: float | None = option(
+        None,
+        "Residual asked for, relative to the eigenvalue.",
+        above=0,
+        otherwise="1e-4, or what products of the precision allow",
+    )
     max_products: int = option(300, "Products to spend on eigenvalues.", low=1)
     trace_error: float = option(0.05, "Relative standard error asked for.", above=0)
     trace_budget: int = option(120, "Products for the trace; 0 for none.", low=0)

@@ -52,7 +52,8 @@ class Stages(Protocol):
     Attributes:
         top: Algebraically largest eigenvalues.
         smallest: Algebraically smallest eigenvalues, with `top` of 1 or more.
-        tol: Residual asked of an eigenpair, relative to the eigenvalue.
+        tol: Residual asked of an eigenpair, relative to the eigenvalue; None for 1e-4 or what
+            products of the problem's precision allow.
         max_products: Products to spend on eigenvalues.
         trace_error: Standard error asked of the trace, relative to it.
         trace_budget: Products to spend on the trace.
@@ -68,7 +69,7 @@ class Stages(Protocol):
     def smallest(self) -> int: ...  # noqa: D102
 
     @property
-    def tol(self) -> float: ...  # noqa: D102
+    def tol(self) -> float | None: ...  # noqa: D102
 
     @property
     def max_products(self) -> int: ...  # noqa: D102

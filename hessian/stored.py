@@ -40,6 +40,7 @@ def stored_eigenpairs(
             "converged": pairs.converged,
             "reason": pairs.reason,
             "products": pairs.products,
+            "copies": pairs.copies,
             "settings": pairs.settings,
         },
     )

@@ -1,4 +1,4 @@
-"""What the trace estimators sample: values whose mean estimates tr A, grown a few at a time."""
+"""What the trace estimators sample: values whose mean estimates tr A, grown as needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from isoloss.errors import IsolossError
@@ -122,24 +123,45 @@ class XTrace:
             W[count - len(rows) :, index] = projections(rows, self._test_vector(index))
         self._W = W
 
-    def estimate(self) -> tuple[float, float]:
-        """Return the mean of the leave-one-out values and its standard error.
+    def estimate(self, pilot: int = 0) -> tuple[float, float]:
+        r"""Return the mean of the leave-one-out values after a pilot's, and its standard error.
 
-        Without test vector i, the basis spans Q (I - s_i s_i^T), where s_i is the normalised i-th
-        column of R^-T; the rest of w_i beside it is Q-coordinates x_i short of w_i, and is scaled
-        to the norm sqrt(n - k + 1) that it has on average ("resphering").
+        Each value t_i has the mean tr A whatever the other test vectors are, but shares them with
+        the other values, so that these are correlated. With t_ij the value i without vector j,
+        too, (t_i - t_ij) (t_j - t_ji) has exactly the covariance of t_i and t_j as its mean, since
+        t_ij does not depend on w_j, nor t_ji on w_i. With c its mean over all pairs (0 where that
+        is negative) and s^2 the sample variance, the error squared is s^2 / m + c.
         """
         R, H, W = self._range.R, self._range.H, self._W
         k = len(R)
-        identity = torch.eye(k, dtype=torch.float64)
-        S = torch.linalg.solve_triangular(R.T, identity, upper=False)
-        S = S / torch.linalg.vector_norm(S, dim=0)
-        X = W - S * (S * W).sum(0)
         forms = torch.tensor(self._forms, dtype=torch.float64)
-        rest = forms - 2 * (X * R).sum(0) + (X * (H @ X)).sum(0)
-        squares = self._n - X.square().sum(0)
-        values = H.trace() - (S * (H @ S)).sum(0) + rest * (self._n - k + 1) / squares
-        return _mean_and_error(values)
+        values = self._leave_one_out(R, H, W, forms)
+        m = k - pilot
+        # For each j an orthonormal basis (m, k, k - 1) of what is left of the range without it.
+        U = torch.linalg.qr(_left_out(R).T[pilot:, :, None], mode="complete").Q[:, :, 1:]
+        others = torch.tensor([[i for i in range(k) if i != j] for j in range(pilot, k)])
+        columns = (part[:, others].movedim(0, 1) for part in (R, W))
+        R_, W_ = (U.mT @ part for part in columns)
+        without = self._leave_one_out(R_, U.mT @ H @ U, W_, forms[others])
+        differences = torch.zeros(m, k, dtype=torch.float64)
+        differences.scatter_(1, others, values[others] - without)
+        differences = differences[:, pilot:]
+        pairs = (differences * differences.T).sum() / (m * (m - 1))
+        return _mean_and_error(values[pilot:], float(pairs.clamp(min=0)))
+
+    def _leave_one_out(self, R: Tensor, H: Tensor, W: Tensor, forms: Tensor) -> Tensor:
+        """Return t_i = tr Q_i^T A Q_i + the rest's form, Q_i the basis without test vector i.
+
+        Without it, the basis spans Q (I - s_i s_i^T), where s_i is the normalised i-th column of
+        R^-T; the rest of w_i beside it is Q-coordinates x_i short of w_i, and is scaled to the
+        norm sqrt(n - k + 1) that it has on average ("resphering"). R, H and W (.., k, k).
+        """
+        S = _left_out(R)
+        X = W - S * (S * W).sum(-2, keepdim=True)
+        rest = forms - 2 * (X * R).sum(-2) + (X * (H @ X)).sum(-2)
+        scale = (self._n - R.shape[-1] + 1) / (self._n - X.square().sum(-2))
+        whole = H.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None]
+        return whole - (S * (H @ S)).sum(-2) + rest * scale
 
     def _test_vector(self, index: int) -> Tensor:
         return probe_vector(self._range.counted.operator, self._seed, index) * math.sqrt(self._n)
@@ -177,12 +199,15 @@ class HutchPlusPlus:
                 AG[:, index] = projections(self._range.rows, image)
         self._G, self._AG = G, AG
 
-    def estimate(self) -> tuple[float, float]:
-        """Return tr H plus the mean of g^T (I - QQ^T) A (I - QQ^T) g, and its standard error."""
+    def estimate(self, pilot: int = 0) -> tuple[float, float]:
+        """Return tr H plus the mean of g^T (I - QQ^T) A (I - QQ^T) g, and its standard error.
+
+        The samples g of a pilot are left out, its part of the basis is not.
+        """
         H, G = self._range.H, self._G
         forms = torch.tensor(self._forms, dtype=torch.float64)
         values = forms - 2 * (G * self._AG).sum(0) + (G * (H @ G)).sum(0)
-        return _mean_and_error(H.trace() + values)
+        return _mean_and_error(H.trace() + values[pilot:])
 
 
 class Hutchinson:
@@ -200,9 +225,9 @@ class Hutchinson:
             sample = sign_vector(self._counted.operator, self._seed, index)
             self._forms.append(inner(sample, self._counted.product(sample)))
 
-    def estimate(self) -> tuple[float, float]:
-        """Return the mean and its standard error."""
-        return _mean_and_error(torch.tensor(self._forms, dtype=torch.float64))
+    def estimate(self, pilot: int = 0) -> tuple[float, float]:
+        """Return the mean of the samples after a pilot's and its standard error."""
+        return _mean_and_error(torch.tensor(self._forms[pilot:], dtype=torch.float64))
 
 
 Sampler = XTrace | HutchPlusPlus | Hutchinson
@@ -213,5 +238,18 @@ METHODS: dict[str, Callable[[CountedOperator, int], Sampler]] = {
 }
 
 
-def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+def _left_out(R: Tensor) -> Tensor:
+    """Return the normalised columns of R^-T: s_i is orthogonal to all columns of R but the i-th."""
+    S = torch.linalg.inv(R).mT
+    return S / torch.linalg.vector_norm(S, dim=-2, keepdim=True)
+
+
+def _mean_and_error(values: Tensor, covariance: float = 0.0) -> tuple[float, float]:
+    """Return the mean and its standard error, so that 2 of it cover what they do of a Gaussian.
+
+    The square root of s^2 / m + covariance, times t / 2 with t the quantile of Student's
+    distribution with m - 1 degrees of freedom beyond which 4.55 % lie: s is an estimate, too.
+    """
+    m = len(values)
+    factor = float(stats.t.ppf(stats.norm.cdf(2), m - 1)) / 2
+    return float(values.mean()), factor * math.sqrt(float(values.var()) / m + covariance)
