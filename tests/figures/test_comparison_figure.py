@@ -196,7 +196,7 @@ def test_notes_are_on_the_figure() -> None:
     assert "differs: split train/test" in drawn
     assert "SGD: hatched: 2 of 35 points non-finite (2 NaN)" in drawn
     assert "Adam: no curve, its surface has no row y = 0" in drawn
-    assert "Gaussian of bandwidth 0.7, 2 probes of 2 steps" in drawn
+    assert "(SGD 0.7, Adam 0.7, SAM 0.7), 2 probes of 2 steps" in drawn
 
 
 def test_surfaces_of_different_splits_say_so() -> None:
