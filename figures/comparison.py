@@ -17,6 +17,7 @@ from isoloss.figures.fields import (
     common_key,
     field,
     is_accuracy,
+    log_notes,
     quantity,
     row_through_origin,
 )
@@ -171,6 +172,9 @@ def _notes(
         held = {(row.label, f.key) for row, f in zip(rows, what, strict=True) if f is not None}
         if len({key for _, key in held}) > 1:
             notes += sorted(f"{label} shows its {quantity(key)}" for label, key in held)
+    named = [(row.label, f) for row, f in zip(rows, surfaces, strict=True) if f is not None]
+    if apart := log_notes(named, scale):
+        notes.append(f"surfaces: {apart[0]}; curvature is in the table")
     return notes
 
 

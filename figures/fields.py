@@ -8,6 +8,7 @@ that the first two, both NaN in the array, are not mistaken for each other.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -212,6 +213,31 @@ def has_area(field: Field) -> bool:
         return False
     corners = sound[1:, 1:] + sound[1:, :-1] + sound[:-1, 1:] + sound[:-1, :-1]
     return bool((corners >= 3).any())
+
+
+def log_notes(named: Sequence[tuple[str, Field]], scale: Scale) -> list[str]:
+    """Return what a logarithmic scale does to surfaces: their steepness depends on their minima.
+
+    d log L = dL / L: of two surfaces of equal curvature the one of lower minimum looks sharper.
+
+    Args:
+        named: The name of each surface and what is drawn of it.
+        scale: The scale they share.
+    """
+    minima = [
+        (name, float(what.values[what.sound].min())) for name, what in named if what.sound.any()
+    ]
+    if not scale.log or not minima:
+        return []
+    if len(minima) == 1:
+        of = f"the minimum {number(minima[0][1])}"
+    else:
+        each = ", ".join(f"{name} {number(value)}" for name, value in minima)
+        of = f"each minimum ({each})"
+    return [
+        f"log scale of the value itself, from 0 and not from {of}: it compares heights, not "
+        "flatness (at equal curvature a lower minimum looks sharper)"
+    ]
 
 
 def _origin(data: SurfaceData, key: str) -> float | None:

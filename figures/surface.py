@@ -22,7 +22,15 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-u
 from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
 
 from isoloss.figures.contours import label_contours
-from isoloss.figures.fields import Field, cell_polygons, edges, field, gap_polygons, has_area
+from isoloss.figures.fields import (
+    Field,
+    cell_polygons,
+    edges,
+    field,
+    gap_polygons,
+    has_area,
+    log_notes,
+)
 from isoloss.figures.formatting import number, power_of_ten
 from isoloss.figures.scale import Scale
 from isoloss.figures.style import (
@@ -188,7 +196,8 @@ def surface_figure(
         raise FigureError("expected a 2-D surface, got a 1-D curve: draw it with curve_figure")
     what = field(data, key)
     scale = what.scale(log=log) if scale is None else scale
-    notes = wrap("; ".join(surface_notes(what, scale, kind)), COLUMN - 0.1)
+    words = [*surface_notes(what, scale, kind), *log_notes([("", what)], scale)]
+    notes = wrap("; ".join(words), COLUMN - 0.1)
     below = 0.06 + 0.11 * (notes.count("\n") + 1 if notes else 0)
     # Axes are placed in inches rather than by a layout engine: those do not get along with equal
     # aspect and with three dimensions.
@@ -247,12 +256,13 @@ def origin_text(field: Field) -> str:
 def shared_colorbar(figure: Figure, cax: Axes, scale: Scale, label: str) -> None:
     """Draw the colour bar of a scale into axes of its own, with ticks at round values.
 
-    A pointed end says that values above the scale are drawn as its end.
+    A pointed end says that values above the scale are drawn as its end; the label of a logarithmic
+    one, that its zero is that of the values and not their minimum.
     """
     extend = "max" if scale.clipped else "neither"
     mappable = ScalarMappable(norm=scale.norm(), cmap=COLORMAP)
     bar = figure.colorbar(mappable, cax=cax, extend=extend)
-    bar.set_label(f"{label}, {scale.name}")
+    bar.set_label(f"{label}{' above 0' if scale.log else ''}, {scale.name}")
     bar.outline.set_linewidth(0.4)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_locator(FixedLocator(scale_ticks(scale)))

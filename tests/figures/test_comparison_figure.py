@@ -74,7 +74,7 @@ def test_all_surfaces_have_one_scale() -> None:
     spaces = [axes for axes in figure.axes if axes.name == "3d"]
     assert len({axes.get_zlim() for axes in spaces}) == 1
     (bar,) = [axes for axes in figure.axes if axes.get_ylabel().endswith(", log scale")]
-    assert bar.get_ylabel() == "train loss, log scale"
+    assert bar.get_ylabel() == "train loss above 0, log scale"
     assert not [c for axes in figure.axes[:6] for c in axes.collections if isinstance(c, QuadMesh)]
 
 
@@ -199,6 +199,18 @@ def test_notes_are_on_the_figure() -> None:
     assert "(SGD 0.7, Adam 0.7, SAM 0.7), 2 probes of 2 steps" in drawn
 
 
+def test_a_log_scale_says_where_it_begins_and_what_it_compares() -> None:
+    first, second, _ = rows()
+    data = surface(5)
+    data.values["train_loss"] -= 0.0195
+    drawn = flat(comparison_figure([replace(first, surface=data), second]))
+    assert "from 0 and not from each minimum (SGD 5\N{MULTIPLICATION SIGN}10⁻⁴, Adam 0.02)" in drawn
+    assert "heights, not flatness" in drawn
+    assert "curvature is in the table" in drawn
+    linear = [replace(row, surface=surface(0.02)) for row in (first, second)]
+    assert "flatness" not in flat(comparison_figure(linear))
+
+
 def test_surfaces_of_different_splits_say_so() -> None:
     first, second, _ = rows()
     assert first.surface is not None
@@ -207,7 +219,7 @@ def test_surfaces_of_different_splits_say_so() -> None:
     figure = comparison_figure([replace(first, surface=test), replace(second, surface=train)])
     assert "SGD shows its test loss" in flat(figure)
     (bar,) = [axes for axes in figure.axes if axes.get_ylabel().endswith(", log scale")]
-    assert bar.get_ylabel() == "loss, log scale"
+    assert bar.get_ylabel() == "loss above 0, log scale"
 
 
 def test_no_text_lies_on_another() -> None:
