@@ -133,14 +133,14 @@ def comparison_figure(
 
 
 def _curve_of(row: ComparisonRow) -> SurfaceData | None:
-    """The 1-D surface of a row, its own or cut from the 2-D one."""
+    """Return the 1-D surface of a row, its own or cut from the 2-D one."""
     if row.curve is not None:
         return row.curve
     return None if row.surface is None else row_through_origin(row.surface)
 
 
 def _fields(surfaces: Sequence[SurfaceData | None], key: str | None) -> list[Field | None]:
-    """The same quantity of each surface, or each one's own loss where they share none."""
+    """Return the same quantity of each surface, or each one's own loss where they share none."""
     held = [surface for surface in surfaces if surface is not None]
     if key is None and held:
         key = common_key(*held)
@@ -148,7 +148,7 @@ def _fields(surfaces: Sequence[SurfaceData | None], key: str | None) -> list[Fie
 
 
 def _scale(fields: Sequence[Field]) -> Scale:
-    """One scale for all surfaces; accuracies are never logarithmic."""
+    """Return one scale for all surfaces; accuracies are never logarithmic."""
     linear = any(is_accuracy(what.key) for what in fields)
     return shared_scale([what.drawable for what in fields], log=False if linear else None)
 
@@ -159,7 +159,7 @@ def _notes(
     curves: Sequence[Field | None],
     scale: Scale,
 ) -> list[str]:
-    """What the panels leave out or take from elsewhere, run by run."""
+    """Return what the panels leave out or take from elsewhere, run by run."""
     notes = []
     for row, surface, curve in zip(rows, surfaces, curves, strict=True):
         if surface is not None:
@@ -179,7 +179,7 @@ def _notes(
 
 
 def _prefixed(name: str, notes: Sequence[str]) -> list[str]:
-    """The notes of one run as one, or none."""
+    """Return the notes of one run as one, or none."""
     return [f"{name}: {', '.join(notes)}"] if notes else []
 
 

@@ -135,7 +135,7 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
 
 
 def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
-    """What a reader of overlaid densities must know: smoothing, probes, band, ticks, failures."""
+    """Return what a reader must know of densities: smoothing, probes, band, ticks, failures."""
     notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
     densities = [(label, data.density) for label, _, data in runs if _finite(data) and data.density]
     if not densities:
@@ -240,17 +240,17 @@ def _negative_note(densities: Sequence[tuple[str, DensityData]]) -> str:
 
 
 def _power(value: float, _: int) -> str:
-    """A tick of the density axis."""
+    """Return a tick of the density axis."""
     return power_of_ten(round(np.log10(value)))
 
 
 def has_density(data: SpectrumData | None) -> bool:
-    """Whether a stored curvature holds a density."""
+    """Return whether a stored curvature holds a density."""
     return data is not None and data.density is not None
 
 
 def leading(data: SpectrumData) -> list[float]:
-    """The stored eigenvalues that are finite, those of the smallest end too."""
+    """Return the stored eigenvalues that are finite, those of the smallest end too."""
     pairs = data.eigenpairs
     ends = () if pairs is None else (pairs.eigenvalues, pairs.smallest_eigenvalues)
     values = np.concatenate([np.empty(0), *(end for end in ends if end is not None)])
@@ -258,19 +258,19 @@ def leading(data: SpectrumData) -> list[float]:
 
 
 def bandwidth_of(density: DensityData) -> float:
-    """Standard deviation of the Gaussians of a stored curve."""
+    """Return the standard deviation of the Gaussians of a stored curve."""
     return float(density.account["bandwidth"])
 
 
 def _finite(data: SpectrumData) -> bool:
-    """Whether there is a density and the products behind it were finite."""
+    """Return whether there is a density and the products behind it were finite."""
     return data.density is not None and bool(np.isfinite(data.density.curve).all())
 
 
 def _smooth(
     nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, bandwidth: float
 ) -> DensityCurve:
-    """Gaussian smoothing of each probe's quadrature, (probes, steps) -> (points,)."""
+    """Smooth each probe's quadrature by Gaussians, (probes, steps) -> (points,)."""
     curves = np.zeros((len(nodes), len(grid)))
     for row, (theta, weight) in enumerate(zip(nodes, weights, strict=True)):
         for node, mass in zip(theta, weight, strict=True):
@@ -280,7 +280,7 @@ def _smooth(
 
 
 def _limits(curves: Sequence[DensityCurve], stored: Sequence[DensityData]) -> tuple[float, float]:
-    """Lower end of the density axis, and the highest peak."""
+    """Return the lower end of the density axis, and the highest peak."""
     peak = max(float(curve.high.max()) for curve in curves)
     bumps = [
         float(np.interp(item.nodes.max(), curve.grid, curve.curve))

@@ -82,7 +82,7 @@ class _Curvature:
 
 
 def _met(account: dict[str, Any], value: float, residual: float) -> bool | None:
-    """Whether one eigenpair met its tolerance, which it may have though others of the run did not.
+    """Return whether one eigenpair met its tolerance, also where others of the run did not.
 
     None where the file does not say.
     """
