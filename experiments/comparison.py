@@ -14,13 +14,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from isoloss.experiments.errors import ExperimentError
-from isoloss.figures.comparison import (
+from isoloss.figures.comparison import comparison_figure
+from isoloss.figures.style import save_figure
+from isoloss.figures.table import (
     ComparisonRow,
-    comparison_figure,
+    Value,
     comparison_table,
     formatted_table,
+    table_notes,
 )
-from isoloss.figures.style import save_figure
 from isoloss.records.files import write_text
 from isoloss.records.identity import unlike
 from isoloss.records.runs import Run, RunError, find_run, write_json
@@ -52,13 +54,13 @@ class Comparison:
     differences: list[str]
     notes: list[str]
 
-    def table(self) -> list[dict[str, str | float | None]]:
+    def table(self) -> list[dict[str, Value]]:
         """Return the numbers, unrounded, one dictionary a run."""
         return comparison_table(self.rows)
 
     def text(self) -> str:
-        """Return the table as the figure prints it, in aligned columns."""
-        return _aligned(formatted_table(self.rows))
+        """Return the table as the figure prints it, in aligned columns, and what its marks mean."""
+        return "\n".join([_aligned(formatted_table(self.rows)), *table_notes(self.rows)])
 
     def figure(self) -> Figure:
         """Return the figure: surfaces at one scale, curves, spectra and the table."""
@@ -70,7 +72,9 @@ class Comparison:
         table = self.table()
         write_json(folder / "table.json", {"runs": table, "differences": self.differences})
         write_text(folder / "table.csv", _csv(table))
-        write_text(folder / "table.md", _markdown(formatted_table(self.rows)))
+        write_text(
+            folder / "table.md", _markdown(formatted_table(self.rows), table_notes(self.rows))
+        )
         return paths
 
 
@@ -174,8 +178,6 @@ def _other_losses(measured: Sequence[Measured]) -> list[str]:
 
 
 def _row(m: Measured) -> ComparisonRow:
-    from isoloss.figures.comparison import ComparisonRow
-
     scores: dict[str, Any] = {}
     with suppress(RunError):  # imported weights that were not evaluated
         scores = m.run.evaluation()["splits"]["test"]
@@ -206,10 +208,11 @@ def _csv(table: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _markdown(table: Sequence[dict[str, str]]) -> str:
+def _markdown(table: Sequence[dict[str, str]], notes: Sequence[str]) -> str:
     heads = list(table[0])
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(row[head] for head in heads) + " |" for row in table]
+    lines += [line for note in notes for line in ("", note)]
     return "\n".join(lines) + "\n"
 
 

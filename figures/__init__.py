@@ -1,11 +1,6 @@
 """Everything that draws: from stored results and arrays to figures fit for a paper."""
 
-from isoloss.figures.comparison import (
-    ComparisonRow,
-    comparison_figure,
-    comparison_table,
-    formatted_table,
-)
+from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure
@@ -14,6 +9,7 @@ from isoloss.figures.samples import samples_figure
 from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import FigureError, save_figure
 from isoloss.figures.surface import KINDS, surface_figure
+from isoloss.figures.table import ComparisonRow, comparison_table, formatted_table
 from isoloss.figures.training import training_figure
 from isoloss.figures.trials import Trial, trials_figure
 

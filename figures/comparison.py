@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,13 +17,12 @@ from isoloss.figures.fields import (
     common_key,
     field,
     is_accuracy,
+    log_notes,
     quantity,
     row_through_origin,
 )
-from isoloss.figures.formatting import number, with_error
 from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import (
-    NORMAL,
     PAGE,
     SMALL,
     FigureError,
@@ -43,39 +40,11 @@ from isoloss.figures.surface import (
     shared_colorbar,
     surface_notes,
 )
+from isoloss.figures.table import ComparisonRow, draw_table, shorten, table_height, table_notes
 
 if TYPE_CHECKING:
     from isoloss.records.spectra import SpectrumData
     from isoloss.records.surfaces import SurfaceData
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One run of a comparison and what is known of it; anything but the names may be missing.
-
-    Attributes:
-        label: What the figure calls the run.
-        optimizer: Name of the optimizer; decides colour and line style.
-        run: The run's name, or how else the command line knows it; None repeats the label.
-        surface: A 2-D surface.
-        curve: A 1-D surface; None takes the row y = 0 of `surface` where the grid has it.
-        hessian: Eigenvalues, trace and density, each of which may be missing.
-        accuracy: Test accuracy as a fraction.
-        accuracy_se: Its standard error over test samples, as a fraction.
-        test_loss: Mean test loss.
-        test_loss_se: Its standard error over test samples.
-    """
-
-    label: str
-    optimizer: str
-    run: str | None = None
-    surface: SurfaceData | None = None
-    curve: SurfaceData | None = None
-    hessian: SpectrumData | None = None
-    accuracy: float | None = None
-    accuracy_se: float | None = None
-    test_loss: float | None = None
-    test_loss_se: float | None = None
 
 
 # Inches. A panel is the square a contour is drawn in; with many runs it shrinks to keep one page.
@@ -85,9 +54,7 @@ _LEFT = 0.62
 _ABOVE = 0.24  # a row's heading
 _BELOW = 0.22  # its tick labels
 _LOWER = 1.45  # height of the curve and density panels
-_LINE = 0.165  # a line of the table
 _NOTE = 0.11  # a line of the note
-_LABEL = 22  # letters of a label that fit the table
 
 
 @styled
@@ -123,7 +90,8 @@ def comparison_figure(
         for row, style in zip(rows, styles, strict=True)
         if row.hessian is not None and has_density(row.hessian)
     ]
-    words = [*notes, *_notes(rows, surfaces, curves, scale), *density_notes(densities)]
+    words = [*table_notes(rows), *notes, *_notes(rows, surfaces, curves, scale)]
+    words += density_notes(densities)
     words += [
         f"{row.label}: no spectral density ({program} hessian {row.run or row.label})"
         for row in rows
@@ -132,7 +100,7 @@ def comparison_figure(
     panel = _PANEL.get(len(rows), _SMALLEST_PANEL)
     text = wrap("; ".join(words), PAGE - 0.3)
     pitch = _ABOVE + panel + _BELOW
-    table = _LINE * (len(rows) + 1) + 0.12
+    table = table_height(rows) + 0.12
     between = 0.34 + title_pad(len(rows)) / 72  # the last row's axis label, then titles
     height = (
         len(rows) * pitch + between + _LOWER + 0.42 + table + (text.count("\n") + 1) * _NOTE + 0.05
@@ -156,88 +124,23 @@ def comparison_figure(
     _draw_curves(left, letter, rows, styles, curves, program)
     letter = string.ascii_lowercase[(len(rows) + 1) % 26]
     _draw_densities(right, letter, rows, densities, program)
-    _draw_table(figure, size, bottom - _LOWER - 0.42, rows, styles)
+    box = inches(
+        size, 0.1, bottom - _LOWER - 0.42 - table_height(rows), PAGE - 0.2, table_height(rows)
+    )
+    draw_table(figure.add_axes(box), rows, styles)
     figure.text(0.1 / PAGE, 0.05 / height, text, va="bottom", fontsize=SMALL, color="0.25")
     return figure
 
 
-def comparison_table(rows: Sequence[ComparisonRow]) -> list[dict[str, str | float | None]]:
-    """The numbers of a comparison, unrounded, one dictionary a run; None where not known.
-
-    Accuracies are fractions. `lambda_max_residual` is ||H u - lambda u|| of the unit eigenvector.
-    """
-    table: list[dict[str, str | float | None]] = []
-    for row in rows:
-        eigenvalue, residual, trace, error = _curvature(row.hessian)
-        table.append(
-            {
-                "run": row.run or row.label,
-                "label": row.label,
-                "optimizer": row.optimizer,
-                "accuracy": row.accuracy,
-                "accuracy_se": row.accuracy_se,
-                "test_loss": row.test_loss,
-                "test_loss_se": row.test_loss_se,
-                "lambda_max": eigenvalue,
-                "lambda_max_residual": residual,
-                "trace": trace,
-                "trace_se": error,
-            }
-        )
-    return table
-
-
-def formatted_table(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
-    """The numbers of a comparison as the figure prints them: heading to text, one a run.
-
-    The column of the test loss is there when some run has one.
-    """
-    table = []
-    for row in rows:
-        eigenvalue, residual, trace, error = _curvature(row.hessian)
-        percent = None if row.accuracy is None else 100 * row.accuracy
-        spread = None if row.accuracy_se is None else 100 * row.accuracy_se
-        cells = {
-            "run": row.label,
-            "optimizer": row.optimizer,
-            "test accuracy (%)": with_error(percent, spread),
-        }
-        if any(other.test_loss is not None for other in rows):
-            cells["test loss"] = with_error(row.test_loss, row.test_loss_se)
-        largest = number(eigenvalue, 4)
-        if residual is not None:
-            largest += f" ({number(residual, 2)})"
-        cells["λmax (residual)"] = largest
-        cells["trace ± s.e."] = with_error(trace, error)
-        table.append(cells)
-    return table
-
-
-def _curvature(
-    data: SpectrumData | None,
-) -> tuple[float | None, float | None, float | None, float | None]:
-    """Largest eigenvalue, its residual, trace and its standard error, each None where missing."""
-    if data is None:
-        return None, None, None, None
-    pairs, trace = data.eigenpairs, data.trace
-    some = pairs is not None and len(pairs.eigenvalues) > 0
-    return (
-        float(pairs.eigenvalues[0]) if pairs is not None and some else None,
-        float(pairs.residuals[0]) if pairs is not None and some else None,
-        None if trace is None else float(trace.estimate),
-        None if trace is None else float(trace.standard_error),
-    )
-
-
 def _curve_of(row: ComparisonRow) -> SurfaceData | None:
-    """The 1-D surface of a row, its own or cut from the 2-D one."""
+    """Return the 1-D surface of a row, its own or cut from the 2-D one."""
     if row.curve is not None:
         return row.curve
     return None if row.surface is None else row_through_origin(row.surface)
 
 
 def _fields(surfaces: Sequence[SurfaceData | None], key: str | None) -> list[Field | None]:
-    """The same quantity of each surface, or each one's own loss where they share none."""
+    """Return the same quantity of each surface, or each one's own loss where they share none."""
     held = [surface for surface in surfaces if surface is not None]
     if key is None and held:
         key = common_key(*held)
@@ -245,7 +148,7 @@ def _fields(surfaces: Sequence[SurfaceData | None], key: str | None) -> list[Fie
 
 
 def _scale(fields: Sequence[Field]) -> Scale:
-    """One scale for all surfaces; accuracies are never logarithmic."""
+    """Return one scale for all surfaces; accuracies are never logarithmic."""
     linear = any(is_accuracy(what.key) for what in fields)
     return shared_scale([what.drawable for what in fields], log=False if linear else None)
 
@@ -256,7 +159,7 @@ def _notes(
     curves: Sequence[Field | None],
     scale: Scale,
 ) -> list[str]:
-    """What the panels leave out or take from elsewhere, run by run."""
+    """Return what the panels leave out or take from elsewhere, run by run."""
     notes = []
     for row, surface, curve in zip(rows, surfaces, curves, strict=True):
         if surface is not None:
@@ -269,11 +172,14 @@ def _notes(
         held = {(row.label, f.key) for row, f in zip(rows, what, strict=True) if f is not None}
         if len({key for _, key in held}) > 1:
             notes += sorted(f"{label} shows its {quantity(key)}" for label, key in held)
+    named = [(row.label, f) for row, f in zip(rows, surfaces, strict=True) if f is not None]
+    if apart := log_notes(named, scale):
+        notes.append(f"surfaces: {apart[0]}; curvature is in the table")
     return notes
 
 
 def _prefixed(name: str, notes: Sequence[str]) -> list[str]:
-    """The notes of one run as one, or none."""
+    """Return the notes of one run as one, or none."""
     return [f"{name}: {', '.join(notes)}"] if notes else []
 
 
@@ -293,14 +199,14 @@ def _draw_row(
     index, count = place
     figure.text(
         _LEFT / size[0], (bottom + panel + 0.06) / size[1],
-        f"({string.ascii_lowercase[index % 26]}) {_shorten(row.label, 34)}",
+        f"({string.ascii_lowercase[index % 26]}) {shorten(row.label, 34)}",
         fontweight="bold", color=style.color,
     )  # fmt: skip
     if what is None:
         box = inches(size, _LEFT, bottom, PAGE - 1.0 - _LEFT, panel)
         _draw_blank(
             figure.add_axes(box),
-            f"no surface of {_shorten(row.label, 60)}",
+            f"no surface of {shorten(row.label, 60)}",
             [row],
             "surface",
             program,
@@ -377,42 +283,3 @@ def _draw_densities(
         draw_densities(axes, densities)
     else:
         _draw_blank(axes, "no spectral densities", rows, "hessian", program)
-
-
-def _draw_table(
-    figure: Figure,
-    size: tuple[float, float],
-    top: float,
-    rows: Sequence[ComparisonRow],
-    styles: Sequence[SeriesStyle],
-) -> None:
-    """Draw the table: rules above, below and under the headings, a sample of each line style."""
-    table = formatted_table(rows)
-    height = _LINE * (len(rows) + 1)
-    axes = figure.add_axes(inches(size, 0.1, top - height, PAGE - 0.2, height))
-    axes.set_axis_off()
-    axes.set_xlim(0, PAGE - 0.2)
-    axes.set_ylim(-len(rows), 1)
-    for y, width in ((1, 0.8), (0, 0.5), (-len(rows), 0.8)):
-        axes.plot([0, PAGE - 0.2], [y, y], color="black", linewidth=width, clip_on=False)
-    headings = list(table[0])
-    # The label takes what the columns of numbers leave.
-    widths = {"optimizer": 0.6, "test accuracy (%)": 1.1, "test loss": 0.95}
-    numbers = [widths.get(heading, 1.25) for heading in headings[1:]]
-    right = PAGE - 0.25
-    edges = right - np.cumsum([0.0, *numbers[::-1]])[::-1]
-    for column, heading in enumerate(headings):
-        first = column == 0
-        x = 0.42 if first else float(edges[column])
-        align = "left" if first else "right"
-        axes.text(x, 0.5, heading, ha=align, va="center_baseline", fontsize=NORMAL - 0.5)
-        for line, cells in enumerate(table):
-            text = _shorten(cells[heading], _LABEL) if first else cells[heading]
-            axes.text(x, -line - 0.5, text, ha=align, va="center_baseline", fontsize=NORMAL - 0.5)
-    for line, style in enumerate(styles):
-        axes.plot([0.05, 0.34], [-line - 0.5] * 2, color=style.color, linestyle=style.linestyle)
-
-
-def _shorten(text: str, letters: int) -> str:
-    """Cut a text that would run into its neighbour."""
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"

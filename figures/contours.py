@@ -55,7 +55,7 @@ def label_contours(axes: Axes, lines: QuadContourSet, avoid: np.ndarray) -> None
 
 
 def _resample(line: np.ndarray, step: float = 4.0) -> np.ndarray:
-    """Points every `step` points along a polyline (n, 2), or none where it is too short."""
+    """Return points every `step` points along a polyline (n, 2), or none where it is too short."""
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     if len(line) < 2 or lengths[-1] < _SHORTEST:
         return np.empty((0, 2))

@@ -145,7 +145,7 @@ def frame_curve(axes: Axes, fields: Sequence[Field]) -> list[Patch]:
 
 
 def flawed_spans(field: Field) -> list[tuple[float, float]]:
-    """Intervals of x covered by the cells of neighbouring non-finite points of a 1-D field."""
+    """Return intervals of x covered by the cells of neighbouring non-finite points of a curve."""
     borders = edges(field.x)
     padded = np.concatenate([[False], field.flawed, [False]]).astype(int)
     starts, stops = np.flatnonzero(np.diff(padded) == 1), np.flatnonzero(np.diff(padded) == -1)
@@ -153,7 +153,7 @@ def flawed_spans(field: Field) -> list[tuple[float, float]]:
 
 
 def curve_notes(fields: Sequence[Field]) -> list[str]:
-    """What is not drawn as an ordinary point, in words, once where it holds for all fields."""
+    """Return what is not drawn as an ordinary point, once where it holds for all fields."""
     notes: dict[str, list[str]] = {}
     for what in fields:
         for note in what.notes():
@@ -165,7 +165,7 @@ def curve_notes(fields: Sequence[Field]) -> list[str]:
 
 
 def _drawable_keys(data: SurfaceData) -> list[str]:
-    """Losses first, then accuracies, training before test; other quantities have no axis here."""
+    """Return losses, then accuracies, training before test; others have no axis here."""
     keys = [key for key in data.values if key.endswith("_loss") or key.endswith("_acc")]
     if not keys:
         held = ", ".join(sorted(data.values)) or "nothing"
@@ -196,5 +196,5 @@ def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list
 
 
 def _on_axis(what: Field, scale: Scale) -> np.ndarray:
-    """Values for the axis of a scale: zeros of a logarithmic one at its lower end."""
+    """Return values for the axis of a scale: zeros of a logarithmic one at its lower end."""
     return np.maximum(what.drawable, scale.vmin) if scale.log else what.drawable

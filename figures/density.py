@@ -1,8 +1,10 @@
 """The spectral density of the Hessian, on a logarithmic axis, with the leading eigenvalues.
 
-Densities are compared at one bandwidth. A stored curve was smoothed with its own, and the height of
-a peak narrower than that is inversely proportional to it; overlaid runs are therefore smoothed
-again, from the quadrature's nodes and weights, with the largest of their bandwidths.
+One run is drawn as it is stored. Several runs may have spectra of very different widths: each keeps
+the bandwidth it was stored with, and they share an axis that is linear near 0 and logarithmic
+beyond (symlog). Only the axis is transformed: heights remain densities per unit of eigenvalue, so
+that areas on it are not masses, and the height of a peak narrower than the bandwidth s is its mass
+over s sqrt(2 pi).
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from isoloss.figures.formatting import number, power_of_ten
+from isoloss.figures.formatting import number, power_of_ten, with_error
 from isoloss.figures.style import (
     COLUMN,
     FigureError,
@@ -26,14 +28,18 @@ from isoloss.figures.style import (
     new_figure,
     series_styles,
     styled,
+    wrap,
 )
+from isoloss.records.summary import mass_below, resolution
 
 if TYPE_CHECKING:
     from isoloss.records.spectra import DensityData, SpectrumData
 
-_MARGIN = 5.0  # bandwidths drawn beyond the outermost node, as the stored curves have it
-_POINTS = (1001, 20001)  # fewest and most points of a common grid
+_MARGIN = 6.5  # bandwidths beyond a node: a Gaussian falls there to less than the axis shows
+_POINTS = 1001  # of a symlog grid, besides those around the nodes
 _POINTS_PER_BANDWIDTH = 4
+_LINEAR = 0.1  # of the range of the flattest run: its bulk, in which most eigenvalues are
+_LINEAR_WIDTH = 1.5  # of each half of the linear part, in decades
 # The axis ends below the bump of the largest Ritz value, but within these shares of the peak.
 _FLOOR = (1e-9, 1e-2)
 
@@ -66,20 +72,22 @@ def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str 
     held = [(label, optimizer, data) for label, optimizer, data in runs if has_density(data)]
     if not held:
         raise FigureError("expected a stored spectral density, got none: compute it with `hessian`")
-    figure = new_figure(COLUMN, 2.4)
-    axes = figure.add_subplot()
     styles = series_styles([optimizer for _, optimizer, _ in held])
     drawn = [(label, style, data) for (label, _, data), style in zip(held, styles, strict=True)]
+    notes = density_notes(drawn)
+    lines = wrap("; ".join(notes), COLUMN).count("\n") + 1
+    figure = new_figure(COLUMN, 2.2 + 0.11 * lines)
+    axes = figure.add_subplot()
     draw_densities(axes, drawn)
     axes.set_title(title, loc="left", pad=title_pad(len(drawn)))
     if len(held) > 1:
         figure.legend(loc="outside upper center", ncols=min(4, len(held)))
-    add_note(figure, density_notes(drawn))
+    add_note(figure, notes)
     return figure
 
 
 def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> None:
-    """Overlay spectral densities at one bandwidth, with bands over probes and leading eigenvalues.
+    """Overlay spectral densities, with bands over probes and leading eigenvalues.
 
     Args:
         axes: Where to draw.
@@ -87,7 +95,7 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
     """
     sound = [run for run in runs if _finite(run[2])]
     axes.set_xlabel("eigenvalue")
-    axes.set_ylabel("spectral density (log scale)")
+    axes.set_ylabel("spectral density (log)")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
@@ -96,8 +104,14 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
     if not sound:
         axes.text(0.5, 0.5, "not finite", transform=axes.transAxes, ha="center", color="0.4")
         return
-    curves = common_densities([data for _, _, data in sound])
-    floor, peak = _limits(curves, [data.density for _, _, data in sound if data.density])
+    densities = [data.density for _, _, data in sound if data.density]
+    if len(densities) == 1:
+        (one,) = densities
+        curves = [DensityCurve(one.grid, one.curve, one.low, one.high, bandwidth_of(one))]
+    else:
+        curves = overlaid_densities(densities)
+        _set_symlog(axes, curves, linear_threshold(densities))
+    floor, peak = _limits(curves, densities)
     for row, ((label, style, data), curve) in enumerate(zip(sound, curves, strict=True)):
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "label": label}
         axes.plot(curve.grid, curve.curve, **line)
@@ -121,18 +135,28 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
 
 
 def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
-    """What a reader of overlaid densities must know: smoothing, probes, band, ticks, failures."""
+    """Return what a reader must know of densities: smoothing, probes, band, ticks, failures."""
     notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
-    sound = [data for _, _, data in runs if _finite(data)]
-    if not sound:
+    densities = [(label, data.density) for label, _, data in runs if _finite(data) and data.density]
+    if not densities:
         return notes
-    counts = sorted({data.density.nodes.shape for data in sound if data.density is not None})
+    counts = sorted({density.nodes.shape for _, density in densities})
     probes = " / ".join(f"{p} probe{'s' * (p > 1)} of {s} steps" for p, s in counts)
-    bandwidth = common_densities(sound)[0].bandwidth
-    notes.append(f"density: Gaussian of bandwidth {number(bandwidth)}, {probes}")
+    if len(densities) == 1:
+        notes.append(
+            f"density: Gaussian of bandwidth {number(bandwidth_of(densities[0][1]))}, {probes}"
+        )
+    else:
+        each = ", ".join(f"{label} {number(bandwidth_of(one))}" for label, one in densities)
+        notes.append(
+            f"density: Gaussians of each run's own bandwidth ({each}), {probes}, per unit of "
+            "eigenvalue: narrow peaks are the higher the smaller the bandwidth, areas on this axis "
+            "are no masses"
+        )
+    notes.append(_negative_note(densities))
     if any(p > 1 for p, _ in counts):
         notes.append("band: range over probes")
-    if any(leading(data) for data in sound):
+    if any(leading(data) for _, _, data in runs if _finite(data)):
         notes.append("ticks above: extreme eigenvalues")
     return notes
 
@@ -142,56 +166,111 @@ def title_pad(runs: int) -> float:
     return 4.0 + _TICK * runs
 
 
-def common_densities(data: Sequence[SpectrumData]) -> list[DensityCurve]:
-    """Densities that can be set against each other: one bandwidth and one grid.
+def overlaid_densities(stored: Sequence[DensityData]) -> list[DensityCurve]:
+    """Return densities to be drawn on one symlog axis, each at its own bandwidth.
 
-    A single density is returned as it is stored. Otherwise each probe's quadrature is smoothed
-    again, sum_j w_j N(x; theta_j, s^2), with the largest stored bandwidth s.
+    Each probe's quadrature is smoothed again, sum_j w_j N(x; theta_j, s^2) with the stored s, on a
+    grid that is fine around each node and, elsewhere, equidistant on the axis: a stored grid is too
+    coarse near 0.
     """
-    stored = [item.density for item in data if item.density is not None]
-    if len(stored) == 1:
-        one = stored[0]
-        return [DensityCurve(one.grid, one.curve, one.low, one.high, _bandwidth(one))]
-    bandwidth = max(map(_bandwidth, stored))
-    low = min(float(item.nodes.min()) for item in stored) - _MARGIN * bandwidth
-    high = max(float(item.nodes.max()) for item in stored) + _MARGIN * bandwidth
-    points = int(np.clip(_POINTS_PER_BANDWIDTH * (high - low) / bandwidth, *_POINTS))
-    grid = np.linspace(low, high, points)
-    return [_smooth(item.nodes, item.weights, grid, bandwidth) for item in stored]
+    linear = linear_threshold(stored)
+    return [
+        _smooth(
+            one.nodes, one.weights, _grid(one.nodes, bandwidth_of(one), linear), bandwidth_of(one)
+        )
+        for one in stored
+    ]
+
+
+def linear_threshold(stored: Sequence[DensityData]) -> float:
+    """Return where the axis stops being linear: a tenth of the smallest range, cut to 1, 2 or 5."""
+    ranges = [float(np.abs(one.nodes).max()) for one in stored]
+    tenth = _LINEAR * min([extent for extent in ranges if extent > 0] or [1.0])
+    power = 10.0 ** np.floor(np.log10(tenth))
+    return float(f"{power * max(m for m in (1, 2, 5) if m * power <= tenth * (1 + 1e-9)):.0e}")
+
+
+def _grid(nodes: np.ndarray, bandwidth: float, linear: float) -> np.ndarray:
+    """Return points (ascending) for one run's curve, from end to end of what is seen of it."""
+    reach = _MARGIN * bandwidth
+    ends = np.arcsinh(np.array([nodes.min() - reach, nodes.max() + reach]) / linear)
+    wide = linear * np.sinh(np.linspace(*ends, _POINTS))
+    step = bandwidth / _POINTS_PER_BANDWIDTH
+    around = np.arange(-reach, reach + step, step)
+    near = np.unique(np.round((nodes.reshape(-1, 1) + around) / step)) * step
+    return np.unique(np.concatenate([wide, near]))
+
+
+def _set_symlog(axes: Axes, curves: Sequence[DensityCurve], linear: float) -> None:
+    """Set the eigenvalue axis: linear within a threshold, logarithmic beyond."""
+    low = min(float(curve.grid[0]) for curve in curves)
+    high = max(float(curve.grid[-1]) for curve in curves)
+    axes.set_xscale("symlog", linthresh=linear, linscale=_LINEAR_WIDTH)
+    axes.set_xlim(low, high)
+    axes.set_xlabel(f"eigenvalue (linear within ±{number(linear)}, log beyond)")
+    axes.xaxis.set_major_locator(FixedLocator(_symlog_ticks(low, high, linear)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+
+
+def _symlog_ticks(low: float, high: float, linear: float) -> list[float]:
+    """Return 0 and powers of ten on either side, few enough for their labels."""
+    first = int(np.ceil(np.log10(2 * linear)))
+    powers = range(first, int(np.floor(np.log10(max(high, -low)))) + 1)
+    decades = sum(np.log10(max(side / linear, 1.0)) for side in (high, -low))
+    chosen = [10.0**power for power in powers[:: -(-int(decades) // 8) or 1]]
+    return sorted([0.0, *(x for p in chosen for x in (-p, p) if low <= x <= high)])
+
+
+def _signed(value: float) -> str:
+    """Return a tick of the eigenvalue axis."""
+    return number(value) if value >= 0 else f"\N{MINUS SIGN}{number(-value)}"
+
+
+def _negative_note(densities: Sequence[tuple[str, DensityData]]) -> str:
+    """Return the share of negative eigenvalues of each run, below one threshold for all."""
+    threshold = -max(resolution(density) for _, density in densities)
+    shares = []
+    for label, density in densities:
+        mass = mass_below(density, threshold)
+        share = with_error(mass.share, mass.standard_error)
+        shares.append(f"{label} {share} ({number(mass.lowest, 2)} to {number(mass.highest, 2)})")
+    below = number(threshold, 2)
+    return f"share of eigenvalues below {below} (bounds by quadrature): {', '.join(shares)}"
 
 
 def _power(value: float, _: int) -> str:
-    """A tick of the density axis."""
+    """Return a tick of the density axis."""
     return power_of_ten(round(np.log10(value)))
 
 
 def has_density(data: SpectrumData | None) -> bool:
-    """Whether a stored curvature holds a density."""
+    """Return whether a stored curvature holds a density."""
     return data is not None and data.density is not None
 
 
 def leading(data: SpectrumData) -> list[float]:
-    """The stored eigenvalues that are finite, those of the smallest end too."""
+    """Return the stored eigenvalues that are finite, those of the smallest end too."""
     pairs = data.eigenpairs
     ends = () if pairs is None else (pairs.eigenvalues, pairs.smallest_eigenvalues)
     values = np.concatenate([np.empty(0), *(end for end in ends if end is not None)])
     return [float(value) for value in values[np.isfinite(values)]]
 
 
-def _bandwidth(density: DensityData) -> float:
-    """Standard deviation of the Gaussians of a stored curve."""
+def bandwidth_of(density: DensityData) -> float:
+    """Return the standard deviation of the Gaussians of a stored curve."""
     return float(density.account["bandwidth"])
 
 
 def _finite(data: SpectrumData) -> bool:
-    """Whether there is a density and the products behind it were finite."""
+    """Return whether there is a density and the products behind it were finite."""
     return data.density is not None and bool(np.isfinite(data.density.curve).all())
 
 
 def _smooth(
     nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, bandwidth: float
 ) -> DensityCurve:
-    """Gaussian smoothing of each probe's quadrature, (probes, steps) -> (points,)."""
+    """Smooth each probe's quadrature by Gaussians, (probes, steps) -> (points,)."""
     curves = np.zeros((len(nodes), len(grid)))
     for row, (theta, weight) in enumerate(zip(nodes, weights, strict=True)):
         for node, mass in zip(theta, weight, strict=True):
@@ -201,7 +280,7 @@ def _smooth(
 
 
 def _limits(curves: Sequence[DensityCurve], stored: Sequence[DensityData]) -> tuple[float, float]:
-    """Lower end of the density axis, and the highest peak."""
+    """Return the lower end of the density axis, and the highest peak."""
     peak = max(float(curve.high.max()) for curve in curves)
     bumps = [
         float(np.interp(item.nodes.max(), curve.grid, curve.curve))

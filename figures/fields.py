@@ -8,6 +8,7 @@ that the first two, both NaN in the array, are not mistaken for each other.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,11 +68,11 @@ class Field:
         return np.where(self.sound, self.values, np.nan)
 
     def scale(self, *, log: bool | None = None) -> Scale:
-        """The scale this field gets when it shares none."""
+        """Return the scale this field gets when it shares none."""
         return shared_scale([self.drawable], log=False if is_accuracy(self.key) else log)
 
     def notes(self, scale: Scale | None = None) -> list[str]:
-        """What of the grid is not drawn as an ordinary value, in words; empty when all is."""
+        """Return what of the grid is not drawn as an ordinary value, in words."""
         total, notes = self.values.size, []
         if flawed := int(self.flawed.sum()):
             nans = int(np.isnan(self.values[self.flawed]).sum())
@@ -93,7 +94,7 @@ class Field:
 
 
 def quantity(key: str) -> str:
-    """A stored name in words: ``test_acc`` is ``test accuracy (%)``."""
+    """Return a stored name in words: ``test_acc`` is ``test accuracy (%)``."""
     split, _, rest = key.partition("_")
     if split in ("train", "test", "val"):
         words = {"val": "validation"}.get(split, split)
@@ -102,12 +103,12 @@ def quantity(key: str) -> str:
 
 
 def is_accuracy(key: str) -> bool:
-    """Whether a stored name is an accuracy in percent, which is never drawn logarithmically."""
+    """Return whether a stored name is an accuracy in percent, never drawn logarithmically."""
     return key == "acc" or key.endswith("_acc")
 
 
 def common_key(*surfaces: SurfaceData) -> str | None:
-    """The quantity to draw of some surfaces: a loss that all hold, the training loss if it can be.
+    """Return the quantity to draw of some surfaces: a loss that all hold, if it can be of training.
 
     None where they hold nothing in common.
     """
@@ -147,7 +148,7 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
 
 
 def row_through_origin(data: SurfaceData) -> SurfaceData | None:
-    """The 1-D curve y = 0 of a 2-D surface, or None when the grid has no such row.
+    """Return the 1-D curve y = 0 of a 2-D surface, or None when the grid has no such row.
 
     A 1-D curve is returned as it is.
     """
@@ -161,7 +162,7 @@ def row_through_origin(data: SurfaceData) -> SurfaceData | None:
 
 
 def edges(points: np.ndarray) -> np.ndarray:
-    """Borders of the cells around grid points: midpoints, the outer ones mirrored.
+    """Return the borders of the cells around grid points: midpoints, the outer ones mirrored.
 
     A single point gets a cell of width 1, for want of a neighbour.
     """
@@ -174,7 +175,7 @@ def edges(points: np.ndarray) -> np.ndarray:
 
 
 def cell_polygons(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
-    """Rectangles (4, 2) around the grid points where a (ny, nx) mask holds."""
+    """Return rectangles (4, 2) around the grid points where a (ny, nx) mask holds."""
     ex, ey = edges(x), edges(y)
     return [
         np.array([(ex[i], ey[j]), (ex[i + 1], ey[j]), (ex[i + 1], ey[j + 1]), (ex[i], ey[j + 1])])
@@ -183,7 +184,7 @@ def cell_polygons(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> list[np.nda
 
 
 def gap_polygons(field: Field) -> list[np.ndarray]:
-    """The parts of the plane that contours leave out because of a flawed corner.
+    """Return the parts of the plane that contours leave out because of a flawed corner.
 
     Contours live on the quadrilaterals between grid points. One bad corner costs the triangle at
     that corner, two or more the whole quadrilateral. Where a pending corner took part the area is
@@ -206,7 +207,7 @@ def gap_polygons(field: Field) -> list[np.ndarray]:
 
 
 def has_area(field: Field) -> bool:
-    """Whether contours can be drawn: some quadrilateral has three sound corners."""
+    """Return whether contours can be drawn: some quadrilateral has three sound corners."""
     sound = field.sound.astype(int)
     if field.y is None or min(sound.shape) < 2:
         return False
@@ -214,8 +215,33 @@ def has_area(field: Field) -> bool:
     return bool((corners >= 3).any())
 
 
+def log_notes(named: Sequence[tuple[str, Field]], scale: Scale) -> list[str]:
+    """Return what a logarithmic scale does to surfaces: their steepness depends on their minima.
+
+    d log L = dL / L: of two surfaces of equal curvature the one of lower minimum looks sharper.
+
+    Args:
+        named: The name of each surface and what is drawn of it.
+        scale: The scale they share.
+    """
+    minima = [
+        (name, float(what.values[what.sound].min())) for name, what in named if what.sound.any()
+    ]
+    if not scale.log or not minima:
+        return []
+    if len(minima) == 1:
+        of = f"the minimum {number(minima[0][1])}"
+    else:
+        each = ", ".join(f"{name} {number(value)}" for name, value in minima)
+        of = f"each minimum ({each})"
+    return [
+        f"log scale of the value itself, from 0 and not from {of}: it compares heights, not "
+        "flatness (at equal curvature a lower minimum looks sharper)"
+    ]
+
+
 def _origin(data: SurfaceData, key: str) -> float | None:
-    """The stored value at the origin, else that of the grid point there."""
+    """Return the stored value at the origin, else that of the grid point there."""
     if key in data.origin:
         return float(data.origin[key])
     column = _index_of_zero(data.x)
@@ -227,14 +253,14 @@ def _origin(data: SurfaceData, key: str) -> float | None:
 
 
 def _index_of_zero(points: np.ndarray) -> int | None:
-    """Where a grid axis is zero up to the rounding of its step, or None."""
+    """Return where a grid axis is zero up to the rounding of its step, or None."""
     points = np.asarray(points, dtype=float)
     nearest = int(np.argmin(np.abs(points)))
     return nearest if abs(points[nearest]) <= 1e-9 * max(1.0, np.ptp(points)) else None
 
 
 def _axis_label(data: SurfaceData, axis: str) -> str:
-    """The axis with its normalisation, which decides what a step of 1 means."""
+    """Return the axis with its normalisation, which decides what a step of 1 means."""
     recipe = data.settings.get("directions", {}).get(axis, {})
     normalisation = recipe.get("normalisation", "none")
     return axis if normalisation == "none" else f"{axis} ({normalisation}-normalised)"

@@ -15,7 +15,7 @@ def power_of_ten(exponent: int) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A value to some significant digits: ``0.0312``, ``136``, ``2.4×10⁻⁷``, ``nan``.
+    """Return a value to some significant digits: ``0.0312``, ``136``, ``2.4×10⁻⁷``, ``nan``.
 
     Args:
         value: The value; None gives a dash.
@@ -39,7 +39,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def with_error(value: float | None, error: float | None) -> str:
-    """A value and its standard error, both cut at the error's second significant digit.
+    """Return a value and its standard error, both cut at the error's second significant digit.
 
     Examples:
         >>> with_error(98.7612, 0.1134)

@@ -98,12 +98,12 @@ def roc_figure(
 
 
 def _steps(curve: RocSeries, floor: float) -> tuple[np.ndarray, np.ndarray]:
-    """The curve, a rate of 0 moved to where the log scale begins, which linear axes do not show."""
+    """Return the curve, a rate of 0 moved to where the log scale begins."""
     return np.maximum(curve.false_positive_rate, floor), curve.true_positive_rate
 
 
 def _smallest_rate(series: Sequence[RocSeries]) -> float:
-    """Half of the smallest rate above 0, rounded down to a power of ten times 1, 2 or 5."""
+    """Return half of the smallest rate above 0, rounded down to a power of ten times 1, 2 or 5."""
     rates = np.concatenate([curve.false_positive_rate for curve in series])
     half = min(0.05, float(rates[rates > 0].min()) / 2)
     power = 10.0 ** np.floor(np.log10(half))
@@ -111,7 +111,7 @@ def _smallest_rate(series: Sequence[RocSeries]) -> float:
 
 
 def _lines(count: int) -> list[dict[str, object]]:
-    """Colour and line style for each curve: the house's colours, or more where these run out."""
+    """Return colour and line style for each curve: the house's, or more colours."""
     styles = series_styles([""] * 7)
     colors: list[Any] = [style.color for style in styles]
     if count > len(colors):

@@ -138,7 +138,7 @@ class _Layout:
         return self.head + self.rows * (self.cell[1] + self.gap[1]) - self.gap[1] + self.foot
 
     def box(self, index: int) -> tuple[float, float, float, float]:
-        """The axes of one sample, in fractions of the figure."""
+        """Return the axes of one sample, in fractions of the figure."""
         row, column = divmod(index, self.columns)
         left = self.left + column * (self.cell[0] + self.gap[0])
         bottom = self.height - self.head - (row + 1) * self.cell[1] - row * self.gap[1]

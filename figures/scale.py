@@ -41,22 +41,22 @@ class Scale:
         return "log scale" if self.log else "linear scale"
 
     def norm(self) -> Normalize:
-        """The map from values to [0, 1] for colours; out-of-range values take the end colours."""
+        """Return the map from values to [0, 1] for colours; values beyond take the end colours."""
         return (LogNorm if self.log else Normalize)(self.vmin, self.vmax, clip=True)
 
     def clip(self, values: np.ndarray) -> np.ndarray:
-        """Values brought into [vmin, vmax]; NaN stays NaN and infinities become NaN."""
+        """Return values brought into [vmin, vmax]; NaN stays NaN and infinities become NaN."""
         values = np.asarray(values, dtype=float)
         return np.clip(np.where(np.isfinite(values), values, np.nan), self.vmin, self.vmax)
 
     def height(self, values: np.ndarray | float | Sequence[float]) -> np.ndarray:
-        """Heights for a linear axis: the values, or their decimal logarithms."""
+        """Return heights for a linear axis: the values, or their decimal logarithms."""
         clipped = self.clip(np.asarray(values, dtype=float))
         return np.log10(clipped) if self.log else clipped
 
 
 def prefers_log(values: np.ndarray) -> bool:
-    """Whether finite values have no negative one and span more than two decades where positive."""
+    """Return whether values have no negative one and span over two decades where positive."""
     finite = _finite([values])
     positive = finite[finite > 0]
     if positive.size == 0 or finite.min() < 0:
@@ -103,20 +103,20 @@ def shared_scale(
 
 
 def _finite(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """All finite values of some arrays, flat."""
+    """Return all finite values of some arrays, flat."""
     flat = [np.asarray(array, dtype=float).ravel() for array in arrays]
     values = np.concatenate(flat) if flat else np.empty(0)
     return values[np.isfinite(values)]
 
 
 def _linear_levels(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Round equidistant levels within an open interval."""
+    """Return round equidistant levels within an open interval."""
     ticks = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return tuple(float(tick) for tick in ticks if low < tick < high)
 
 
 def _geometric_levels(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Round levels within an open interval, about equidistant in the logarithm."""
+    """Return round levels within an open interval, about equidistant in the logarithm."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     best: tuple[float, ...] = ()
     for mantissas in _MANTISSAS:

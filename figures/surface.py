@@ -22,7 +22,15 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-u
 from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
 
 from isoloss.figures.contours import label_contours
-from isoloss.figures.fields import Field, cell_polygons, edges, field, gap_polygons, has_area
+from isoloss.figures.fields import (
+    Field,
+    cell_polygons,
+    edges,
+    field,
+    gap_polygons,
+    has_area,
+    log_notes,
+)
 from isoloss.figures.formatting import number, power_of_ten
 from isoloss.figures.scale import Scale
 from isoloss.figures.style import (
@@ -188,7 +196,8 @@ def surface_figure(
         raise FigureError("expected a 2-D surface, got a 1-D curve: draw it with curve_figure")
     what = field(data, key)
     scale = what.scale(log=log) if scale is None else scale
-    notes = wrap("; ".join(surface_notes(what, scale, kind)), COLUMN - 0.1)
+    words = [*surface_notes(what, scale, kind), *log_notes([("", what)], scale)]
+    notes = wrap("; ".join(words), COLUMN - 0.1)
     below = 0.06 + 0.11 * (notes.count("\n") + 1 if notes else 0)
     # Axes are placed in inches rather than by a layout engine: those do not get along with equal
     # aspect and with three dimensions.
@@ -220,7 +229,7 @@ def surface_figure(
 
 
 def surface_notes(field: Field, scale: Scale, kind: str) -> list[str]:
-    """What a drawing of a field does not show as a reader would expect, in words."""
+    """Return what a drawing of a field does not show as a reader would expect, in words."""
     notes = field.notes(scale)
     if kind == "heatmap" or not field.sound.any():
         return notes
@@ -237,7 +246,7 @@ def surface_notes(field: Field, scale: Scale, kind: str) -> list[str]:
 
 
 def origin_text(field: Field) -> str:
-    """The value at the origin beside the mark that stands for it, and whether it is in the grid."""
+    """Return the value at the origin beside its mark, and whether it is in the grid."""
     inside = _contains_origin(field)
     if field.origin is None:
         return "" if inside else "origin outside the grid"
@@ -247,12 +256,13 @@ def origin_text(field: Field) -> str:
 def shared_colorbar(figure: Figure, cax: Axes, scale: Scale, label: str) -> None:
     """Draw the colour bar of a scale into axes of its own, with ticks at round values.
 
-    A pointed end says that values above the scale are drawn as its end.
+    A pointed end says that values above the scale are drawn as its end; the label of a logarithmic
+    one, that its zero is that of the values and not their minimum.
     """
     extend = "max" if scale.clipped else "neither"
     mappable = ScalarMappable(norm=scale.norm(), cmap=COLORMAP)
     bar = figure.colorbar(mappable, cax=cax, extend=extend)
-    bar.set_label(f"{label}, {scale.name}")
+    bar.set_label(f"{label}{' above 0' if scale.log else ''}, {scale.name}")
     bar.outline.set_linewidth(0.4)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_locator(FixedLocator(scale_ticks(scale)))
@@ -260,7 +270,7 @@ def shared_colorbar(figure: Figure, cax: Axes, scale: Scale, label: str) -> None
 
 
 def scale_ticks(scale: Scale, count: int = 6) -> list[float]:
-    """Round values within a scale: powers of ten where there are enough of them."""
+    """Return round values within a scale: powers of ten where there are enough of them."""
     if not scale.log:
         ticks = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(scale.vmin, scale.vmax)
         return [float(tick) for tick in ticks if scale.vmin <= tick <= scale.vmax]
@@ -271,14 +281,14 @@ def scale_ticks(scale: Scale, count: int = 6) -> list[float]:
 
 
 def one_two_five(low: float, high: float) -> list[float]:
-    """The values 1, 2, 5 times powers of ten within an interval."""
+    """Return the values 1, 2, 5 times powers of ten within an interval."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     values = [float(f"{mantissa}e{power}") for power in powers for mantissa in (1, 2, 5)]
     return [value for value in values if low <= value <= high]
 
 
 def tick_text(value: float) -> str:
-    """A tick's value; bare powers of ten far from one are written as powers."""
+    """Return a tick's value; bare powers of ten far from one are written as powers."""
     exponent = np.log10(value) if value > 0 else 0.5
     if abs(exponent - round(exponent)) < 1e-9 and not -3.5 <= exponent <= 3.5:
         return power_of_ten(round(exponent))
@@ -307,7 +317,7 @@ def _draw_lines(axes: Axes, field: Field, scale: Scale, line_color: str | None) 
 
 
 def _levels_within(field: Field, scale: Scale) -> list[float]:
-    """The scale's levels that some contour line can have; matplotlib warns of others."""
+    """Return the scale's levels that some contour line can have; matplotlib warns of others."""
     values = scale.clip(field.drawable)[field.sound]
     return [level for level in scale.levels if values.min() < level < values.max()]
 
@@ -319,7 +329,7 @@ def _hatch(axes: Axes, polygons: list[np.ndarray]) -> None:
 
 
 def _frame(axes: Axes, field: Field, x: np.ndarray, y: np.ndarray) -> None:
-    """Limits, aspect, labels and the mark at the origin of a flat panel."""
+    """Set limits, aspect, labels and the mark at the origin of a flat panel."""
     assert field.y is not None
     wide, tall = (abs(float(p[-1] - p[0])) for p in (x, y))
     axes.set_xlim(float(x[0]), float(x[-1]))
@@ -336,7 +346,7 @@ def _frame(axes: Axes, field: Field, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _frame_3d(axes: Axes3D, field: Field, scale: Scale, floor: float, high: float) -> None:
-    """Limits, labels and a quiet look of a three-dimensional panel."""
+    """Set limits, labels and a quiet look of a three-dimensional panel."""
     assert field.y is not None
     axes.set_xlim(*_span(field.x))
     axes.set_ylim(*_span(field.y))
@@ -365,25 +375,25 @@ def _frame_3d(axes: Axes3D, field: Field, scale: Scale, floor: float, high: floa
 
 
 def _aspect(field: Field) -> float:
-    """Height over width of a flat panel; 1 where the ranges are too different for equal steps."""
+    """Return height over width of a flat panel; 1 where equal steps would not fit."""
     assert field.y is not None
     wide, tall = (float(np.ptp(_span(points))) for points in (field.x, field.y))
     return tall / wide if max(wide, tall) <= _WIDEST_EQUAL * min(wide, tall) else 1.0
 
 
 def _span(points: np.ndarray) -> tuple[float, float]:
-    """Limits of an axis, of cell width 1 for a single point."""
+    """Return the limits of an axis, of cell width 1 for a single point."""
     ends = points if len(points) > 1 else edges(points)
     return float(ends[0]), float(ends[-1])
 
 
 def _contains_origin(field: Field) -> bool:
-    """Whether (0, 0) lies in the range of the grid, up to rounding."""
+    """Return whether (0, 0) lies in the range of the grid, up to rounding."""
     axes = [points for points in (field.x, field.y) if points is not None]
     return all(bool(points.min() <= 1e-9 and points.max() >= -1e-9) for points in axes)
 
 
 def _line_colormap() -> Colormap:
-    """The house colours for lines on white, without the lightest, which cannot be seen there."""
+    """Return the house colours for lines on white, without the lightest, not seen there."""
     colors = matplotlib.colormaps[COLORMAP](np.linspace(0.0, 0.82, 256))
     return ListedColormap(colors, name=f"{COLORMAP}_lines")

@@ -61,7 +61,7 @@ def training_figure(runs: Sequence[Run], *, title: str = "") -> Figure:
 
 
 def _one_run(history: History, scale: Scale) -> Figure:
-    """Two panels, training and validation in each."""
+    """Draw two panels, training and validation in each."""
     figure = new_figure(PAGE, 2.2)
     left, right = figure.subplots(1, 2)
     for (split, name), linestyle in zip(_SPLITS, ("solid", (0, (4.5, 1.5))), strict=True):
@@ -83,7 +83,7 @@ def _several_runs(
     histories: Sequence[History],
     scale: Scale,
 ) -> Figure:
-    """Four panels: training and validation by loss and accuracy, all runs in each."""
+    """Draw four panels: training and validation by loss and accuracy, all runs in each."""
     figure = new_figure(PAGE, 3.7)
     grid = figure.subplots(2, 2, sharex=True, sharey="col")
     for (split, name), (left, right) in zip(_SPLITS, grid, strict=True):

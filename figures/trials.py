@@ -93,7 +93,7 @@ def trials_figure(
 
 
 def _floor(trials: Sequence[Trial]) -> float:
-    """Where the axis begins, in percent: poor trials must not take the range from the good."""
+    """Return where the axis begins, in percent: poor trials must not take the range of good."""
     scored = [(t.accuracy, t.standard_error or 0.0) for t in trials if t.accuracy is not None]
     values, errors = 100 * np.array(scored).T
     best = float(values.max())
@@ -199,7 +199,7 @@ def _draw_points(
 
 
 def _number_first(name: str) -> tuple[bool, float, str]:
-    """Numbers by size, before other names in order of the alphabet."""
+    """Return a key that sorts numbers by size, before other names in order of the alphabet."""
     try:
         return False, float(name), name
     except ValueError:

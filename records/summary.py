@@ -4,13 +4,76 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isoloss.records.files import write_text
-from isoloss.records.spectra import SpectrumData
+from isoloss.records.spectra import DensityData, SpectrumData
+
+_RESOLUTION = 10 * float(np.finfo(np.float32).eps)
+"""Of the largest eigenvalue: smaller ones have the sign of the rounding of float32 products."""
+
+
+@dataclass(frozen=True)
+class Mass:
+    """The share of the eigenvalues below a threshold, by quadrature.
+
+    Attributes:
+        threshold: In units of the eigenvalues.
+        share: Weight of the nodes below it, mean over probes.
+        standard_error: Of that mean over probes; None for one probe.
+        lowest: Least share that the quadratures admit, mean over probes.
+        highest: Greatest such share.
+    """
+
+    threshold: float
+    share: float
+    standard_error: float | None
+    lowest: float
+    highest: float
+
+
+def resolution(density: DensityData) -> float:
+    """Return 10 eps max|theta|, eps that of float32: eigenvalues within it are not told from 0.
+
+    The same multiple of rounding is the smallest residual that is asked of an eigenpair.
+    """
+    return _RESOLUTION * float(np.abs(density.nodes).max())
+
+
+def mass_below(density: DensityData, threshold: float) -> Mass:
+    """Return the share of the eigenvalues below a threshold.
+
+    A node stands for the mass around it, which may lie on both sides of the threshold x. With
+    theta_k the last node below x, the measure mu of a probe obeys the inequalities of Chebyshev,
+    Markov and Stieltjes (Szego 1939, Orthogonal Polynomials, section 3.41)
+
+        w_1 + .. + w_(k-1) <= mu((-inf, x)) <= w_1 + .. + w_(k+1),
+
+    whose means over probes are `lowest` and `highest`. They say nothing of the spread between
+    probes, which is the standard error.
+
+    Args:
+        density: A stored density; NaN where its products were not finite.
+        threshold: In units of the eigenvalues.
+    """
+    below = density.nodes < threshold
+    count = below.sum(axis=1)
+    shares = (density.weights * below).sum(axis=1)
+    # Nodes ascend: the sum of the first j weights, j from 0 to steps.
+    sums = np.cumsum(np.pad(density.weights, ((0, 0), (1, 0))), axis=1)
+    rows, steps = np.arange(len(sums)), density.nodes.shape[1]
+    sampled = len(shares) > 1
+    return Mass(
+        threshold=threshold,
+        share=float(shares.mean()),
+        standard_error=(float(shares.std(ddof=1) / math.sqrt(len(shares))) if sampled else None),
+        lowest=float(sums[rows, np.maximum(count - 1, 0)].mean()),
+        highest=float(sums[rows, np.minimum(count + 1, steps)].mean()),
+    )
 
 
 def summary(data: SpectrumData) -> dict[str, Any]:
@@ -36,19 +99,18 @@ def summary(data: SpectrumData) -> dict[str, Any]:
         }
     if density is not None:
         probes, steps = density.nodes.shape
-        # Below zero by more than the resolution: the many eigenvalues at 0 have the sign of noise.
-        below = density.nodes < -density.account["bandwidth"]
-        negative = (density.weights * below).sum(axis=1)
-        sampled = probes > 1
+        negative = mass_below(density, -resolution(density))
         result["density"] = {
             "probes": probes,
             "steps": steps,
             "smallest_node": float(density.nodes.min()),
             "largest_node": float(density.nodes.max()),
-            "mass_below_minus_bandwidth": float(negative.mean()),
-            "mass_below_minus_bandwidth_standard_error": (
-                float(negative.std(ddof=1) / math.sqrt(probes)) if sampled else None
-            ),
+            "negative_mass": {
+                "threshold": negative.threshold,
+                "share_below": negative.share,
+                "standard_error": negative.standard_error,
+                "bounds": [negative.lowest, negative.highest],
+            },
             **density.account,
         }
     # In the order of the stored settings, whoever passes them.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import csv
+import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +14,10 @@ from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
-from isoloss.figures.comparison import (
-    ComparisonRow,
-    comparison_figure,
-    comparison_table,
-    formatted_table,
-)
+from isoloss.experiments.comparison import Comparison
+from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.style import FigureError, save_figure
+from isoloss.figures.table import ComparisonRow, comparison_table, formatted_table
 from isoloss.records.spectra import DensityData, EigenpairsData, SpectrumData, TraceData
 from isoloss.records.surfaces import SurfaceData
 
@@ -74,7 +74,7 @@ def test_all_surfaces_have_one_scale() -> None:
     spaces = [axes for axes in figure.axes if axes.name == "3d"]
     assert len({axes.get_zlim() for axes in spaces}) == 1
     (bar,) = [axes for axes in figure.axes if axes.get_ylabel().endswith(", log scale")]
-    assert bar.get_ylabel() == "train loss, log scale"
+    assert bar.get_ylabel() == "train loss above 0, log scale"
     assert not [c for axes in figure.axes[:6] for c in axes.collections if isinstance(c, QuadMesh)]
 
 
@@ -98,8 +98,10 @@ def test_numbers_unrounded_and_as_printed() -> None:
         "test_loss_se": None,
         "lambda_max": 40.0,
         "lambda_max_residual": 2.5e-4,
+        "lambda_max_converged": None,
         "trace": 400.0,
         "trace_se": pytest.approx(12.4),
+        "trace_converged": None,
     }
     assert formatted_table(rows())[1] == {
         "run": "Adam",
@@ -114,9 +116,63 @@ def test_numbers_unrounded_and_as_printed() -> None:
     assert "test loss" not in bare[0]
 
 
-def test_the_table_is_on_the_figure() -> None:
-    drawn = words(comparison_figure(rows())).split("\n")
-    for cells in formatted_table(rows()):
+def with_accounts(
+    row: ComparisonRow, pairs: dict[str, object], trace: dict[str, object]
+) -> ComparisonRow:
+    data = row.hessian
+    assert data is not None
+    assert data.eigenpairs is not None
+    assert data.trace is not None
+    data = replace(
+        data,
+        eigenpairs=replace(data.eigenpairs, account=pairs),
+        trace=replace(data.trace, account=trace),
+    )
+    return replace(row, hessian=data)
+
+
+def unconverged_rows() -> list[ComparisonRow]:
+    """λmax 40, 136, 12.5, each with the residual 2.5e-4: within 1e-4 λ, not within 1e-7 λ."""
+    first, second, third = rows()
+    lost: dict[str, object] = {"converged": False}
+    return [
+        with_accounts(first, {"converged": True, "settings": {"tol": 1e-4}}, {"converged": True}),
+        with_accounts(second, {**lost, "settings": {"tol": 1e-7}}, lost),
+        # Another pair of the run did not converge; the largest did.
+        with_accounts(third, {**lost, "settings": {"tol": 1e-4}}, {"converged": True}),
+    ]
+
+
+def test_what_did_not_converge_is_marked() -> None:
+    table = comparison_table(unconverged_rows())
+    assert [row["lambda_max_converged"] for row in table] == [True, False, True]
+    assert [row["trace_converged"] for row in table] == [True, False, True]
+    printed = formatted_table(unconverged_rows())
+    assert [cells["λmax (residual)"].endswith("†") for cells in printed] == [False, True, False]
+    assert [cells["trace ± s.e."] for cells in printed] == ["400 ± 12", "1360 ± 42†", "125.0 ± 3.9"]
+    drawn = flat(comparison_figure(unconverged_rows()))
+    assert "λmax†: not converged" in drawn
+    assert "trace†: not converged" in drawn
+    assert "†" not in flat(comparison_figure(rows()))
+
+
+def test_marks_are_explained_beside_the_written_table(tmp_path: Path) -> None:
+    comparison = Comparison(unconverged_rows(), [], [])
+    comparison.save(tmp_path)
+    for text in (comparison.text(), (tmp_path / "table.md").read_text()):
+        assert "1360 ± 42†" in text
+        assert "trace†: not converged" in text
+    written = json.loads((tmp_path / "table.json").read_text())["runs"]
+    assert [row["trace_converged"] for row in written] == [True, False, True]
+    with (tmp_path / "table.csv").open() as file:
+        columns = [row["lambda_max_converged"] for row in csv.DictReader(file)]
+    assert columns == ["True", "False", "True"]
+
+
+@pytest.mark.parametrize("given", [rows, unconverged_rows])
+def test_the_table_is_on_the_figure(given: Callable[[], list[ComparisonRow]]) -> None:
+    drawn = words(comparison_figure(given())).split("\n")
+    for cells in formatted_table(given()):
         assert set(cells.values()) <= set(drawn)
 
 
@@ -140,7 +196,19 @@ def test_notes_are_on_the_figure() -> None:
     assert "differs: split train/test" in drawn
     assert "SGD: hatched: 2 of 35 points non-finite (2 NaN)" in drawn
     assert "Adam: no curve, its surface has no row y = 0" in drawn
-    assert "Gaussian of bandwidth 0.7, 2 probes of 2 steps" in drawn
+    assert "(SGD 0.7, Adam 0.7, SAM 0.7), 2 probes of 2 steps" in drawn
+
+
+def test_a_log_scale_says_where_it_begins_and_what_it_compares() -> None:
+    first, second, _ = rows()
+    data = surface(5)
+    data.values["train_loss"] -= 0.0195
+    drawn = flat(comparison_figure([replace(first, surface=data), second]))
+    assert "from 0 and not from each minimum (SGD 5\N{MULTIPLICATION SIGN}10⁻⁴, Adam 0.02)" in drawn
+    assert "heights, not flatness" in drawn
+    assert "curvature is in the table" in drawn
+    linear = [replace(row, surface=surface(0.02)) for row in (first, second)]
+    assert "flatness" not in flat(comparison_figure(linear))
 
 
 def test_surfaces_of_different_splits_say_so() -> None:
@@ -151,7 +219,7 @@ def test_surfaces_of_different_splits_say_so() -> None:
     figure = comparison_figure([replace(first, surface=test), replace(second, surface=train)])
     assert "SGD shows its test loss" in flat(figure)
     (bar,) = [axes for axes in figure.axes if axes.get_ylabel().endswith(", log scale")]
-    assert bar.get_ylabel() == "loss, log scale"
+    assert bar.get_ylabel() == "loss above 0, log scale"
 
 
 def test_no_text_lies_on_another() -> None:

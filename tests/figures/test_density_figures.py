@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isoloss.figures.density import common_densities, density_figure, leading
+from isoloss.figures.density import density_figure, leading, overlaid_densities
 from isoloss.figures.style import FigureError, series_styles
 from isoloss.records.spectra import DensityData, EigenpairsData, SpectrumData, TraceData
 
@@ -41,24 +41,58 @@ def test_one_run_is_drawn_as_it_is_stored() -> None:
     assert "band: range over probes" in note
 
 
-def test_overlaid_runs_share_the_largest_bandwidth() -> None:
-    runs = [spectrum(10.0, 0.05), spectrum(100.0, 0.5)]
-    narrow, wide = common_densities(runs)
-    assert narrow.bandwidth == wide.bandwidth == 0.5
-    assert narrow.grid is wide.grid
-    for curve, item in zip((narrow, wide), runs, strict=True):
-        # Each probe's measure has mass 1, and 5 standard deviations leave out 6e-7 of it.
-        assert np.trapezoid(curve.curve, curve.grid) == pytest.approx(1, abs=2e-6)
+def density_of(data: SpectrumData) -> DensityData:
+    assert data.density is not None
+    return data.density
+
+
+def test_overlaid_runs_keep_their_own_bandwidths() -> None:
+    stored = [density_of(spectrum(0.6, 0.003)), density_of(spectrum(30.0, 0.149))]
+    for curve, one in zip(overlaid_densities(stored), stored, strict=True):
+        assert curve.bandwidth == one.account["bandwidth"]
+        # Each probe's measure has mass 1, of which 6.5 standard deviations leave out 1e-10; the
+        # trapezoidal rule over Gaussians with 4 points a standard deviation or more is as exact.
+        assert np.trapezoid(curve.curve, curve.grid) == pytest.approx(1, abs=1e-3)
         mean = np.trapezoid(curve.grid * curve.curve, curve.grid)
-        assert item.density is not None
-        exact = (item.density.nodes * item.density.weights).sum(1).mean()
-        assert mean == pytest.approx(exact, abs=2e-5 * 100)
+        exact = (one.nodes * one.weights).sum(1).mean()
+        assert mean == pytest.approx(exact, abs=1e-3 * one.nodes.max())
         assert np.all((curve.low <= curve.curve) & (curve.curve <= curve.high))
-    # Smoothing again with the stored bandwidth gives the stored curve.
-    stored = runs[1].density
-    assert stored is not None
-    again = np.interp(stored.grid, wide.grid, wide.curve)
-    np.testing.assert_allclose(again, stored.curve, atol=0.01 * stored.curve.max())
+        again = np.interp(one.grid, curve.grid, curve.curve)
+        np.testing.assert_allclose(again, one.curve, atol=0.01 * one.curve.max())
+
+
+def test_a_flat_spectrum_is_seen_beside_a_sharp_one() -> None:
+    """Its two nodes lie within 6 bandwidths of the sharp run, and on most of the axis."""
+    figure = density_figure(
+        [("Adam", "adam", spectrum(30.0, 0.149)), ("SAM", "sam", spectrum(0.6, 0.003))]
+    )
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "symlog"
+    assert "linear within ±0.05, log beyond" in axes.get_xlabel()
+    (flat,) = [line for line in axes.lines if line.get_label() == "SAM"]
+    x, y = flat.get_data()
+    # Peaks of 3 probes' mean weights 0.98 and 0.02, a Gaussian's height 1/(s sqrt(2 pi)).
+    height = 1 / (0.003 * math.sqrt(2 * math.pi))
+    assert float(np.max(y)) == pytest.approx(0.98 * height, rel=1e-3)
+    assert float(np.interp(0.6, x, y)) == pytest.approx(0.02 * height, rel=1e-3)
+    assert float(np.interp(0.3, x, y)) < 1e-9 * height
+    note = figure.get_supxlabel().replace("\n", " ")
+    assert "own bandwidth (Adam 0.149, SAM 0.003)" in note
+    low, high = axes.transAxes.inverted().transform(axes.transData.transform([(0, 1), (0.6, 1)]))
+    assert high[0] - low[0] > 0.25
+
+
+def test_negative_shares_have_one_threshold() -> None:
+    wide, narrow = spectrum(30.0, 0.149), spectrum(0.6, 0.003)
+    # 18.7 % of the flat run at -0.01: less than the sharp run's bandwidth, more than rounding.
+    nodes = np.array([[-0.01, 0.0, 0.6]] * 2)
+    weights = np.array([[0.187, 0.803, 0.01]] * 2)
+    narrow = replace(narrow, density=replace(density_of(narrow), nodes=nodes, weights=weights))
+    figure = density_figure([("Adam", "adam", wide), ("SAM", "sam", narrow)])
+    note = figure.get_supxlabel().replace("\n", " ")
+    # 10 times float32's eps times 30.
+    assert "share of eigenvalues below \N{MINUS SIGN}3.6\N{MULTIPLICATION SIGN}10⁻⁵" in note
+    assert "Adam 0 (0 to 0.98), SAM 0.187 (0 to 0.99)" in note
 
 
 def test_colours_follow_the_optimizer() -> None:

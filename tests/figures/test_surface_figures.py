@@ -86,9 +86,17 @@ def test_a_given_scale_is_the_scale_of_every_kind() -> None:
         figure = surface_figure(surface(asymmetric()), kind, scale=scale)
         bar = figure.axes[-1]
         assert bar.get_ylim() == pytest.approx((0.01, 50.0), rel=1e-12)
-        assert bar.get_ylabel() == "train loss, log scale"
+        assert bar.get_ylabel() == "train loss above 0, log scale"
     (mesh,) = artist(surface_figure(surface(asymmetric()), "heatmap", scale=scale), QuadMesh)
     assert (mesh.norm.vmin, mesh.norm.vmax) == (0.01, 50.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_scale_says_where_it_begins(kind: str) -> None:
+    values = asymmetric() - asymmetric().min() + 0.01
+    logarithmic = texts(surface_figure(surface(values), kind, log=True)).replace("\n", " ")
+    assert "from 0 and not from the minimum 0.01: it compares heights, not flatness" in logarithmic
+    assert "flatness" not in texts(surface_figure(surface(values), kind, log=False))
 
 
 @pytest.mark.parametrize("kind", KINDS)

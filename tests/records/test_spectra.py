@@ -11,13 +11,13 @@ import torch
 
 from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
-from isoloss.hessian.operators import MatrixOperator
+from isoloss.hessian.operators import MatrixOperator, probe_vector
 from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.hessian.trace import Trace, trace
 from isoloss.records.files import FileError
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.spectra import write_spectrum as write
-from isoloss.records.summary import write_summary
+from isoloss.records.summary import mass_below, write_summary
 
 SHAPES = {"conv.weight": torch.Size([2, 3]), "a.bias": torch.Size([4]), "scale": torch.Size([])}
 SETTINGS = {"run": "sgd", "samples": 100, "versions": {"torch": "2"}}
@@ -137,12 +137,31 @@ def test_summary_gives_every_number_its_uncertainty(tmp_path, stages):
     assert summary["trace"]["estimate"] == stages["trace"].value
     assert summary["trace"]["standard_error"] == stages["trace"].standard_error
     density = stages["density"]
-    masses = (density.weights * (density.nodes < -density.bandwidth)).sum(1)
-    assert summary["density"]["mass_below_minus_bandwidth"] == pytest.approx(float(masses.mean()))
-    assert summary["density"]["mass_below_minus_bandwidth_standard_error"] == pytest.approx(
-        float(masses.std()) / math.sqrt(2)
-    )
+    negative = summary["density"]["negative_mass"]
+    assert negative["threshold"] == pytest.approx(-10 * 2.0**-23 * float(density.nodes.abs().max()))
+    masses = (density.weights * (density.nodes < negative["threshold"])).sum(1)
+    assert negative["share_below"] == pytest.approx(float(masses.mean()))
+    assert negative["standard_error"] == pytest.approx(float(masses.std()) / math.sqrt(2))
+    low, high = negative["bounds"]
+    assert 0 <= low <= negative["share_below"] <= high <= 1
     assert summary["settings"] == SETTINGS
+
+
+@pytest.mark.parametrize("threshold", [-2.0, -0.01, 0.0, 0.005, 1.0, 40.0])
+def test_bounds_of_a_mass_hold_the_exact_one(threshold):
+    """A spectrum whose quadrature of 8 steps is coarse; the mass of a probe is known exactly."""
+    generator = torch.Generator().manual_seed(3)
+    bulk = 0.01 * torch.randn(300, generator=generator, dtype=torch.float64)
+    eigenvalues = torch.cat([bulk, torch.tensor([-1.0, 5.0, 30.0], dtype=torch.float64)])
+    operator = MatrixOperator(torch.diag(eigenvalues))
+    for index in range(5):
+        density = stored_density(spectral_density(operator, probes=1, steps=8, seed=index))
+        probe = probe_vector(operator, index, 0)
+        exact = float(probe.square()[eigenvalues < threshold].sum() / probe.square().sum())
+        mass = mass_below(density, threshold)
+        assert mass.lowest - 1e-12 <= exact <= mass.highest + 1e-12
+        assert mass.lowest - 1e-12 <= mass.share <= mass.highest + 1e-12
+        assert mass.standard_error is None
 
 
 def test_nan_is_stored_as_nan_and_summarised_as_null(tmp_path, stages):
