@@ -11,7 +11,7 @@ from isoloss.commands.flags import Given, command
 from isoloss.commands.options import Drawn, Estimated
 from isoloss.experiments.options import make, option
 from isoloss.experiments.settings import Folders, Machine
-from isoloss.experiments.train_options import TrainOptions, read_config, stored_options
+from isoloss.experiments.train_options import TrainOptions, options_to_resume, read_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def train(given: dict[str, Any], training: Training, machine: Machine, folders: 
     stored: dict[str, Any] = {}
     data_dir = folders.data_dir
     if training.resume:
-        stored, data_dir = stored_options(folders.results, given.get("run"), given, data_dir)
+        stored, data_dir = options_to_resume(folders.results, given.get("run"), given, data_dir)
     elif training.config is not None:
         stored = read_config(training.config)
     options = make(TrainOptions, {**stored, **given})

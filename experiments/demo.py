@@ -60,5 +60,5 @@ def findings(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         f"Largest eigenvalues of the Hessian: {', '.join(values)}.",
-        "This is one run of each, which ranks no optimizers: another seed may order them otherwise.",
+        "One run of each ranks no optimizers: another seed may order them otherwise.",
     ]

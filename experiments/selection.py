@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-from isoloss.datasets import Data, load_data
+from isoloss.datasets import Data
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.options import OptionError
+from isoloss.experiments.options import OptionError, make
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.settings import DEFAULT_DATA_DIR, Selection
-from isoloss.experiments.train_options import TrainOptions
+from isoloss.experiments.train_options import TrainOptions, stored_options
 from isoloss.experiments.train_record import copy_plugins, plugin_hashes
-from isoloss.experiments.trained import Trained, splits_of
+from isoloss.experiments.trained import Trained, data_of, splits_of
 from isoloss.experiments.training import train
 from isoloss.models import create_model
-from isoloss.plugins import absolute_spec, describe_plugin, plugin_file, plugin_sha256
+from isoloss.plugins import describe_plugin, plugin_file, plugin_sha256
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import (
     CHECKPOINTS,
@@ -72,20 +70,14 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
 
 
 def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
-    config, facts = run.config(), run.facts()
-    _refuse_changed_plugins(run, config, facts, selection)
-    data = _load_data(run, config, facts, selection)
-    try:
-        model_spec, model_arguments = config["model"], config["model_arg"]
-        loss_spec = selection.loss or config["loss"]
-        loss_arguments: dict[str, Any] = config["loss_arg"]
-    except KeyError as error:
-        raise ExperimentError(
-            f"{run.path / 'config.json'} is damaged: it has no {error}"
-        ) from error
+    options, facts = stored_options(run), run.facts()
+    _refuse_changed_plugins(run, options, facts, selection)
+    data = _load_data(run, options, facts, selection)
+    loss_spec, loss_arguments = options.loss, options.loss_arg
     if selection.loss is not None or selection.loss_arg:
-        loss_arguments = selection.loss_arg
-    model = create_model(model_spec, model_arguments, data.info.model_context())
+        loss_spec, loss_arguments = selection.loss or options.loss, selection.loss_arg
+    assert options.model is not None
+    model = create_model(options.model, options.model_arg, data.info.model_context())
     loss = build_loss(loss_spec, loss_arguments)
     load_into(model, load_weights(checkpoint), str(checkpoint))
     return Trained(
@@ -95,10 +87,10 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
         data.info,
         run.label,
         run,
-        str(config.get("optimizer") or ""),
+        options.optimizer or "",
         about={
             "checkpoint_sha256": file_sha256(checkpoint),
-            "model": describe_plugin(model_spec, model_arguments),
+            "model": describe_plugin(options.model, options.model_arg),
             "dataset": {
                 key: data.provenance[key]
                 for key in ("spec", "arguments", "fraction", "val_fraction", "split_seed")
@@ -111,14 +103,15 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
 
 
 def _refuse_changed_plugins(
-    run: Run, config: dict[str, Any], facts: Facts, selection: Selection
+    run: Run, options: TrainOptions, facts: Facts, selection: Selection
 ) -> None:
     """Refuse files of the user's that are not those the run was made with."""
     for role, expected in facts.plugins.items():
         if role == "loss" and selection.loss is not None:
             continue
-        file = plugin_file(config[role])
-        if file is None or plugin_sha256(config[role]) == expected:
+        spec = getattr(options, role)
+        file = plugin_file(spec)
+        if file is None or plugin_sha256(spec) == expected:
             continue
         state = "has changed since" if file.is_file() else "is gone"
         raise ExperimentError(
@@ -128,17 +121,9 @@ def _refuse_changed_plugins(
         )
 
 
-def _load_data(run: Run, config: dict[str, Any], facts: Facts, selection: Selection) -> Data:
+def _load_data(run: Run, options: TrainOptions, facts: Facts, selection: Selection) -> Data:
     folder = selection.data_dir or Path(facts.data_dir or DEFAULT_DATA_DIR)
-    data = load_data(
-        config["dataset"],
-        config["dataset_arg"],
-        folder,
-        fraction=config["fraction"],
-        val_fraction=config["val_fraction"],
-        split_seed=config["split_seed"],
-        download=selection.download,
-    )
+    data = data_of(options, folder, selection.download)
     expected = facts.data_digest
     if expected is not None and data.info.digest != expected:
         raise ExperimentError(
@@ -159,20 +144,22 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         )
     weights = load_weights(file)
     name = check_name(selection.run or file.stem)
-    config: dict[str, Any] = {
-        "run": name,
-        "label": name,
-        "model": absolute_spec(selection.model),
-        "model_arg": selection.model_arg,
-        "dataset": absolute_spec(selection.dataset),
-        "dataset_arg": selection.dataset_arg,
-        "fraction": 1.0,
-        "val_fraction": 0.0,
-        "split_seed": 0,
-        "loss": absolute_spec(selection.loss or "cross-entropy"),
-        "loss_arg": selection.loss_arg,
-        "optimizer": "imported",
-    }
+    options = make(
+        TrainOptions,
+        {
+            "run": name,
+            "label": name,
+            "model": selection.model,
+            "model_arg": selection.model_arg,
+            "dataset": selection.dataset,
+            "dataset_arg": selection.dataset_arg,
+            "val_fraction": 0.0,
+            "loss": selection.loss or "cross-entropy",
+            "loss_arg": selection.loss_arg,
+            "optimizer": "imported",
+        },
+    )
+    config = dataclasses.asdict(options)
     facts = Facts(
         data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
         imported_from=str(file.resolve()),
@@ -181,8 +168,7 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
     )
     run = Run(selection.results / "runs" / name)
     if run.path.exists():
-        same = run.config() == json.loads(json.dumps(config))
-        if not same or run.facts().imported_sha256 != facts.imported_sha256:
+        if stored_options(run) != options or run.facts().imported_sha256 != facts.imported_sha256:
             raise ExperimentError(
                 f"run {name} exists and is not this import of {file}\n"
                 "name the import otherwise: give the run's name as the argument"

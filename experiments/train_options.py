@@ -12,7 +12,7 @@ from isoloss.errors import UsageError
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError, Options, make, option
 from isoloss.plugins import absolute_spec
-from isoloss.records.runs import find_run, newest_run
+from isoloss.records.runs import Run, find_run, newest_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,24 @@ def read_config(path: Path) -> dict[str, Any]:
     return named
 
 
-def stored_options(
+def stored_options(run: Run) -> TrainOptions:
+    """Return the settings a run was made with.
+
+    Raises:
+        ExperimentError: If its configuration is damaged.
+    """
+    try:
+        options = make(TrainOptions, run.config())
+    except OptionError as error:
+        raise ExperimentError(
+            f"{run.path / 'config.json'} is damaged: {error.option}: {error.problem}"
+        ) from error
+    if options.model is None:
+        raise ExperimentError(f"{run.path / 'config.json'} is damaged: it names no model")
+    return options
+
+
+def options_to_resume(
     results: Path, name: str | None, given: dict[str, Any], data_dir: Path | None
 ) -> tuple[dict[str, Any], Path | None]:
     """Return the options of the run to resume, and the folder of its data.
@@ -142,13 +159,7 @@ def stored_options(
     if run is None:
         raise ExperimentError(f"expected a run to resume in {results}, got none")
     config = run.config()
-    asked = make(TrainOptions, given)
-    try:
-        stored = make(TrainOptions, config)
-    except OptionError as error:
-        raise ExperimentError(
-            f"{run.path / 'config.json'} is damaged: {error.option}: {error.problem}"
-        ) from error
+    stored, asked = stored_options(run), make(TrainOptions, given)
     differing = [
         f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
         for key in given

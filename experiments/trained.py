@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from isoloss.datasets import Data, DataInfo, Split
+from isoloss.datasets import Data, DataInfo, Split, load_data
 from isoloss.experiments.devices import DTYPES, resolve_device
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import LARGEST_SAMPLE, SAMPLE_SEED, Numerics, SampleSettings
+from isoloss.experiments.train_options import TrainOptions
 from isoloss.landscape import Plan, Problem, Sample
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Run
@@ -101,6 +102,25 @@ class Trained:
     def file(self, name: str) -> Path | None:
         """Return the path of a result in the run's folder; None without a run."""
         return None if self.run is None else self.run.path / name
+
+
+def data_of(options: TrainOptions, folder: Path, download: bool = False) -> Data:
+    """Load the data of a training.
+
+    Args:
+        options: Its settings.
+        folder: Folder of the data.
+        download: Whether missing data may be fetched.
+    """
+    return load_data(
+        options.dataset,
+        options.dataset_arg,
+        folder,
+        fraction=options.fraction,
+        val_fraction=options.val_fraction,
+        split_seed=options.split_seed,
+        download=download,
+    )
 
 
 def splits_of(data: Data) -> dict[str, Split]:

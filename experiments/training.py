@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from isoloss.datasets import Data, create_augmentation, default_model, load_data
+from isoloss.datasets import Data, create_augmentation, default_model
 from isoloss.evaluation.reports import summary_line
 from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.drawing import draw_training
@@ -31,7 +31,7 @@ from isoloss.experiments.train_record import (
     training_facts,
     write_summary,
 )
-from isoloss.experiments.trained import splits_of
+from isoloss.experiments.trained import data_of, splits_of
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.models import create_model, default_optimizer
 from isoloss.plugins import describe_plugin
@@ -213,15 +213,7 @@ def _default_name(options: TrainOptions) -> str:
 
 def _load(options: TrainOptions, folder: Path, download: bool, group: Group) -> Data:
     with group.main_first() if download else contextlib.nullcontext():
-        return load_data(
-            options.dataset,
-            options.dataset_arg,
-            folder,
-            fraction=options.fraction,
-            val_fraction=options.val_fraction,
-            split_seed=options.split_seed,
-            download=download,
-        )
+        return data_of(options, folder, download)
 
 
 def _assemble(
