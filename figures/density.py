@@ -25,6 +25,7 @@ from isoloss.figures.style import (
     FigureError,
     SeriesStyle,
     add_note,
+    legend_lines,
     new_figure,
     series_styles,
     styled,
@@ -81,7 +82,8 @@ def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str 
     draw_densities(axes, drawn)
     axes.set_title(title, loc="left", pad=title_pad(len(drawn)))
     if len(held) > 1:
-        figure.legend(loc="outside upper center", ncols=min(4, len(held)))
+        handles = legend_lines([label for label, _, _ in drawn], styles)
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(held)))
     add_note(figure, notes)
     return figure
 

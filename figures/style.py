@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from isoloss.errors import IsolossError
@@ -53,6 +54,9 @@ _RC: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": NORMAL,
+    # Labels, titles and names of classes are anybody's text: a $ in them is a dollar sign. Our own
+    # texts have their powers in Unicode, and axes their own formatters for them.
+    "text.parse_math": False,
     "axes.titlesize": NORMAL,
     "axes.labelsize": NORMAL,
     "axes.linewidth": 0.6,
@@ -155,6 +159,31 @@ def series_styles(names: Sequence[str]) -> list[SeriesStyle]:
     for count, position in enumerate(rest):
         chosen[position] = spare[count % len(spare)]
     return [chosen[position] for position in range(len(names))]
+
+
+def legend_lines(
+    labels: Sequence[str], styles: Sequence[SeriesStyle], *, marked: bool = False
+) -> list[Line2D]:
+    """Return handles for a legend of series.
+
+    Those that matplotlib gathers itself leave out labels that begin with an underscore.
+
+    Args:
+        labels: One a series.
+        styles: One a series.
+        marked: Whether the series are drawn with markers.
+    """
+    return [
+        Line2D(
+            [],
+            [],
+            color=style.color,
+            linestyle=style.linestyle,
+            marker=style.marker if marked else "",
+            label=label,
+        )
+        for label, style in zip(labels, styles, strict=True)
+    ]
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
