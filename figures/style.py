@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from isoloss.errors import IsolossError
+from isoloss.figures.formatting import one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,7 +179,7 @@ def legend_lines(
             [],
             [],
             color=style.color,
-            linestyle=style.linestyle,
+            linestyle=style.linestyle,  # type: ignore[arg-type]
             marker=style.marker if marked else "",
             label=label,
         )
@@ -216,11 +217,16 @@ def wrap(text: str, width: float, size: float = SMALL) -> str:
     )
 
 
+def note_text(notes: Sequence[str], width: float) -> str:
+    """Return notes, one after the other, broken into lines that fit a width in inches."""
+    return wrap("; ".join(one_line(note) for note in notes), width)
+
+
 def add_note(figure: Figure, notes: Sequence[str]) -> Text | None:
     """Write what a reader must know below a figure with constrained layout, where there is any."""
     if not notes:
         return None
-    text = wrap("; ".join(notes), figure.get_figwidth() - 0.1)
+    text = note_text(notes, figure.get_figwidth() - 0.1)
     return figure.supxlabel(text, fontsize=SMALL, color="0.25", x=0.01, ha="left")
 
 
