@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 from isoloss.experiments.errors import ExperimentError
 from isoloss.figures.comparison import comparison_figure
+from isoloss.figures.formatting import one_line
 from isoloss.figures.style import save_figure
 from isoloss.figures.table import (
     ComparisonRow,
@@ -208,10 +210,15 @@ def _csv(table: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def _escaped(text: str) -> str:
+    """Return a text as a cell of a Markdown table: on one line, its signs no markup."""
+    return re.sub(r"([\\|*<`])", r"\\\1", one_line(text))
+
+
 def _markdown(table: Sequence[dict[str, str]], notes: Sequence[str]) -> str:
     heads = list(table[0])
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(row[head] for head in heads) + " |" for row in table]
+    lines += ["| " + " | ".join(_escaped(row[head]) for head in heads) + " |" for row in table]
     lines += [line for note in notes for line in ("", note)]
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ from isoloss.figures.fields import (
     quantity,
     row_through_origin,
 )
+from isoloss.figures.formatting import one_line
 from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import (
     PAGE,
@@ -29,9 +30,9 @@ from isoloss.figures.style import (
     SeriesStyle,
     inches,
     new_figure,
+    note_text,
     series_styles,
     styled,
-    wrap,
 )
 from isoloss.figures.surface import (
     draw_filled_contour,
@@ -98,7 +99,7 @@ def comparison_figure(
         if densities and not has_density(row.hessian)
     ]
     panel = _PANEL.get(len(rows), _SMALLEST_PANEL)
-    text = wrap("; ".join(words), PAGE - 0.3)
+    text = note_text(words, PAGE - 0.3)
     pitch = _ABOVE + panel + _BELOW
     table = table_height(rows) + 0.12
     between = 0.34 + title_pad(len(rows)) / 72  # the last row's axis label, then titles
@@ -240,7 +241,7 @@ def _draw_blank(
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set(color="0.7", linestyle=(0, (4.0, 3.0)))
-    commands = [f"{program} {command} {row.run or row.label}" for row in rows]
+    commands = [one_line(f"{program} {command} {row.run or row.label}") for row in rows]
     axes.text(
         0.5, 0.5, "\n".join([text, "make it with", *commands]), transform=axes.transAxes,
         ha="center", va="center", color="0.4", fontsize=SMALL + 0.5, linespacing=1.5,

@@ -23,8 +23,8 @@ from isoloss.figures.style import (
     SeriesStyle,
     add_note,
     new_figure,
+    note_text,
     styled,
-    wrap,
 )
 from isoloss.figures.surface import tick_text
 
@@ -58,7 +58,7 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
     losses = [what for what in fields if not is_accuracy(what.key)]
     accuracies = [what for what in fields if is_accuracy(what.key)]
     notes = curve_notes(fields)
-    lines = (len(fields) + 1) // 2 + bool(title) + (wrap("; ".join(notes), COLUMN).count("\n") + 1)
+    lines = (len(fields) + 1) // 2 + bool(title) + (note_text(notes, COLUMN).count("\n") + 1)
     figure = new_figure(COLUMN, 1.85 + 0.13 * lines)
     axes = figure.add_subplot()
     handles: list[Artist] = []

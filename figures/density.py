@@ -25,10 +25,11 @@ from isoloss.figures.style import (
     FigureError,
     SeriesStyle,
     add_note,
+    legend_lines,
     new_figure,
+    note_text,
     series_styles,
     styled,
-    wrap,
 )
 from isoloss.records.summary import mass_below, resolution
 
@@ -39,6 +40,7 @@ _MARGIN = 6.5  # bandwidths beyond a node: a Gaussian falls there to less than t
 _POINTS = 1001  # of a symlog grid, besides those around the nodes
 _POINTS_PER_BANDWIDTH = 4
 _LINEAR = 0.1  # of the range of the flattest run: its bulk, in which most eigenvalues are
+_ROOM = 0.2  # of the ends of a symlog axis, as far beyond them
 _LINEAR_WIDTH = 1.5  # of each half of the linear part, in decades
 # The axis ends below the bump of the largest Ritz value, but within these shares of the peak.
 _FLOOR = (1e-9, 1e-2)
@@ -75,13 +77,14 @@ def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str 
     styles = series_styles([optimizer for _, optimizer, _ in held])
     drawn = [(label, style, data) for (label, _, data), style in zip(held, styles, strict=True)]
     notes = density_notes(drawn)
-    lines = wrap("; ".join(notes), COLUMN).count("\n") + 1
+    lines = note_text(notes, COLUMN).count("\n") + 1
     figure = new_figure(COLUMN, 2.2 + 0.11 * lines)
     axes = figure.add_subplot()
     draw_densities(axes, drawn)
     axes.set_title(title, loc="left", pad=title_pad(len(drawn)))
     if len(held) > 1:
-        figure.legend(loc="outside upper center", ncols=min(4, len(held)))
+        handles = legend_lines([label for label, _, _ in drawn], styles)
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(held)))
     add_note(figure, notes)
     return figure
 
@@ -193,8 +196,8 @@ def linear_threshold(stored: Sequence[DensityData]) -> float:
 def _grid(nodes: np.ndarray, bandwidth: float, linear: float) -> np.ndarray:
     """Return points (ascending) for one run's curve, from end to end of what is seen of it."""
     reach = _MARGIN * bandwidth
-    ends = np.arcsinh(np.array([nodes.min() - reach, nodes.max() + reach]) / linear)
-    wide = linear * np.sinh(np.linspace(*ends, _POINTS))
+    low, high = np.arcsinh(np.array([nodes.min() - reach, nodes.max() + reach]) / linear)
+    wide = linear * np.sinh(np.linspace(low, high, _POINTS))
     step = bandwidth / _POINTS_PER_BANDWIDTH
     around = np.arange(-reach, reach + step, step)
     near = np.unique(np.round((nodes.reshape(-1, 1) + around) / step)) * step
@@ -206,7 +209,7 @@ def _set_symlog(axes: Axes, curves: Sequence[DensityCurve], linear: float) -> No
     low = min(float(curve.grid[0]) for curve in curves)
     high = max(float(curve.grid[-1]) for curve in curves)
     axes.set_xscale("symlog", linthresh=linear, linscale=_LINEAR_WIDTH)
-    axes.set_xlim(low, high)
+    axes.set_xlim(low - _ROOM * abs(low), high + _ROOM * abs(high))
     axes.set_xlabel(f"eigenvalue (linear within ±{number(linear)}, log beyond)")
     axes.xaxis.set_major_locator(FixedLocator(_symlog_ticks(low, high, linear)))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -14,6 +14,11 @@ def power_of_ten(exponent: int) -> str:
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
+def one_line(text: str) -> str:
+    """Return a text with every run of spaces and line breaks as one space, as in a table's cell."""
+    return " ".join(text.split())
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a value to some significant digits: ``0.0312``, ``136``, ``2.4×10⁻⁷``, ``nan``.
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from isoloss.figures.formatting import with_error
 from isoloss.figures.style import (
@@ -21,6 +22,7 @@ from isoloss.figures.style import (
     series_styles,
     styled,
 )
+from isoloss.figures.surface import tick_text
 
 LARGEST_APART = 12
 """More classes than this cannot be told apart: the worst few are drawn, the others in grey."""
@@ -136,5 +138,7 @@ def _frame(left: Axes, right: Axes, floor: float) -> None:
     left.set_xlim(-0.02, 1.02)
     left.set_xlabel("false positive rate")
     right.set_xscale("log")
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlim(floor, 1.0)
     right.set_xlabel("false positive rate (log scale)")

@@ -19,6 +19,7 @@ from isoloss.figures.style import (
     add_note,
     inches,
     new_figure,
+    note_text,
     series_styles,
     styled,
     wrap,
@@ -115,7 +116,7 @@ class _Layout:
         page = max(_NARROWEST, left + columns * (width + across) - across + _MARGIN)
         broken = wrap(title, page - 0.1, NORMAL) if title else ""
         head = above + (0.13 * (broken.count("\n") + 1) + 0.06 if title else 0.0)
-        lines = wrap("; ".join(notes), page - 0.1).count("\n") + 1 if notes else 0
+        lines = note_text(notes, page - 0.1).count("\n") + 1 if notes else 0
         foot = (_MARGIN if images else 0.38) + 0.11 * lines
         return cls(
             columns,

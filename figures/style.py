@@ -20,9 +20,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from isoloss.errors import IsolossError
+from isoloss.figures.formatting import one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +55,9 @@ _RC: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": NORMAL,
+    # Labels, titles and names of classes are anybody's text: a $ in them is a dollar sign. Our own
+    # texts have their powers in Unicode, and axes their own formatters for them.
+    "text.parse_math": False,
     "axes.titlesize": NORMAL,
     "axes.labelsize": NORMAL,
     "axes.linewidth": 0.6,
@@ -157,6 +162,31 @@ def series_styles(names: Sequence[str]) -> list[SeriesStyle]:
     return [chosen[position] for position in range(len(names))]
 
 
+def legend_lines(
+    labels: Sequence[str], styles: Sequence[SeriesStyle], *, marked: bool = False
+) -> list[Line2D]:
+    """Return handles for a legend of series.
+
+    Those that matplotlib gathers itself leave out labels that begin with an underscore.
+
+    Args:
+        labels: One a series.
+        styles: One a series.
+        marked: Whether the series are drawn with markers.
+    """
+    return [
+        Line2D(
+            [],
+            [],
+            color=style.color,
+            linestyle=style.linestyle,  # type: ignore[arg-type]
+            marker=style.marker if marked else "",
+            label=label,
+        )
+        for label, style in zip(labels, styles, strict=True)
+    ]
+
+
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """Make an empty figure of a size in inches, known to no global state.
 
@@ -187,11 +217,16 @@ def wrap(text: str, width: float, size: float = SMALL) -> str:
     )
 
 
+def note_text(notes: Sequence[str], width: float) -> str:
+    """Return notes, one after the other, broken into lines that fit a width in inches."""
+    return wrap("; ".join(one_line(note) for note in notes), width)
+
+
 def add_note(figure: Figure, notes: Sequence[str]) -> Text | None:
     """Write what a reader must know below a figure with constrained layout, where there is any."""
     if not notes:
         return None
-    text = wrap("; ".join(notes), figure.get_figwidth() - 0.1)
+    text = note_text(notes, figure.get_figwidth() - 0.1)
     return figure.supxlabel(text, fontsize=SMALL, color="0.25", x=0.01, ha="left")
 
 

@@ -42,6 +42,7 @@ from isoloss.figures.style import (
     FigureError,
     inches,
     new_figure,
+    note_text,
     styled,
     wrap,
 )
@@ -197,7 +198,7 @@ def surface_figure(
     what = field(data, key)
     scale = what.scale(log=log) if scale is None else scale
     words = [*surface_notes(what, scale, kind), *log_notes([("", what)], scale)]
-    notes = wrap("; ".join(words), COLUMN - 0.1)
+    notes = note_text(words, COLUMN - 0.1)
     below = 0.06 + 0.11 * (notes.count("\n") + 1 if notes else 0)
     # Axes are placed in inches rather than by a layout engine: those do not get along with equal
     # aspect and with three dimensions.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from isoloss.figures.formatting import number, with_error
+from isoloss.figures.formatting import number, one_line, with_error
 from isoloss.figures.style import NORMAL, PAGE, SeriesStyle
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def formatted_table(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
         percent = None if row.accuracy is None else 100 * row.accuracy
         spread = None if row.accuracy_se is None else 100 * row.accuracy_se
         cells = {
-            "run": row.label,
-            "optimizer": row.optimizer,
+            "run": one_line(row.label),
+            "optimizer": one_line(row.optimizer),
             "test accuracy (%)": with_error(percent, spread),
         }
         if any(other.test_loss is not None for other in rows):
@@ -204,7 +204,8 @@ def draw_table(axes: Axes, rows: Sequence[ComparisonRow], styles: Sequence[Serie
 
 
 def shorten(text: str, letters: int) -> str:
-    """Cut a text that would run into its neighbour."""
+    """Cut a text that would run into its neighbour, and put it on one line."""
+    text = one_line(text)
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 

@@ -17,6 +17,7 @@ from isoloss.figures.style import (
     FigureError,
     SeriesStyle,
     add_note,
+    legend_lines,
     new_figure,
     series_styles,
     styled,
@@ -95,8 +96,8 @@ def _several_runs(
         _frame_accuracy(right, f"{name} accuracy (%)")
     for axes in grid[1]:
         _frame_epochs(axes)
-    handles, names = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(5, len(names)))
+    handles = legend_lines(labels, styles, marked=True)
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles)))
     return figure
 
 

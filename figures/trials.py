@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from isoloss.figures.formatting import number
 from isoloss.figures.style import (
     COLORMAP,
     PAGE,
@@ -24,6 +23,7 @@ from isoloss.figures.style import (
     series_styles,
     styled,
 )
+from isoloss.figures.surface import tick_text
 
 _BEST = series_styles(["", ""])[1].color
 
@@ -155,8 +155,8 @@ def _frame_numbers(axes: Axes, places: Sequence[float], scale: str) -> None:
         axes.set_xlim(low / room, high * room)
         if high / low < 30:
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         return
     room = 0.06 * (high - low) or 0.1 * abs(low) or 0.5
     axes.set_xlim(low - room, high + room)
