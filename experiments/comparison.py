@@ -174,8 +174,6 @@ def _other_losses(measured: Sequence[Measured]) -> list[str]:
 
 
 def _row(m: Measured) -> ComparisonRow:
-    from isoloss.figures.comparison import ComparisonRow
-
     scores: dict[str, Any] = {}
     with suppress(RunError):  # imported weights that were not evaluated
         scores = m.run.evaluation()["splits"]["test"]

@@ -94,7 +94,6 @@ class SAM(OverBase):
             loss_of(model(x)).backward()
         optimizer.base.step()                    # from w
 
-    `ascend()` and `descend()` are the same without a block, batch norm left to the caller.
     Clipping the gradients' norm inside the closure clips the descent only, as e does not depend on
     the length of g.
 
@@ -230,7 +229,7 @@ class SAM(OverBase):
             SAMError: If the weights are perturbed already or there is no gradient.
         """
         if self._saved:
-            raise SAMError("ascend() at perturbed weights: call descend() or restore() first")
+            raise SAMError("ascend() at perturbed weights: call restore() first")
         graded = [(name, p, p.grad) for name, p in self._named if p.grad is not None]
         if not graded:
             raise SAMError("ascend() found no gradient: call loss.backward() first")
@@ -254,14 +253,3 @@ class SAM(OverBase):
         for parameter, saved in self._saved:
             parameter.copy_(saved)
         self._saved = []
-
-    def descend(self) -> None:
-        """Restore w and let the base optimizer step from there with the gradients present.
-
-        Raises:
-            SAMError: If the weights are not perturbed.
-        """
-        if not self._saved:
-            raise SAMError("descend() at unperturbed weights: call ascend() first")
-        self.restore()
-        self.descent_step()
