@@ -22,11 +22,6 @@ class PygError(IsolossError, ImportError):
     """PyTorch Geometric cannot be imported."""
 
 
-def extension_loaded() -> bool:
-    """Return whether the Intel extension is loaded in this process."""
-    return sys.modules.get(EXTENSION) is not None
-
-
 def import_pyg() -> Any:
     """Return the module torch_geometric, its subpackages (nn, data, datasets, ..) loaded.
 

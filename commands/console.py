@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from isoloss.experiments.reporting import Cost, Progress, Reporter
+from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.records.progress import Progress
 from isoloss.records.runs import to_json
 
 

@@ -78,7 +78,6 @@ def loss_sums(
     split: Split,
     *,
     batch_size: int = EVALUATION_BATCH,
-    channels_last: bool = True,
 ) -> LossSums:
     """Add up loss and hits over a split, in evaluation mode.
 
@@ -87,28 +86,14 @@ def loss_sums(
         loss: Sum and weight of each sample.
         split: The samples.
         batch_size: Samples of one forward pass; does not change what is computed.
-        channels_last: Whether images are laid out channels last.
 
     Returns:
         The sums.
     """
     sums = LossSums()
-    for outputs, targets in _forward(model, split, batch_size, channels_last):
+    for outputs, targets in _forward(model, split, batch_size):
         sums.add(loss(outputs, targets), top1(outputs, targets, loss.layout))
     return sums
-
-
-def mean_scores(
-    model: nn.Module,
-    loss: PerSampleLoss,
-    split: Split,
-    *,
-    batch_size: int = EVALUATION_BATCH,
-    channels_last: bool = True,
-) -> tuple[float, float]:
-    """Return mean loss and accuracy over a split, in evaluation mode; arguments of `loss_sums`."""
-    sums = loss_sums(model, loss, split, batch_size=batch_size, channels_last=channels_last)
-    return sums.mean_loss, sums.accuracy
 
 
 def predict(
@@ -116,7 +101,6 @@ def predict(
     split: Split,
     *,
     batch_size: int = EVALUATION_BATCH,
-    channels_last: bool = True,
 ) -> Predictions:
     """Return the outputs for all samples of a split, in evaluation mode.
 
@@ -124,12 +108,11 @@ def predict(
         model: The network; its mode and weights are left as they are.
         split: The samples.
         batch_size: Samples of one forward pass; does not change what is computed.
-        channels_last: Whether images are laid out channels last.
 
     Returns:
         The predictions.
     """
-    pairs = [(o.cpu(), t.cpu()) for o, t in _forward(model, split, batch_size, channels_last)]
+    pairs = [(o.cpu(), t.cpu()) for o, t in _forward(model, split, batch_size)]
     outputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if outputs.dtype == torch.bfloat16:  # which numpy lacks; float32 holds all of its values
         outputs = outputs.float()
@@ -181,7 +164,6 @@ def evaluate_split(
     class_names: Sequence[str] | None = None,
     groups: Groups | None = None,
     batch_size: int = EVALUATION_BATCH,
-    channels_last: bool = True,
 ) -> Scores:
     """Return all scores of a network on a split: `predict`, then `score`.
 
@@ -192,12 +174,11 @@ def evaluate_split(
         class_names: A name for each output; the indices where None.
         groups: Groups of classes, as in `score`.
         batch_size: Samples of one forward pass; does not change what is computed.
-        channels_last: Whether images are laid out channels last.
 
     Returns:
         The scores.
     """
-    predictions = predict(model, split, batch_size=batch_size, channels_last=channels_last)
+    predictions = predict(model, split, batch_size=batch_size)
     return score(predictions, sample_terms(predictions, loss), class_names, groups)
 
 
@@ -207,11 +188,10 @@ def placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return weight.device, weight.dtype
 
 
-def _forward(
-    model: nn.Module, split: Split, batch_size: int, channels_last: bool
-) -> Iterator[tuple[Any, Tensor]]:
+def _forward(model: nn.Module, split: Split, batch_size: int) -> Iterator[tuple[Any, Tensor]]:
     device, dtype = placement(model)
     with evaluating(model), torch.no_grad():
         for item in split.batches(batch_size):
-            batch = as_batch(item).to(device, dtype, channels_last)
+            # Channels last is 1.8x faster on CPUs.
+            batch = as_batch(item).to(device, dtype, channels_last=True)
             yield batch.call(model), batch.targets

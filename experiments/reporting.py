@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-Progress = Callable[[int, int], None]
+from isoloss.records.progress import Progress
 
 
 class Reporter:

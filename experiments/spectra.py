@@ -17,9 +17,10 @@ from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.settings import SpectrumSettings
 from isoloss.experiments.trained import Trained
 from isoloss.hessian import Spectrum
-from isoloss.hessian.spectrum import Progress, check_stages
+from isoloss.hessian.spectrum import check_stages
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
+from isoloss.records.progress import StageProgress
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.summary import summary
 
@@ -123,7 +124,7 @@ def check_spectrum(settings: SpectrumSettings) -> None:
 
 
 @contextmanager
-def _stage_bars(reporter: Reporter) -> Iterator[Progress]:
+def _stage_bars(reporter: Reporter) -> Iterator[StageProgress]:
     """Accompany each stage by a progress of its own."""
     with ExitStack() as bars:
         current: dict[str, Any] = {}

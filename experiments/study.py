@@ -19,9 +19,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.search_space import Dimension
 from isoloss.experiments.trial_runs import TrialResult
+from isoloss.figures.style import save_figure
+from isoloss.figures.trials import Trial, trials_figure
+from isoloss.records.files import write_csv
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -54,7 +59,6 @@ def ask(study: Study, space: Mapping[str, Dimension], seed: int) -> tuple[int, d
     The sampler is seeded by the number of the trial, so that an interrupted search goes on as if
     it never stopped, and does not draw again what it drew at its start.
     """
-    import numpy as np
     from optuna.samplers import TPESampler
 
     entropy = np.random.SeedSequence((seed, len(study.get_trials(deepcopy=False))))
@@ -167,8 +171,6 @@ class TrialTable:
 
     def write(self) -> None:
         """Write `trials.csv`."""
-        from isoloss.records.files import write_csv
-
         write_csv(
             self.folder / "trials.csv", list(self.rows[0]), [list(r.values()) for r in self.rows]
         )
@@ -186,9 +188,6 @@ class TrialTable:
 
     def draw(self) -> list[Path]:
         """Draw all trials to `trials.png` and `.pdf`."""
-        from isoloss.figures.style import save_figure
-        from isoloss.figures.trials import Trial, trials_figure
-
         shown = [
             Trial(trial.number + 1, result.accuracy, result.accuracy_standard_error, trial.params)
             for trial, result in zip(self.trials, self.results, strict=True)

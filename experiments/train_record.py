@@ -17,10 +17,10 @@ from isoloss.datasets import Data
 from isoloss.evaluation.networks import placement
 from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
-from isoloss.landscape.surface import Progress
 from isoloss.models import model_facts
 from isoloss.plugins import PLUGIN_ROLES, plugin_file, plugin_sha256
 from isoloss.records.files import write_text
+from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Facts, Run
 from isoloss.trainers.distributed import Group

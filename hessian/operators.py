@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError
-
-Progress = Callable[[int, int], None]
+from isoloss.records.progress import Progress as Progress
 
 
 class OperatorError(IsolossError, ValueError):

@@ -21,6 +21,7 @@ from isoloss.landscape import Plan, Problem
 from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
 from isoloss.records.locks import locked_file
+from isoloss.records.progress import Progress, StageProgress
 from isoloss.records.spectra import (
     DensityData,
     EigenpairsData,
@@ -30,9 +31,6 @@ from isoloss.records.spectra import (
     write_spectrum,
 )
 from isoloss.records.summary import write_summary
-
-Progress = Callable[[str, int, int], None]
-
 
 OPTIONS = (
     "top", "smallest", "tol", "max_products", "trace_error", "trace_budget", "probes", "steps",
@@ -139,7 +137,7 @@ class Spectrum:
     def run(
         self,
         path: Path | str | None = None,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
         *,
         fresh: bool = False,
     ) -> SpectrumData:
@@ -166,7 +164,7 @@ class Spectrum:
         with locked_file(Path(path)):
             return self._run(Path(path), progress, fresh)
 
-    def _run(self, path: Path | None, progress: Progress | None, fresh: bool) -> SpectrumData:
+    def _run(self, path: Path | None, progress: StageProgress | None, fresh: bool) -> SpectrumData:
         if path is not None and fresh:
             refuse_other_kind(path, "hessian")
         settings = {**self.settings, "loss_at_weights": self.problem.evaluate().loss}
@@ -199,7 +197,7 @@ class Spectrum:
         }
         return {stage: compute for stage, (number, compute) in stages.items() if number}
 
-    def _eigenpairs(self, progress: Callable[[int, int], None] | None) -> EigenpairsData:
+    def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
         wanted = self.wanted
         pairs = top_eigenpairs(
             self.operator,
@@ -212,7 +210,7 @@ class Spectrum:
         )
         return stored_eigenpairs(pairs, self.operator.shapes)
 
-    def _trace(self, progress: Callable[[int, int], None] | None) -> TraceData:
+    def _trace(self, progress: Progress | None) -> TraceData:
         wanted = self.wanted
         estimate = trace(
             self.operator,
@@ -223,7 +221,7 @@ class Spectrum:
         )
         return stored_trace(estimate)
 
-    def _density(self, progress: Callable[[int, int], None] | None) -> DensityData:
+    def _density(self, progress: Progress | None) -> DensityData:
         wanted = self.wanted
         density = spectral_density(
             self.operator,
@@ -259,5 +257,5 @@ def refuse_other_spectrum(path: Path, stored: dict[str, Any], wanted: dict[str, 
     refuse_other_function(path, "a loss of", [before], [wanted["loss_at_weights"]])
 
 
-def _reporting(progress: Progress, stage: str) -> Callable[[int, int], None]:
+def _reporting(progress: StageProgress, stage: str) -> Progress:
     return lambda done, total: progress(stage, done, total)

@@ -13,12 +13,6 @@ from isoloss.landscape.terms import ClassLayout, LossShapeError, Terms, per_samp
 DEFAULT_LAYOUT = ClassLayout()
 
 
-def is_classification(outputs: Any, targets: Tensor) -> bool:
-    """Whether outputs are logits (batch, K) and targets class indices (batch,)."""
-    logits = isinstance(outputs, Tensor) and outputs.ndim == 2
-    return logits and targets.ndim == 1 and not targets.is_floating_point()
-
-
 def top1(outputs: Any, targets: Tensor, layout: ClassLayout = DEFAULT_LAYOUT) -> Terms:
     """Count the targets of each sample whose class has the largest output.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from isoloss.landscape.directions import Direction, cosine
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
 from isoloss.records.identity import refuse_other_function
+from isoloss.records.progress import Progress
 from isoloss.records.surfaces import SurfaceData, SurfaceStore
 
-Progress = Callable[[int, int], None]
 # Entries of an identity that differ between the splits of one surface.
 OF_A_SPLIT = ("samples", "digest", "population", "sample")
 

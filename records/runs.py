@@ -331,13 +331,6 @@ def new_run(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def create_run(results: Path, name: str, config: Mapping[str, Any], *, force: bool = False) -> Run:
-    """Make a run without checkpoints and return it; arguments and errors of `new_run`."""
-    with new_run(results, name, config, force=force) as run:
-        pass
-    return Run(Path(results) / "runs" / run.name)
-
-
 def refuse_taken(path: Path, force: bool = False) -> None:
     """Raise `RunError` where a new run cannot have a folder."""
     if not path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,43 @@ def test_only_the_edges_of_the_design(name):
         and not any(f"{module}.".startswith(f"isoloss.{edge}.") for edge in ALLOWED[name] | OPEN)
     ]
     assert not wrong
+
+
+def modules():
+    """The files of the package by the names they are imported by."""
+    files = {file.relative_to(HOUSE): file for name in ALLOWED for file in python_files(name)}
+    files[Path("__init__.py")] = HOUSE / "__init__.py"
+    return {
+        ".".join(("isoloss", *path.with_suffix("").parts)).removesuffix(".__init__"): file
+        for path, file in files.items()
+    }
+
+
+def circle(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_circle_of_files_or_packages():
+    files = modules()
+    graph = {name: set() for name in files}
+    for name, file in files.items():
+        for module in imported(file):
+            # `from a import b` means the file a.b where there is one, and a name in a otherwise.
+            target = module if module in files else module.rpartition(".")[0]
+            if target in files:
+                graph[name].add(target)
+    assert sum(map(len, graph.values())) > len(files)
+    assert not circle(graph)
+    packages = {}
+    for name, targets in graph.items():
+        part = name.split(".")[1:2]
+        others = {tuple(target.split(".")[1:2]) for target in targets}
+        packages.setdefault(tuple(part), set()).update(others - {tuple(part)})
+    assert not circle(packages)
 
 
 def test_every_part_of_the_house_has_its_edges():

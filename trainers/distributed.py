@@ -115,11 +115,6 @@ def local_device(device: torch.device) -> torch.device:
     return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def is_main() -> bool:
-    """Return whether this process is the one that writes and prints, also outside of a group."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def world_size() -> int:
     """Return the number of processes that torchrun started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -203,7 +203,7 @@ class SAM(OverBase):
             SAMError: If the weights are perturbed.
         """
         if self._saved:
-            raise SAMError("descent_step() at perturbed weights: call restore() first")
+            raise SAMError("descent_step() at perturbed weights: call descend() or restore() first")
         self.base.step()
 
     @torch.no_grad()

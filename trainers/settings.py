@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isoloss.errors import IsolossError, UsageError
-from isoloss.evaluation.networks import EVALUATION_BATCH
 
 PRECISIONS = ("bf16",)
 
@@ -40,8 +39,6 @@ class TrainingSettings:
             longer ones are scaled down to it. None leaves them.
         amp: "bf16" runs the training passes under autocast; weights, optimizer and validation stay
             float32. None does not.
-        channels_last: Whether images are laid out channels last (1.8x faster on CPUs).
-        evaluation_batch: Samples of one forward pass on the validation split.
     """
 
     epochs: int
@@ -53,11 +50,9 @@ class TrainingSettings:
     patience: int | None = None
     clip: float | None = None
     amp: str | None = None
-    channels_last: bool = True
-    evaluation_batch: int = EVALUATION_BATCH
 
     def __post_init__(self) -> None:
-        least = {"epochs": 0, "batch_size": 1, "seed": 0, "patience": 1, "evaluation_batch": 1}
+        least = {"epochs": 0, "batch_size": 1, "seed": 0, "patience": 1}
         for name, limit in least.items():
             value = getattr(self, name)
             if value is not None and value < limit:

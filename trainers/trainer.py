@@ -166,7 +166,7 @@ class Trainer:
                 if self.augment is not None:
                     inputs = self.augment(batch.inputs, generator)
                     batch = Batch(inputs, batch.targets, batch.count)
-                subsets.append(batch.to(device, dtype, self.settings.channels_last))
+                subsets.append(batch.to(device, dtype, channels_last=True))
             yield subsets, len(indices)
 
     def _subsets(self, indices: Tensor) -> list[Tensor]:
@@ -186,13 +186,7 @@ class Trainer:
             split = split.subset(self.group.shard(torch.arange(len(split))))
         sums = LossSums()
         if len(split):
-            sums = loss_sums(
-                self.model,
-                self.loss,
-                split,
-                batch_size=self.settings.evaluation_batch,
-                channels_last=self.settings.channels_last,
-            )
+            sums = loss_sums(self.model, self.loss, split)
         sums = LossSums(*self.group.sum(astuple(sums)))
         return sums.mean_loss, sums.accuracy
 

@@ -18,7 +18,7 @@ from isoloss.experiments import drawing, sample_drawing, scoring
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.sample_drawing import draw_samples
 from isoloss.experiments.trained import splits_of
-from isoloss.records.runs import create_run
+from isoloss.records.runs import find_run, new_run
 from isoloss.trainers.losses import build_loss
 
 LOSS = build_loss("cross-entropy", {})
@@ -68,7 +68,9 @@ def files(run):
 
 @pytest.fixture
 def run(tmp_path):
-    return create_run(tmp_path, "a", {"label": "Run A"})
+    with new_run(tmp_path, "a", {"label": "Run A"}):
+        pass
+    return find_run(tmp_path, "a")
 
 
 @pytest.fixture

@@ -92,6 +92,27 @@ def test_train_surface_and_hessian_of_a_plug_in(repository, tmp_path):
     assert cli.main(["evaluate", "foreign", "--results", str(results)]) == 0
 
 
+def test_network_and_data_of_two_repositories_with_a_models_folder_each(repository, tmp_path):
+    other = tmp_path / "other"
+    (other / "models").mkdir(parents=True)
+    (other / "models" / "__init__.py").write_text("from models.sizes import N\n")
+    (other / "models" / "sizes.py").write_text("N = 50\n")
+    text = textwrap.dedent(FILES["data.py"]).replace("n=60", "n=None")
+    late = "    from models import sizes\n    n = n or sizes.N\n    assert n == N\n"
+    head, loader, body = text.partition("def load(data_dir, n=None):\n")
+    (other / "data.py").write_text(f"from models import N\n{head}{loader}{late}{body}")
+    train = [
+        "train", "--model", f"{repository}/net.py:build", "--dataset", f"{other}/data.py:load",
+        "--run", "both", "--epochs", "1", "--no-figures", "--results", str(tmp_path / "results"),
+    ]  # fmt: skip
+    # In the clone's own folder, where there is a third `models`.
+    command = [sys.executable, str(HOUSE / "cli.py"), *train]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    parts = Run(tmp_path / "results" / "runs" / "both").evaluation()["splits"]
+    assert sum(parts[name]["count"] for name in ("train", "val")) == 50
+
+
 def test_changed_files_of_the_user_are_noticed(repository, tmp_path, capsys, monkeypatch):
     results = ["--results", str(tmp_path / "results")]
     monkeypatch.chdir(repository)  # specs are given relative to it

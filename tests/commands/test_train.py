@@ -18,7 +18,7 @@ from isoloss.datasets import load_data
 from isoloss.experiments import TrainOptions
 from isoloss.experiments import train as train_run
 from isoloss.experiments.train_record import write_summary
-from isoloss.records.runs import Run, create_run
+from isoloss.records.runs import Run, new_run
 
 HOUSE = Path(__file__).resolve().parents[2]
 SMALL = ("--fraction", "0.15", "--batch-size", "32", "--no-figures", "--device", "cpu")
@@ -155,7 +155,9 @@ class Noisy(nn.Module):
 
 def test_the_summary_disturbs_neither_generator_nor_network(tmp_path):
     data = load_data("digits", fraction=0.1)
-    run = create_run(tmp_path, "a", {})
+    with new_run(tmp_path, "a", {}):
+        pass
+    run = Run(tmp_path / "runs" / "a")
     model = Noisy()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()

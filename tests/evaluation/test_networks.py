@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from isoloss.evaluation.networks import evaluate_split, mean_scores, predict
+from isoloss.evaluation.networks import evaluate_split, loss_sums, predict
 from isoloss.trainers.losses import build_loss
 
 LOSS = build_loss("cross-entropy", {})
@@ -35,7 +35,8 @@ def test_batches_change_nothing_and_the_network_keeps_its_modes():
     # Eleven float64 terms, added in another order.
     assert results[0].loss == pytest.approx(results[1].loss, rel=1e-14)
     assert results[0].confusion == results[1].confusion
-    assert mean_scores(model, LOSS, Fixed(x, y), batch_size=3) == pytest.approx(
+    sums = loss_sums(model, LOSS, Fixed(x, y), batch_size=3)
+    assert (sums.mean_loss, sums.accuracy) == pytest.approx(
         (results[0].loss, results[0].accuracy), rel=1e-14
     )
     assert [m.training for m in model.modules()] == [True, False, True, True, True]

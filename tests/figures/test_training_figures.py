@@ -8,11 +8,13 @@ import pytest
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.style import FigureError
 from isoloss.figures.training import training_figure
-from isoloss.records.runs import Run, create_run
+from isoloss.records.runs import Run, find_run, new_run
 
 
 def run(results: Path, name: str, optimizer: str, epochs: int, status: str = "finished") -> Run:
-    made = create_run(results, name, {"optimizer": optimizer, "label": name.upper()})
+    with new_run(results, name, {"optimizer": optimizer, "label": name.upper()}):
+        pass
+    made = find_run(results, name)
     made.write_history(
         {
             "epoch": k,

@@ -10,7 +10,7 @@ import pytest
 
 from isoloss.records.files import FileError
 from isoloss.records.locks import LockedError, locked, locked_file
-from isoloss.records.runs import create_run, locked_run
+from isoloss.records.runs import locked_run, new_run
 
 HOLD = """
 import sys
@@ -46,7 +46,8 @@ class Holder:
 @pytest.fixture
 def results(tmp_path):
     for name in ("a", "a-b"):
-        create_run(tmp_path, name, {})
+        with new_run(tmp_path, name, {}):
+            pass
     return tmp_path
 
 

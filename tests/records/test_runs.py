@@ -17,7 +17,6 @@ import pytest
 from isoloss.records.runs import (
     Run,
     RunError,
-    create_run,
     find_run,
     list_runs,
     locked_run,
@@ -40,6 +39,12 @@ NAMES = {
     ".hidden": False, "": False, "a/b": False, "a b": False, "größe": False, "a\n": False,
     "../up": False,
 }  # fmt: skip
+
+
+def create_run(results, name, config, **how):
+    with new_run(results, name, config, **how):
+        pass
+    return find_run(results, name)
 
 
 @pytest.mark.parametrize("name", NAMES)

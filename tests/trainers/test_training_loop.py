@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isoloss.evaluation.networks import mean_scores
+from isoloss.evaluation.networks import loss_sums
 from isoloss.registry import UnknownNameError
 from isoloss.trainers.checkpoints import CheckpointError, load_into, load_weights
 from isoloss.trainers.loop import resume, train
@@ -165,7 +165,8 @@ def test_validation_is_in_evaluation_mode_after_the_epoch():
     outputs = t.model(images(20, seed=1).inputs)
     expected = nn.functional.cross_entropy(outputs, images(20, seed=1).targets).item()
     assert record.val_loss == pytest.approx(expected, rel=1e-6)  # float32, other batches
-    assert mean_scores(t.model, LOSS, images(20, seed=1)) == (
+    sums = loss_sums(t.model, LOSS, images(20, seed=1))
+    assert (sums.mean_loss, sums.accuracy) == (
         pytest.approx(record.val_loss, rel=1e-12),
         record.val_accuracy,
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from isoloss.evaluation.networks import evaluate_split, mean_scores, sample_terms
+from isoloss.evaluation.networks import evaluate_split, loss_sums, sample_terms
 from isoloss.evaluation.predictions import Predictions
 from isoloss.evaluation.scores import score
 from isoloss.landscape.losses import per_sample_loss
@@ -69,7 +69,7 @@ def test_a_full_batch_step_is_plain_torchs(case):
         # Sums of 31 float64 terms in another order.
         assert record.train_loss == pytest.approx(value.item(), rel=1e-13)
     torch.testing.assert_close(weights(model), weights(twin), rtol=0, atol=1e-13)
-    assert mean_scores(model, trainer.loss, split, batch_size=4)[0] == pytest.approx(
+    assert loss_sums(model, trainer.loss, split, batch_size=4).mean_loss == pytest.approx(
         loss(twin(split.inputs), split.targets).item(), rel=1e-12
     )
 
