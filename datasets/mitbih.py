@@ -218,6 +218,7 @@ def _from_records(folder: Path, lead: str, cut: str, split: str, seed: int) -> _
         )
         notes.append("records 201 (train) and 202 (test) are of one patient")
     patients = torch.tensor([int(SAME_PATIENT.get(record.name, record.name)) for record in records])
+    notes.append("groups are patients, by the number of their record")
     whole = TensorSplit(inputs, targets, patients[owner])
     return _Splits(whole.subset(train), whole.subset(test), facts, notes)
 
