@@ -69,7 +69,9 @@ def test_wilson_covers_where_the_plain_error_does_not():
         assert (chance * held).sum(1).mean() > least
         p = hits / count
         plain = np.abs(p - shares) <= norm.ppf(0.975) * np.sqrt(p * (1 - p) / count)
-        assert (chance * plain).sum(1).mean() < (chance * held).sum(1).mean() - 0.02
+        assert (chance * plain).sum(1).min() < 0.4
+        # Wilson's lowest is where p is some 0.2 / n from an edge (Brown, Cai & DasGupta 2001).
+        assert (chance * held).sum(1).min() > 0.83
 
 
 def test_the_clustered_error_is_the_sandwich():
@@ -110,11 +112,11 @@ def test_clustered_intervals_of_twenty_clusters_hold_the_truth():
 def test_a_share_over_clusters_is_t_in_the_middle_and_wilsons_at_the_edges():
     low, high = share_interval(0.5, 0.01, 1e6, 22)
     reach = t.ppf(0.975, 21) * 0.01
-    assert (low, high) == pytest.approx((0.5 - reach, 0.5 + reach), abs=1e-5)
+    # Wilson's bounds are nearer to 1/2 by z^2 / n* of their distance, n* some 2,200.
+    assert (low, high) == pytest.approx((0.5 - reach, 0.5 + reach), abs=4 / 2200 * reach)
     assert share_interval(1.0, 0.0, 50_000, 22) == wilson_interval(1.0, 22)
-    assert share_interval(0.5, 1e-9, 100, 22) == wilson_interval(
-        0.5, 100
-    )  # never more than there are
+    # Never more samples than there are.
+    assert share_interval(0.5, 1e-9, 100, 22) == wilson_interval(0.5, 100)
     assert all(map(math.isnan, share_interval(0.5, math.nan, 100, 1)))
 
 
