@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 class Split(Protocol):
     """One split of a data set.
 
-    `targets` are (N, ...), in the order of the samples. `subset` keeps the given order of indices.
+    `targets` are (N, ...), in the order of the samples. `groups` are (N,) int64, what each sample
+    belongs to where some belong together (the patient of a beat), else None; `subset` and
+    `balanced` carry them along. `subset` keeps the given order of indices.
     `batches` yields what a Problem takes: tensor pairs here, other kinds in splits of other data.
     `input_shape` is of one sample, () where samples differ in size; `num_features` are the scalars
     in one sample, or in one node of a graph. `handover_batch` is a size of batch in which samples
@@ -21,6 +23,9 @@ class Split(Protocol):
 
     @property
     def targets(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def groups(self) -> Tensor | None: ...  # noqa: D102
 
     @property
     def input_shape(self) -> tuple[int, ...]: ...  # noqa: D102

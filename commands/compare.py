@@ -52,11 +52,17 @@ def say_comparison(
     folder = out or results / "comparisons" / "_".join(run.name for run in runs)
     paths = comparison.save(folder)
     console.say(comparison.text())
-    for text in comparison.notes:
+    pairs = [pair.text() for pair in comparison.pairs]
+    for text in pairs + comparison.unpaired + comparison.notes:
         console.say(text)
     console.say(f"wrote {png_files(paths)[0]} (and .pdf, table.csv, table.json, table.md)")
     console.result(
-        {"runs": comparison.table(), "differences": comparison.differences, "figures": paths}
+        {
+            "runs": comparison.table(),
+            "differences": comparison.differences,
+            "pairs": comparison.pairs,
+            "figures": paths,
+        }
     )
     return folder
 

@@ -12,6 +12,7 @@ from isoloss.datasets import tu as tu
 from isoloss.datasets.augment import AUGMENTATIONS, Augmentation, create_augmentation
 from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError, DownloadError
 from isoloss.datasets.graphs import GraphSplit
+from isoloss.datasets.grouping import grouped_indices
 from isoloss.datasets.info import DataInfo, Normalisation
 from isoloss.datasets.loading import Data, default_model, load_data
 from isoloss.datasets.splits import (
@@ -38,6 +39,7 @@ __all__ = [
     "balanced_indices",
     "create_augmentation",
     "default_model",
+    "grouped_indices",
     "load_data",
     "proportional_indices",
     "stratified_indices",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from isoloss.datasets.splits import TensorSplit
 from isoloss.split import Split
 
 SPLITS = ("train", "val", "test")
+_Split = TensorSplit | GraphSplit
 
 
 def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
@@ -27,10 +28,11 @@ def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
     height, width) in [0, 1].
 
     Args:
-        returned: {"train": D, "test": D, "val": D (optional), "info": DataInfo or a mapping of
-            some of its fields (optional), "facts": JSON-able (optional, for provenance)}; D is a
-            pair of tensors or arrays, a map-style dataset of such pairs, or a list or dataset of
-            graphs (`torch_geometric.data.Data`).
+        returned: {"train": D, "test": D, "val": D (optional), "groups": G (optional), "info":
+            DataInfo or a mapping of some of its fields (optional), "facts": JSON-able (optional,
+            for provenance)}; D is a pair of tensors or arrays, a map-style dataset of such pairs,
+            or a list or dataset of graphs (`torch_geometric.data.Data`). G has, for any of the
+            splits, integers (N,): what each sample belongs to, as {"train": .., "test": ..}.
         what: for messages, as "data set 'digits'".
 
     Returns:
@@ -42,10 +44,11 @@ def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
     if not isinstance(returned, Mapping) or not {"train", "test"} <= set(returned):
         got = sorted(returned) if isinstance(returned, Mapping) else type(returned).__name__
         raise DataError(f"{what}: expected a dict with 'train' and 'test', got {got}")
-    unknown = set(returned) - {*SPLITS, "info", "facts"}
+    unknown = set(returned) - {*SPLITS, "groups", "info", "facts"}
     if unknown:
         raise DataError(
-            f"{what}: expected keys train, val, test, info, facts; got also {sorted(unknown)}"
+            f"{what}: expected keys train, val, test, groups, info, facts; "
+            f"got also {sorted(unknown)}"
         )
     splits = {
         name: _to_split(returned[name], f"{what}, {name}")
@@ -54,17 +57,42 @@ def convert(returned: Any, what: str) -> tuple[dict[str, Split], DataInfo]:
     }
     if len({type(split) for split in splits.values()}) > 1:
         raise DataError(f"{what}: expected either graphs or tensors in all splits, got both")
+    splits.update(_grouped(returned.get("groups"), splits, what))
     info = _complete_info(returned.get("info"), splits, what)
     for name, split in splits.items():
         _check(split, info, f"{what}, {name}")
-    return splits, info
+    return {**splits}, info
 
 
-def _to_split(data: Any, what: str) -> Split:
+def _grouped(groups: Any, splits: Mapping[str, _Split], what: str) -> dict[str, _Split]:
+    """Return the splits that `groups` names, with their groups."""
+    if groups is None:
+        return {}
+    if not isinstance(groups, Mapping) or not set(groups) <= set(splits):
+        got = sorted(groups) if isinstance(groups, Mapping) else type(groups).__name__
+        raise DataError(f"{what}: expected groups for any of {', '.join(splits)}, got {got}")
+    return {
+        name: replace(splits[name], groups=_to_groups(values, len(splits[name]), f"{what}, {name}"))
+        for name, values in groups.items()
+    }
+
+
+def _to_groups(values: Any, count: int, what: str) -> Tensor:
+    array = np.asarray(values)
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise DataError(
+            f"{what}: expected groups as {count} integers, got {array.dtype} of shape "
+            f"{array.shape}; number names with np.unique(names, return_inverse=True)[1]"
+        )
+    return torch.tensor(array.astype(np.int64))
+
+
+def _to_split(data: Any, what: str) -> _Split:
     if isinstance(data, GraphSplit):
         return data
+    groups = None
     if isinstance(data, TensorSplit):
-        inputs, targets = data.inputs, data.targets
+        inputs, targets, groups = data.inputs, data.targets, data.groups
     elif isinstance(data, tuple) and len(data) == 2:
         inputs, targets = _to_tensor(data[0], what), _to_tensor(data[1], what)
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
@@ -90,7 +118,8 @@ def _to_split(data: Any, what: str) -> Split:
         )
     if inputs.is_floating_point():
         inputs = inputs.float()
-    return TensorSplit(inputs, targets.float() if targets.is_floating_point() else targets.long())
+    targets = targets.float() if targets.is_floating_point() else targets.long()
+    return TensorSplit(inputs, targets, groups)
 
 
 def _to_tensor(value: Any, what: str) -> Tensor:
@@ -139,7 +168,7 @@ def _stack(dataset: Any, what: str) -> tuple[Tensor, Tensor]:
     return torch.stack(inputs), torch.stack(targets)
 
 
-def _complete_info(stated: Any, splits: dict[str, Split], what: str) -> DataInfo:
+def _complete_info(stated: Any, splits: Mapping[str, Split], what: str) -> DataInfo:
     if isinstance(stated, DataInfo):
         return stated
     given = dict(stated or {})
@@ -168,7 +197,7 @@ def _complete_info(stated: Any, splits: dict[str, Split], what: str) -> DataInfo
 _OF_CLASSES = {"task", "num_classes", "class_names"}
 
 
-def _infer_classes(given: dict[str, Any], splits: dict[str, Split]) -> dict[str, Any]:
+def _infer_classes(given: dict[str, Any], splits: Mapping[str, Split]) -> dict[str, Any]:
     classes = given.get("num_classes")
     if classes is None and "class_names" in given:
         classes = len(given["class_names"])

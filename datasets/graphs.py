@@ -27,9 +27,11 @@ class GraphSplit:
 
     Attributes:
         graphs: each with `y` of shape (1, ...): (1,) int64 for a class label.
+        groups: (N,) int64, what each graph belongs to; None where graphs are independent.
     """
 
     graphs: tuple[Any, ...]
+    groups: Tensor | None = None
     handover_batch = 256  # nodes are many: some 8,000 in as many molecules
 
     def __len__(self) -> int:
@@ -53,8 +55,9 @@ class GraphSplit:
 
     def subset(self, indices: Tensor | Sequence[int]) -> GraphSplit:
         """Return the graphs of these indices, in this order."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64).tolist()
-        return GraphSplit(tuple(self.graphs[index] for index in chosen))
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        groups = None if self.groups is None else self.groups[chosen]
+        return GraphSplit(tuple(self.graphs[index] for index in chosen.tolist()), groups)
 
     def balanced(self, count: int, seed: int) -> GraphSplit:
         """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
@@ -89,7 +92,10 @@ class GraphSplit:
             yield _batch(graphs[part])
 
     def digest(self) -> str:
-        """Return the SHA-256 of all tensors (name, dtype, shape, bytes), the graphs end to end."""
+        """Return the SHA-256 of all tensors (name, dtype, shape, bytes), the graphs end to end.
+
+        Groups are left out.
+        """
         batch = _batch(self.graphs)
         parts = ((name, batch[name]) for name in sorted(batch.keys()))
         return digest_tensors(

@@ -10,6 +10,7 @@ from typing import Any
 
 from isoloss.datasets.catalogue import DATASETS, DataError
 from isoloss.datasets.conversion import convert
+from isoloss.datasets.grouping import grouped_indices, mixes_groups
 from isoloss.datasets.info import DataInfo
 from isoloss.datasets.splits import stratified_indices
 from isoloss.registry import call_with_arguments, is_plugin, load_factory
@@ -26,8 +27,8 @@ class Data:
         test: always whole.
         info: facts of the data.
         provenance: JSON-able: what `load_data` was given, where the validation split is from,
-            sizes and digests of the splits, the source's own facts (which files, what was left
-            out and why), file and SHA-256 of a plug-in.
+            sizes, numbers of groups and digests of the splits, the source's own facts (which
+            files, what was left out and why), file and SHA-256 of a plug-in.
     """
 
     train: Split
@@ -50,9 +51,10 @@ def load_data(
     """Load a data set.
 
     Where the source has no validation split, `val_fraction` of the train split is set aside, the
-    same share of each class. That comes first, `fraction` second, and both depend on `split_seed`
-    alone: runs of any training seed share their samples, and what a small fraction validates or
-    trains on is part of what a larger one does.
+    same share of each class; whole groups where samples belong together, unless the test split has
+    those of the train split (`mixes_groups`). That comes first, `fraction` second, and both depend
+    on `split_seed` alone: runs of any training seed share their samples, and what a small fraction
+    validates or trains on is part of what a larger one does.
 
     Example:
         >>> data = load_data("digits", fraction=0.5)
@@ -90,16 +92,20 @@ def load_data(
     splits, info = convert(returned, what)
     val_from = "source"
     if "val" not in splits:
-        aside, rest = stratified_indices(splits["train"].targets, val_fraction, split_seed)
+        train = splits["train"]
+        if train.groups is None or mixes_groups(train, splits["test"]):
+            aside, rest = stratified_indices(train.targets, val_fraction, split_seed)
+        else:
+            aside, rest = grouped_indices(train.targets, train.groups, val_fraction, split_seed)
         if len(aside):
-            splits["val"] = splits["train"].subset(aside)
-            splits["train"] = splits["train"].subset(rest)
+            splits["val"], splits["train"] = train.subset(aside), train.subset(rest)
         val_from = "train" if len(aside) else "none"
     for name in ("train", "val"):
         if name in splits:
             count = max(1, round(fraction * len(splits[name])))
             splits[name] = splits[name].balanced(count, split_seed)
     digests = {name: splits[name].digest() for name in sorted(splits)}
+    grouped = {name: split.groups for name, split in splits.items() if split.groups is not None}
     provenance = {
         "spec": spec,
         "arguments": dict(arguments or {}),
@@ -109,6 +115,7 @@ def load_data(
         "val_from": val_from,
         "split_seed": split_seed,
         "samples": {name: len(splits[name]) for name in sorted(splits)},
+        "groups": {name: len(grouped[name].unique()) for name in sorted(grouped)},
         "digests": digests,
         "source": dict(returned.get("facts", {})),
         "notes": list(info.notes),

@@ -11,33 +11,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from isoloss.datasets import beat_csv, physionet
 from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
 from isoloss.datasets.downloads import download_files
 from isoloss.datasets.heartbeats import LENGTH, RATE, cut_at_annotations, cut_like_kachuee
 from isoloss.datasets.info import DataInfo, Normalisation
-from isoloss.datasets.splits import balanced_indices, stratified_indices
+from isoloss.datasets.splits import TensorSplit, balanced_indices, stratified_indices
 
 CUTS = {"annotation": cut_at_annotations, "kachuee": cut_like_kachuee}
 TEST_FRACTION = 0.2
 CLASSES = tuple(physionet.CLASSES)
 
-# De Chazal, O'Dwyer and Reilly 2004, table III: no patient is in both, the four records with
-# paced beats are in neither.
+# De Chazal, O'Dwyer and Reilly 2004, table III: no record is in both, the four records with paced
+# beats are in neither.
 # fmt: off
 DS1 = ("101", "106", "108", "109", "112", "114", "115", "116", "118", "119", "122", "124", "201",
        "203", "205", "207", "208", "209", "215", "220", "223", "230")
 DS2 = ("100", "103", "105", "111", "113", "117", "121", "123", "200", "202", "210", "212", "213",
        "214", "219", "221", "222", "228", "231", "232", "233", "234")
 # fmt: on
+# 48 records of 47 patients: 202 was taken from the same tape as 201, says its header.
+SAME_PATIENT = {"202": "201"}
 
 
 @dataclass
 class _Splits:
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: TensorSplit
+    test: TensorSplit
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
@@ -61,7 +62,8 @@ def mitbih(
 
     From the records in ``data_dir/mitdb``: one lead, brought from 360 to 125 samples a second
     (polyphase filter, 25/72), cut by one of the rules in `datasets.heartbeats`; beats come in the
-    order of record and time. From ``mitbih_train.csv`` and ``mitbih_test.csv`` in
+    order of record and time, and the number of its record is the group of each (201 for 202, which
+    is of the same patient). From ``mitbih_train.csv`` and ``mitbih_test.csv`` in
     ``data_dir/mitbih`` or ``data_dir``: as they were cut and split by their authors.
 
     Args:
@@ -72,7 +74,7 @@ def mitbih(
         cut: "annotation" (unless given) or "kachuee", how beats are cut from the records.
         split: "random": 20 % of each class chosen by `seed` are the test split (the CSV pair has
             its own), so that beats of one patient are in both; "inter-patient": records DS1
-            against DS2 of de Chazal et al. 2004.
+            against DS2 of de Chazal et al. 2004, which share one patient (records 201 and 202).
         balance: true keeps as many train beats of each class as the rarest has, a number up to so
             many, both chosen by `seed`. The test split is left as it is.
         seed: of these choices.
@@ -105,8 +107,10 @@ def mitbih(
     if balance is not False:
         splits.train = _balance(splits, balance, seed)
     splits.facts["beats"] = {
-        name: dict(zip(CLASSES, labels.bincount(minlength=len(CLASSES)).tolist(), strict=True))
-        for name, (_, labels) in (("train", splits.train), ("test", splits.test))
+        name: dict(
+            zip(CLASSES, part.targets.bincount(minlength=len(CLASSES)).tolist(), strict=True)
+        )
+        for name, part in (("train", splits.train), ("test", splits.test))
     }
     info = DataInfo(
         input_shape=(LENGTH, 1),
@@ -212,13 +216,16 @@ def _from_records(folder: Path, lead: str, cut: str, split: str, seed: int) -> _
             f"inter-patient split: DS1 against DS2; the paced records {', '.join(paced)} are left "
             f"out ({len(inputs) - len(train) - len(test):,} beats) and nearly all of Q with them"
         )
-        notes.append("a validation split taken from train shares its patients")
-    return _Splits((inputs[train], targets[train]), (inputs[test], targets[test]), facts, notes)
+        notes.append("records 201 (train) and 202 (test) are of one patient")
+    patients = torch.tensor([int(SAME_PATIENT.get(record.name, record.name)) for record in records])
+    notes.append("groups are patients, by the number of their record")
+    whole = TensorSplit(inputs, targets, patients[owner])
+    return _Splits(whole.subset(train), whole.subset(test), facts, notes)
 
 
 def _from_csv(files: tuple[Path, ...]) -> _Splits:
-    train, test = (beat_csv.read_beats(file, LENGTH, len(CLASSES)) for file in files)
-    rows = {file.name: len(labels) for file, (_, labels) in zip(files, (train, test), strict=True)}
+    train, test = (TensorSplit(*beat_csv.read_beats(file, LENGTH, len(CLASSES))) for file in files)
+    rows = {file.name: len(part) for file, part in zip(files, (train, test), strict=True)}
     facts = {"source": "csv", "folder": str(files[0].parent), "rows": rows}
     notes = ["cut and split by the authors of the CSV files: beats of one patient are in both"]
     notes += [
@@ -229,8 +236,8 @@ def _from_csv(files: tuple[Path, ...]) -> _Splits:
     return _Splits(train, test, facts, notes)
 
 
-def _balance(splits: _Splits, balance: bool | int, seed: int) -> tuple[Tensor, Tensor]:
-    inputs, targets = splits.train
+def _balance(splits: _Splits, balance: bool | int, seed: int) -> TensorSplit:
+    targets = splits.train.targets
     sizes = targets.bincount(minlength=len(CLASSES))
     if not isinstance(balance, int) or (balance is not True and balance < 1):
         raise DataError(f"mitbih: expected balance true or a number from 1, got {balance!r}")
@@ -242,4 +249,4 @@ def _balance(splits: _Splits, balance: bool | int, seed: int) -> tuple[Tensor, T
         f"train balanced to {limit:,} beats a class, {len(chosen):,} of {len(targets):,} kept"
         + (f"; there are fewer of {', '.join(short)}" if short else "")
     )
-    return inputs[chosen], targets[chosen]
+    return splits.train.subset(chosen)

@@ -15,7 +15,7 @@ from isoloss.datasets.catalogue import DATASETS, DataError, DataMissingError
 from isoloss.datasets.info import Normalisation
 
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
-OPTIONAL = ("x_val", "y_val", "class_names")
+OPTIONAL = ("x_val", "y_val", "class_names", "groups_train", "groups_val", "groups_test")
 
 
 @DATASETS.register(
@@ -30,7 +30,8 @@ def npz(data_dir: Path, name: str) -> dict[str, Any]:
     uint8 arrays (N, height, width, channels) or (N, height, width) are taken for images: they
     become (channels, height, width), divided by 255, and normalised channel by channel with mean
     and standard deviation of the train images. Anything else is used as it is. The archive may
-    also hold x_val, y_val, and class_names (strings, in the order of the labels).
+    also hold x_val, y_val, class_names (strings, in the order of the labels), and integers
+    groups_train, groups_val, groups_test (N,): what each sample belongs to.
 
     Args:
         data_dir: looked into for a relative path that does not exist.
@@ -54,6 +55,7 @@ def npz(data_dir: Path, name: str) -> dict[str, Any]:
         if normalisation is not None:
             x = normalisation.apply(_images(x, file, f"x_{split}").float() / 255)
         data[split] = (x, y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
+    data["groups"] = {s: arrays[f"groups_{s}"] for s in splits if f"groups_{s}" in arrays}
     if "class_names" in arrays:
         data["info"]["class_names"] = tuple(map(str, arrays["class_names"].ravel()))
     return data

@@ -18,10 +18,12 @@ class TensorSplit:
     Attributes:
         inputs: (N, ...).
         targets: (N, ...); class labels are int64 (N,).
+        groups: (N,) int64, what each sample belongs to; None where samples are independent.
     """
 
     inputs: Tensor
     targets: Tensor
+    groups: Tensor | None = None
     handover_batch = 10_000
 
     @property
@@ -40,7 +42,8 @@ class TensorSplit:
     def subset(self, indices: Tensor | Sequence[int]) -> TensorSplit:
         """Return the samples of these indices, in this order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return TensorSplit(self.inputs[chosen], self.targets[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return TensorSplit(self.inputs[chosen], self.targets[chosen], groups)
 
     def balanced(self, count: int, seed: int) -> TensorSplit:
         """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
@@ -74,7 +77,7 @@ class TensorSplit:
             yield self.inputs[chosen], self.targets[chosen]
 
     def digest(self) -> str:
-        """Return the SHA-256 over dtype, shape and bytes of inputs and targets."""
+        """Return the SHA-256 over dtype, shape and bytes of inputs and targets, groups left out."""
         return digest_tensors([("", self.inputs), ("", self.targets)])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isoloss.evaluation.networks import evaluate_split, predict, score_splits
+    from isoloss.evaluation.paired import PairedDifference, paired_differences
     from isoloss.evaluation.predictions import Predictions, ScoresError
     from isoloss.evaluation.roc import RocCurve, auc, roc_curves
     from isoloss.evaluation.scores import ClassScores, GroupScores, NetworkScores, Scores, score
@@ -19,12 +20,14 @@ __all__ = [
     "ClassScores",
     "GroupScores",
     "NetworkScores",
+    "PairedDifference",
     "Predictions",
     "RocCurve",
     "Scores",
     "ScoresError",
     "auc",
     "evaluate_split",
+    "paired_differences",
     "predict",
     "roc_curves",
     "score",
@@ -33,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "networks": ("evaluate_split", "predict", "score_splits"),
+    "paired": ("PairedDifference", "paired_differences"),
     "predictions": ("Predictions", "ScoresError"),
     "roc": ("RocCurve", "auc", "roc_curves"),
     "scores": ("ClassScores", "GroupScores", "NetworkScores", "Scores", "score"),

@@ -116,7 +116,8 @@ def predict(
     outputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     if outputs.dtype == torch.bfloat16:  # which numpy lacks; float32 holds all of its values
         outputs = outputs.float()
-    return Predictions(outputs.numpy(), targets.numpy())
+    groups = None if split.groups is None else split.groups.numpy()
+    return Predictions(outputs.numpy(), targets.numpy(), groups)
 
 
 def sample_terms(predictions: Predictions, loss: PerSampleLoss) -> SampleTerms:

@@ -22,10 +22,12 @@ class Predictions:
     Attributes:
         outputs: (count, ...); logits for a classifier.
         targets: (count, ...).
+        groups: (count,) integers, what each sample belongs to; None where samples are independent.
     """
 
     outputs: np.ndarray
     targets: np.ndarray
+    groups: np.ndarray | None = None
 
     @property
     def classes(self) -> bool:

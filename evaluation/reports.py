@@ -35,10 +35,10 @@ def report(scores: Scores, title: str = "", notes: Sequence[str] = ()) -> str:
         title: First line.
         notes: Last lines: what a reader should know of the data.
     """
-    lines = [line for line in (title, _loss_line(scores)) if line]
+    lines = [line for line in (title, _loss_line(scores), *_carried_lines(scores)) if line]
     if not scores.classes:
         return "\n".join(lines) + "\n"
-    lines += [_accuracy_line(scores), ""]
+    lines += [*_accuracy_lines(scores), ""]
     width = max(len("weighted average"), *(len(c.name) for c in scores.classes))
     columns = [*COLUMNS, "auc_standard_error"]
     heads = "".join(f"{HEADINGS.get(column, column):>11}" for column in columns)
@@ -68,6 +68,7 @@ def write_predictions(
 
     Classes by name with the softmax probability of the guess as its confidence; guess and
     confidence are empty where an output is not finite. Of a regression the numbers themselves.
+    Where samples have groups, the last column is that of the sample.
 
     Args:
         path: The CSV file.
@@ -89,6 +90,9 @@ def write_predictions(
             return False
         head = ["index", *_numbered("truth", truth), *_numbered("guess", guess)]
         rows = ([i, *truth[i].tolist(), *guess[i].tolist()] for i in range(count))
+    if predictions.groups is not None:
+        head.append("group")
+        rows = ([*r, g] for r, g in zip(rows, predictions.groups.tolist(), strict=True))
     write_csv(path, head, rows)
     return True
 
@@ -105,15 +109,24 @@ def misclassified(predictions: Predictions, count: int) -> np.ndarray:
 
 
 def summary_line(scores: Scores) -> str:
-    """Return the scores of a split in one line."""
+    """Return the scores of a split in one line.
+
+    The 95 % interval is beside an accuracy that is less than three standard errors from 0 or 100 %,
+    where ± tells little, and beside a loss that few samples carry. 0 and 100 % have no ±.
+    """
     loss = f"loss {scores.loss:.4f} ± {scores.loss_standard_error:.4f}"
+    if scores.heaviest_samples:
+        loss += f" (95 %: {_interval(scores.loss_interval, 4)})"
+    clusters = f" in {scores.clusters:,} groups" if scores.clusters else ""
     if not scores.classes:  # a regression
-        return f"{loss} on {scores.count:,} samples"
-    accuracy = f"{100 * scores.accuracy:.2f} ± {100 * scores.accuracy_standard_error:.2f} %"
+        return f"{loss} on {scores.count:,} samples{clusters}"
+    accuracy = _percent(scores)
+    if min(scores.accuracy, 1 - scores.accuracy) <= 3 * scores.accuracy_standard_error:
+        accuracy += f" (95 %: {_interval(scores.accuracy_interval, 2, 100)})"
     groups = "".join(f" ({g.macro_f1:.4f} over {' '.join(g.classes)})" for g in scores.groups)
     return (
         f"accuracy {accuracy}, {loss}, macro F1 {scores.macro_f1:.4f}{groups}, "
-        f"{scores.count:,} samples"
+        f"{scores.count:,} samples{clusters}"
     )
 
 
@@ -166,11 +179,39 @@ def _loss_line(scores: Scores) -> str:
     return line + lost
 
 
-def _accuracy_line(scores: Scores) -> str:
-    return (
-        f"accuracy {100 * scores.accuracy:.2f} ± {100 * scores.accuracy_standard_error:.2f} % "
-        "(± is one standard error)"
-    )
+def _carried_lines(scores: Scores) -> list[str]:
+    """Say which few samples carry the loss, and its interval."""
+    if not scores.heaviest_samples:
+        return []
+    shown = ", ".join(map(str, scores.heaviest_samples))
+    more = ", .." if scores.half_loss_samples > len(scores.heaviest_samples) else ""
+    return [
+        f"half of the loss is carried by {scores.half_loss_samples:,} of {scores.count:,} samples "
+        f"(index {shown}{more}); 95 %: {_interval(scores.loss_interval, 6)} "
+        f"({scores.loss_interval_method})"
+    ]
+
+
+def _accuracy_lines(scores: Scores) -> list[str]:
+    line = f"accuracy {_percent(scores)}"
+    if scores.accuracy_standard_error > 0:
+        line += " (± is one standard error)"
+    lines = [f"{line}, 95 %: {_interval(scores.accuracy_interval, 2, 100)}"]
+    if scores.clusters:
+        lines.append(
+            f"errors are clustered over {scores.clusters:,} groups of samples; as if all samples "
+            f"were independent ± {100 * scores.accuracy_binomial_error:.2f} %"
+        )
+    return lines
+
+
+def _percent(scores: Scores) -> str:
+    accuracy, error = 100 * scores.accuracy, 100 * scores.accuracy_standard_error
+    return f"{accuracy:.2f} %" if error == 0 else f"{accuracy:.2f} ± {error:.2f} %"
+
+
+def _interval(bounds: tuple[float, float], digits: int, scale: float = 1) -> str:
+    return " to ".join(f"{scale * bound:.{digits}f}" for bound in bounds)
 
 
 def _cell(value: float) -> str:

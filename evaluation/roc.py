@@ -13,6 +13,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import rankdata
 
 from isoloss.evaluation.predictions import Predictions, class_labels
+from isoloss.evaluation.uncertainty import cluster_sums
 from isoloss.records.files import write_csv
 
 
@@ -58,14 +59,18 @@ def log_odds(outputs: np.ndarray) -> np.ndarray:
     return odds
 
 
-def auc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+def auc(
+    positive: np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[float, float]:
     """Return the area under the ROC curve and its standard error.
 
     The area is the share of pairs of a positive and a negative sample that the scores put in
     order, ties counting one half. Its variance is estimated without a model of the scores: with
     V_i the share of negatives below positive i, W_j the share of positives above negative j,
     var = var(V) / m + var(W) / n (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, eq. 5),
-    the shares from midranks (Sun & Xu 2014, IEEE Signal Processing Letters 21).
+    the shares from midranks (Sun & Xu 2014, IEEE Signal Processing Letters 21). Of G groups of
+    samples it is G / (G - 1) times the sum over groups of the squares of
+    sum_i (V_i - A) / m + sum_j (W_j - A) / n (after Obuchowski 1997, Biometrics 53).
 
     Example:
         >>> area, error = auc(np.array([True, True, False, False]), np.array([0.9, 0.4, 0.6, 0.1]))
@@ -75,11 +80,12 @@ def auc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     Args:
         positive: (count,) booleans.
         scores: (count,), larger where more likely positive.
+        groups: (count,), what each sample belongs to; None where samples are independent.
 
     Returns:
         Area and standard error: both NaN where there is no positive, no negative, or a score that
-        is NaN; the error NaN where there is but one of a kind. It is 0 for scores that separate
-        the two, where it says nothing of the next sample.
+        is NaN; the error NaN where there is but one of a kind, or one group. It is 0 for scores
+        that separate the two, where it says nothing of the next sample.
     """
     m, n = int(positive.sum()), int((~positive).sum())
     if m == 0 or n == 0 or np.isnan(scores).any():
@@ -90,6 +96,13 @@ def auc(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     area = float(below.mean())
     if m == 1 or n == 1:
         return area, math.nan
+    if groups is not None:
+        influence = np.empty(len(positive))
+        influence[positive], influence[~positive] = (below - area) / m, (above - area) / n
+        parts = cluster_sums(influence, groups)
+        count = len(parts)
+        squares = float(np.square(parts).sum())
+        return area, math.sqrt(squares * count / (count - 1)) if count > 1 else math.nan
     return area, math.sqrt(below.var(ddof=1) / m + above.var(ddof=1) / n)
 
 

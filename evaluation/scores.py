@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,24 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from isoloss.evaluation.predictions import Predictions, ScoresError, class_labels
 from isoloss.evaluation.roc import auc, log_odds
+from isoloss.evaluation.uncertainty import (
+    UNKNOWN,
+    Interval,
+    bootstrap_interval,
+    cluster_sums,
+    half_carriers,
+    ratio,
+    share_interval,
+    t_interval,
+    wilson_interval,
+)
 
 Groups = Sequence[Sequence[str]]
+# Few samples carry the loss where the largest has more than this share of it, and more than this
+# many times an equal share: the error of a mean is then too small, being of those that were met.
+LARGE_SHARE = 0.05
+MANY_TIMES = 10
+LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -64,13 +80,13 @@ class Scores:
 
     Attributes:
         loss: Mean over samples; for a weighted loss the ratio of sums (see `landscape.losses`).
-        loss_standard_error: Of that mean, s / sqrt(N) with s of the samples' residuals; NaN for
-            one sample.
+        loss_standard_error: Of that mean, over samples, or over clusters where samples have groups
+            (see `uncertainty.ratio`); NaN for one sample or cluster.
         accuracy: Fraction of samples (of tokens, where a sample has several) whose largest output
             is the target, ignored targets left out; NaN for a regression.
         accuracy_standard_error: Binomial, sqrt(p (1 - p) / N), N the samples whose target counts;
-            it is 0 where p is 0 or 1. Over tokens, which belong together in their samples, that
-            of the samples' residuals, as for the loss.
+            over clusters where samples have groups, and over samples of several tokens, which
+            belong together, as for the loss. It is 0 where p is 0 or 1.
         count: Samples N.
         not_finite: Samples with outputs that are not finite: wrong, and in no column of the
             confusion matrix.
@@ -81,6 +97,15 @@ class Scores:
             regression.
         classes: Scores of each class; empty for a regression.
         groups: Scores of groups of classes, where the data set names any.
+        clusters: Groups of samples; None where samples are independent.
+        accuracy_binomial_error: sqrt(p (1 - p) / N) in any case.
+        accuracy_interval: 95 %, Wilson's; see `uncertainty.share_interval` for clusters and tokens.
+        loss_interval: 95 %, mean -+ t error; by the bootstrap where few samples carry the loss.
+        loss_interval_method: "t" or "bootstrap-t".
+        half_loss_samples: The fewest samples that have half of the loss; 0 where a loss is negative
+            or not finite, or none is above 0.
+        heaviest_samples: Indices of up to ten of these, the largest loss first, where few carry
+            the loss.
     """
 
     loss: float
@@ -95,6 +120,13 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...] = ()
     classes: tuple[ClassScores, ...] = ()
     groups: tuple[GroupScores, ...] = ()
+    clusters: int | None = None
+    accuracy_binomial_error: float = math.nan
+    accuracy_interval: Interval = UNKNOWN
+    loss_interval: Interval = UNKNOWN
+    loss_interval_method: str = "t"
+    half_loss_samples: int = 0
+    heaviest_samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +165,12 @@ class SampleTerms:
     hits: np.ndarray
     counted: np.ndarray
 
+    def by_group(self, groups: np.ndarray | None) -> SampleTerms:
+        """Return the sums over the samples of each group; the terms themselves without groups."""
+        if groups is None:
+            return self
+        return SampleTerms(*(cluster_sums(part, groups) for part in astuple(self)))
+
 
 def score(
     predictions: Predictions,
@@ -158,22 +196,14 @@ def score(
     count = len(predictions.targets)
     if any(part.shape != (count,) for part in astuple(terms)):
         raise ScoresError(f"expected terms of shape ({count},), got {terms.losses.shape}")
-    mean, spread = _ratio(terms.losses, terms.weights)
-    accuracy, error = _ratio(terms.hits, terms.counted)
-    not_finite = int((~predictions.finite()).sum())
+    scores = _means(predictions, terms)
     if not predictions.classes:
-        return Scores(mean, spread, accuracy, error, count, not_finite)
+        return scores
     names = class_labels(predictions.outputs.shape[1], class_names)
-    counted = float(terms.counted.sum())
     counts = confusion_matrix(predictions.targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)
-    return Scores(
-        loss=mean,
-        loss_standard_error=spread,
-        accuracy=accuracy,
-        accuracy_standard_error=math.sqrt(accuracy * (1 - accuracy) / counted),
-        count=count,
-        not_finite=not_finite,
+    return replace(
+        scores,
         macro_f1=_mean([c.f1 for c in classes]),
         mean_iou=_mean([c.iou for c in classes]),
         macro_auc=_mean([c.auc for c in classes]),
@@ -181,6 +211,47 @@ def score(
         classes=classes,
         groups=tuple(_group(members, classes) for members in groups or ()),
     )
+
+
+def _means(predictions: Predictions, terms: SampleTerms) -> Scores:
+    """Return mean loss and accuracy with all that is known of their errors."""
+    parts = terms.by_group(predictions.groups)
+    number = len(parts.losses)
+    loss, spread = ratio(parts.losses, parts.weights)
+    accuracy, error = ratio(parts.hits, parts.counted)
+    counted = float(terms.counted.sum())
+    binomial = math.sqrt(accuracy * (1 - accuracy) / counted) if counted else math.nan
+    if predictions.classes and predictions.groups is None:
+        error, interval = binomial, wilson_interval(accuracy, counted)
+    else:
+        interval = share_interval(accuracy, error, counted, number)
+    heaviest = half_carriers(terms.losses)
+    few = _few_carry(terms.losses, heaviest)
+    return Scores(
+        loss,
+        spread,
+        accuracy,
+        error,
+        count=len(predictions.targets),
+        not_finite=int((~predictions.finite()).sum()),
+        clusters=None if predictions.groups is None else number,
+        accuracy_binomial_error=binomial,
+        accuracy_interval=interval,
+        loss_interval=bootstrap_interval(parts.losses, parts.weights)
+        if few
+        else t_interval(loss, spread, number),
+        loss_interval_method="bootstrap-t" if few else "t",
+        half_loss_samples=len(heaviest),
+        heaviest_samples=tuple(map(int, heaviest[:LISTED])) if few else (),
+    )
+
+
+def _few_carry(losses: np.ndarray, heaviest: np.ndarray) -> bool:
+    """Return whether one sample has much of the loss, by itself and beside an equal share."""
+    if not len(heaviest):
+        return False
+    share = losses[heaviest[0]] / losses.sum()
+    return bool(share > max(LARGE_SHARE, MANY_TIMES / len(losses)))
 
 
 def _class_scores(
@@ -195,7 +266,7 @@ def _class_scores(
     for k, (name, precision, recall, f1, support) in enumerate(zip(names, *ratios, strict=True)):
         hits = int(counts[k, k])
         union = int(support) + int(counts[:, k].sum()) - hits
-        area, error = auc(truth == k, odds[:, k])
+        area, error = auc(truth == k, odds[:, k], predictions.groups)
         classes.append(
             ClassScores(
                 name,
@@ -229,20 +300,3 @@ def _mean(values: Sequence[float]) -> float:
     """Return the mean of those that are not NaN; NaN where there are none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def _ratio(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Return a ratio of sums over samples and its standard error (Cochran 1977, section 6.3).
-
-    With residuals e_i = y_i - R w_i it is sqrt(n / (n - 1) sum e_i^2) / sum w_i: for weights of 1
-    that of a mean.
-    """
-    count, weight = len(sums), float(weights.sum())
-    if weight == 0:
-        return math.nan, math.nan
-    with np.errstate(invalid="ignore"):  # inf - inf: the spread of infinite losses is NaN
-        value = float(sums.sum()) / weight
-        squares = float(np.square(sums - value * weights).sum())
-    if count < 2 or not math.isfinite(squares):
-        return value, math.nan
-    return value, math.sqrt(squares * count / (count - 1)) / weight

@@ -14,6 +14,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from isoloss.evaluation.paired import (
+    Answers,
+    PairedDifference,
+    paired_differences,
+    read_answers,
+    same_samples,
+)
+from isoloss.evaluation.predictions import ScoresError
 from isoloss.experiments.errors import ExperimentError
 from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.formatting import one_line
@@ -50,11 +58,15 @@ class Comparison:
         rows: One a run, in the order given.
         differences: What was measured differently, in words; empty where nothing was.
         notes: What a reader must know, the differences included.
+        pairs: Differences of test accuracies, of all pairs of runs with the same test samples.
+        unpaired: Why other runs are in no pair, in words.
     """
 
     rows: list[ComparisonRow]
     differences: list[str]
     notes: list[str]
+    pairs: list[PairedDifference]
+    unpaired: list[str]
 
     def table(self) -> list[dict[str, Value]]:
         """Return the numbers, unrounded, one dictionary a run."""
@@ -72,7 +84,8 @@ class Comparison:
         """Write figure (PNG and PDF) and table (CSV, JSON, Markdown); return the figure's files."""
         paths = save_figure(self.figure(), folder / "comparison")
         table = self.table()
-        write_json(folder / "table.json", {"runs": table, "differences": self.differences})
+        stored = {"runs": table, "differences": self.differences, "pairs": self.pairs}
+        write_json(folder / "table.json", stored)
         write_text(folder / "table.csv", _csv(table))
         write_text(
             folder / "table.md", _markdown(formatted_table(self.rows), table_notes(self.rows))
@@ -109,7 +122,46 @@ def compare(
             "measure them again with the same options, or print the differences with `force`"
         )
     notes = [f"measured differently: {text}" for text in differences] + _other_grids(measured)
-    return Comparison([_row(m) for m in measured], differences, notes)
+    pairs, unpaired = pairs_of(found)
+    return Comparison([_row(m) for m in measured], differences, notes, pairs, unpaired)
+
+
+def pairs_of(runs: Sequence[Run]) -> tuple[list[PairedDifference], list[str]]:
+    """Compare the test accuracies of runs, sample by sample.
+
+    Returns:
+        All pairs of runs that share their test samples with the first run that has predictions,
+        and why the other runs are in none.
+    """
+    answers: dict[str, Answers] = {}
+    first: Run | None = None
+    unpaired = []
+    for run in runs:
+        try:
+            found = read_answers(run.path / "predictions.csv")
+        except (OSError, ScoresError):
+            unpaired.append(f"{run.name} has no predictions of classes: `evaluate` makes them")
+            continue
+        first = first or run
+        if _same_test(run, first) and same_samples(found, answers.get(first.name, found)):
+            answers[run.name] = found
+        else:
+            unpaired.append(f"{run.name} was not scored on the test samples of {first.name}")
+    pairs = paired_differences(list(answers.items()))
+    return pairs, [f"accuracies not compared in pairs: {text}" for text in unpaired]
+
+
+def _same_test(a: Run, b: Run) -> bool:
+    """Return whether the digests of two runs' test samples agree, or those of all their data."""
+    if a is b:
+        return True
+    with suppress(RunError):
+        digests = [run.evaluation().get("test_digest") for run in (a, b)]
+        if None not in digests:
+            return digests[0] == digests[1]
+        whole = [run.facts().data_digest for run in (a, b)]
+        return None not in whole and whole[0] == whole[1]
+    return False
 
 
 def measure(run: Run) -> Measured:

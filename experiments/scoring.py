@@ -91,7 +91,10 @@ def write_evaluation(
     predictions = {name: predict(model, splits[name]) for name in SPLITS if name in splits}
     names = info.class_names or None
     scores = score_splits(predictions, loss, names, info.class_groups)
-    evaluation = dataclasses.replace(scores, facts=dict(facts or {}))
+    known = dict(facts or {})
+    if "test" in predictions:  # by which `compare` knows that runs share their test samples
+        known["test_digest"] = splits["test"].digest()
+    evaluation = dataclasses.replace(scores, facts=known)
     for name in PRODUCTS:
         (run.path / name).unlink(missing_ok=True)
     run.write_evaluation(evaluation.to_json())

@@ -51,7 +51,7 @@ class TrialResult:
             any other error of a process of its own.
         reason: Why it is not complete.
         accuracy: On the validation split, a fraction.
-        accuracy_standard_error: Of that, binomial.
+        accuracy_standard_error: Of that, as in `Scores`.
         loss: Mean over the validation split.
         seconds: Time taken.
     """

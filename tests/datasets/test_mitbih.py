@@ -192,6 +192,22 @@ def test_inter_patient_split_shares_no_record(written: Path) -> None:
     assert [len(data.train), len(data.test)] == beats
     assert data.provenance["source"]["records"] == {"train": list(DS1), "test": list(DS2)}
     assert any("102, 104, 107, 217 are left out" in note for note in data.provenance["notes"])
+    patients = [{int(name) for name in records} for records in (DS1, DS2)]
+    assert data.train.groups.unique().tolist() == sorted(patients[0])
+    # Record 202 was taken from the tape of 201.
+    assert data.test.groups.unique().tolist() == sorted(patients[1] - {202} | {201})
+    assert data.test.groups.bincount()[201] == sum(
+        SYMBOLS[(RECORDS.index("202") + k) % 8] != "+" for k in range(BEATS)
+    )
+
+
+def test_validation_is_of_other_patients_where_the_test_split_is(written: Path) -> None:
+    data = load_data("mitbih", {"split": "inter-patient"}, written)
+    assert not torch.isin(data.val.groups, data.train.groups).any()
+    assert data.provenance["groups"] == {"test": 22, "train": 20, "val": 2}
+    mixed = load_data("mitbih", {"balance": 5}, written)
+    assert mixed.provenance["groups"]["test"] <= 47
+    assert torch.isin(mixed.val.groups, mixed.test.groups).any()
 
 
 def test_kachuee_cut_of_the_records(written: Path) -> None:

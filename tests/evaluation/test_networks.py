@@ -14,7 +14,7 @@ LOSS = build_loss("cross-entropy", {})
 
 class Fixed:
     def __init__(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.groups = inputs, targets, None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -29,6 +29,8 @@ LOSSES = {
 
 
 class Pairs:
+    groups = None
+
     def __init__(self, count, seed=0):
         generator = torch.Generator().manual_seed(seed)
         self.targets = torch.randint(0, 3, (count,), generator=generator)
