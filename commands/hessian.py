@@ -6,7 +6,7 @@ from isoloss.commands.console import Console
 from isoloss.commands.flags import command
 from isoloss.commands.options import Output, check_out
 from isoloss.experiments.settings import Selection, SpectrumSettings
-from isoloss.records.spectra import SpectrumData
+from isoloss.records.spectra import ScaledData, SpectrumData
 
 
 @command(SpectrumSettings, Selection, Output)
@@ -58,3 +58,19 @@ def _say(data: SpectrumData, console: Console) -> None:
         console.say(f"trace: {estimate.estimate:.6g} ± {estimate.standard_error:.2g} (s.e.)")
         if not estimate.account["converged"]:
             console.say(f"trace not converged: {estimate.account['reason']}")
+    if data.scaled is not None:
+        console.say(f"in units of the filters: {_scaled(data.scaled)}")
+
+
+def _scaled(scaled: ScaledData) -> str:
+    parts = []
+    if scaled.eigenvalue is not None:
+        parts.append(f"largest eigenvalue {scaled.eigenvalue:.6g} (residual {scaled.residual:.2g})")
+    if scaled.trace is not None:
+        parts.append(f"trace {scaled.trace:.6g} ± {scaled.trace_standard_error:.2g} (s.e.)")
+    not_converged = [
+        f"{name} not converged: {scaled.account[name]['reason']}"
+        for name in ("eigenvalue", "trace")
+        if name in scaled.account and not scaled.account[name]["converged"]
+    ]
+    return "; ".join([", ".join(parts) or scaled.account["reason"], *not_converged])

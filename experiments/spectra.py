@@ -110,8 +110,9 @@ class SpectrumExperiment:
             for _ in range(repeats):
                 operator.matvec(vector)
             product = (time.perf_counter() - began) / repeats
-        # Eigenvalues take 4 to 6 products each on trained networks; the trace may spend its budget.
-        products = 6 * (stages.top + stages.smallest) + stages.trace_budget
+        # Eigenvalues take 4 to 6 products each on trained networks; the traces of H and of T H T
+        # may spend their budget, and T H T has one eigenvalue.
+        products = 6 * (stages.top + stages.smallest + (stages.top > 0)) + 2 * stages.trace_budget
         products += stages.probes * stages.steps
         size = operator.dtype.itemsize * operator.size * (stages.top + stages.smallest)
         return Cost(product * products, products, "products", size, peak_memory())

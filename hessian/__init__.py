@@ -12,6 +12,7 @@ from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
+from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
 from isoloss.hessian.spectrum import Spectrum
 from isoloss.hessian.trace import Trace, trace
 from isoloss.records.spectra import SpectrumData, read_spectrum
@@ -22,9 +23,11 @@ __all__ = [
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
+    "ScaledOperator",
     "Spectrum",
     "SpectrumData",
     "Trace",
+    "filter_scale",
     "probe_vector",
     "read_spectrum",
     "spectral_density",

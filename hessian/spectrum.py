@@ -1,4 +1,4 @@
-"""The spectrum of a problem's Hessian, stage by stage: eigenpairs, trace, density.
+"""The spectrum of a problem's Hessian, stage by stage: eigenpairs, trace, scale, density.
 
 The twin of `landscape.Surface`: the same call on the same file goes on where it was interrupted.
 """
@@ -15,8 +15,15 @@ from isoloss.errors import UsageError
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
-from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
-from isoloss.hessian.trace import trace
+from isoloss.hessian.operators import LinearOperator
+from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
+from isoloss.hessian.stored import (
+    stored_density,
+    stored_eigenpairs,
+    stored_scaled,
+    stored_trace,
+)
+from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape import Plan, Problem
 from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
@@ -25,6 +32,7 @@ from isoloss.records.progress import Progress, StageProgress
 from isoloss.records.spectra import (
     DensityData,
     EigenpairsData,
+    ScaledData,
     SpectrumData,
     TraceData,
     read_spectrum,
@@ -45,7 +53,8 @@ class SpectrumError(UsageError, ValueError):
 class Stages(Protocol):
     """What to compute of a spectrum, as `isoloss.experiments.SpectrumSettings` holds it.
 
-    A stage is left out where its number (`top`, `trace_budget`, `probes`) is 0.
+    A stage is left out where its number (`top`, `trace_budget`, `probes`) is 0. What is asked for
+    by `top` and `trace_budget` is also found in units of the filters, for T H T.
 
     Attributes:
         top: Algebraically largest eigenvalues.
@@ -193,6 +202,7 @@ class Spectrum:
         stages = {
             "eigenpairs": (wanted.top, self._eigenpairs),
             "trace": (wanted.trace_budget, self._trace),
+            "scaled": (wanted.top + wanted.trace_budget, self._scaled),
             "density": (wanted.probes, self._density),
         }
         return {stage: compute for stage, (number, compute) in stages.items() if number}
@@ -211,15 +221,37 @@ class Spectrum:
         return stored_eigenpairs(pairs, self.operator.shapes)
 
     def _trace(self, progress: Progress | None) -> TraceData:
+        return stored_trace(self._trace_of(self.operator, progress))
+
+    def _trace_of(self, operator: LinearOperator, progress: Progress | None) -> Trace:
         wanted = self.wanted
-        estimate = trace(
-            self.operator,
+        return trace(
+            operator,
             relative_error=wanted.trace_error,
             budget=wanted.trace_budget,
             seed=wanted.seed,
             progress=progress,
         )
-        return stored_trace(estimate)
+
+    def _scaled(self, progress: Progress | None) -> ScaledData:
+        wanted, scale = self.wanted, filter_scale(self.problem.parameters)
+        if not bool(scale.any()):
+            reason = "no filter has a weight other than 0 (biases and batch norm are ignored)"
+            return ScaledData(None, None, None, None, {"reason": reason})
+        operator = ScaledOperator(self.operator, scale)
+        pairs = estimate = None
+        if wanted.top:
+            pairs = top_eigenpairs(
+                operator,
+                1,
+                tol=wanted.tol,
+                max_products=wanted.max_products,
+                seed=wanted.seed,
+                progress=progress,
+            )
+        if wanted.trace_budget:
+            estimate = self._trace_of(operator, progress)
+        return stored_scaled(pairs, estimate)
 
     def _density(self, progress: Progress | None) -> DensityData:
         wanted = self.wanted

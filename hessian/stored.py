@@ -11,7 +11,13 @@ import numpy as np
 from isoloss.hessian.density import Density
 from isoloss.hessian.eigenpairs import Eigenpairs
 from isoloss.hessian.trace import Trace
-from isoloss.records.spectra import DENSITY_ARRAYS, DensityData, EigenpairsData, TraceData
+from isoloss.records.spectra import (
+    DENSITY_ARRAYS,
+    DensityData,
+    EigenpairsData,
+    ScaledData,
+    TraceData,
+)
 
 
 def stored_eigenpairs(
@@ -36,26 +42,33 @@ def stored_eigenpairs(
         smallest_eigenvalues=_array(pairs.smallest_eigenvalues) if asked else None,
         smallest_residuals=_array(pairs.smallest_residuals) if asked else None,
         smallest_eigenvectors=_by_parameter(pairs.smallest_eigenvectors, shapes) if asked else {},
-        account={
-            "converged": pairs.converged,
-            "reason": pairs.reason,
-            "products": pairs.products,
-            "copies": pairs.copies,
-            "settings": pairs.settings,
-        },
+        account=_account_of_pairs(pairs),
     )
 
 
 def stored_trace(estimate: Trace) -> TraceData:
     """Return a trace as files keep it."""
-    account = {
-        "method": estimate.method,
-        "converged": estimate.converged,
-        "reason": estimate.reason,
-        "products": estimate.products,
-        "settings": estimate.settings,
-    }
+    account = _account_of_trace(estimate)
     return TraceData(estimate.value, estimate.standard_error, estimate.samples, account)
+
+
+def stored_scaled(pairs: Eigenpairs | None, estimate: Trace | None) -> ScaledData:
+    """Return the largest eigenvalue and the trace of T H T as files keep them.
+
+    Args:
+        pairs: Eigenpairs of T H T; None where eigenvalues are not asked for.
+        estimate: Its trace; None where that is not asked for.
+    """
+    return ScaledData(
+        eigenvalue=None if pairs is None else float(pairs.eigenvalues[0]),
+        residual=None if pairs is None else float(pairs.residuals[0]),
+        trace=None if estimate is None else estimate.value,
+        trace_standard_error=None if estimate is None else estimate.standard_error,
+        account={
+            **({} if pairs is None else {"eigenvalue": _account_of_pairs(pairs)}),
+            **({} if estimate is None else {"trace": _account_of_trace(estimate)}),
+        },
+    )
 
 
 def stored_density(density: Density) -> DensityData:
@@ -69,6 +82,26 @@ def stored_density(density: Density) -> DensityData:
         "settings": density.settings,
     }
     return DensityData(**arrays, account=account)
+
+
+def _account_of_pairs(pairs: Eigenpairs) -> dict[str, Any]:
+    return {
+        "converged": pairs.converged,
+        "reason": pairs.reason,
+        "products": pairs.products,
+        "copies": pairs.copies,
+        "settings": pairs.settings,
+    }
+
+
+def _account_of_trace(estimate: Trace) -> dict[str, Any]:
+    return {
+        "method": estimate.method,
+        "converged": estimate.converged,
+        "reason": estimate.reason,
+        "products": estimate.products,
+        "settings": estimate.settings,
+    }
 
 
 def _array(tensor: Any) -> np.ndarray:

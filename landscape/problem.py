@@ -257,8 +257,16 @@ class Problem:
         Returns:
             A 0-d tensor in the compute dtype.
         """
-        terms, _ = self._losses(parameters, batch, buffers)
-        return terms.sums.sum()
+        return self.loss_terms(parameters, batch, buffers).sums.sum()
+
+    def loss_terms(
+        self,
+        parameters: Mapping[str, Tensor],
+        batch: Batch,
+        buffers: Mapping[str, Tensor] | None = None,
+    ) -> Terms:
+        """Loss and weight of each sample of a batch, (batch,), as `loss_sum` adds them up."""
+        return self._losses(parameters, batch, buffers)[0]
 
     def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers at a point, without a graph.

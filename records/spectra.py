@@ -3,9 +3,10 @@
 Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending; `smallest_eigenvalues`,
 `smallest_residuals` (s,), ascending, where asked; `eigenvectors/<parameter>` (k, *shape) and
 `smallest_eigenvectors/<parameter>`; `trace/{estimate,standard_error,samples}`;
+`scaled/{eigenvalue,residual,trace,trace_standard_error}`, numbers of T H T;
 `density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
-(converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace` and
-`density`. A file may hold any of the three stages. The same content gives the same bytes.
+(converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace`, `scaled`
+and `density`. A file may hold any of the stages. The same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from isoloss.records.files import (
     write_settings,
 )
 
-STAGES = ("eigenpairs", "trace", "density")
+STAGES = ("eigenpairs", "trace", "scaled", "density")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,26 @@ class TraceData:
 
 
 @dataclass(frozen=True)
+class ScaledData:
+    """Stored numbers of T H T, T the filters' root mean squares (`hessian.scaled_operator`).
+
+    Attributes:
+        eigenvalue: Largest eigenvalue; None if eigenvalues were not asked for, or no parameter is
+            in a filter (the account's `reason` says so).
+        residual: Its residual, None with it.
+        trace: Trace; None if not asked for, or without filters.
+        trace_standard_error: Of the trace, None with it.
+        account: How they were computed, `eigenvalue` and `trace` apart.
+    """
+
+    eigenvalue: float | None
+    residual: float | None
+    trace: float | None
+    trace_standard_error: float | None
+    account: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class DensityData:
     """A stored density (see `hessian.density.Density`).
 
@@ -94,12 +115,14 @@ class SpectrumData:
         eigenpairs: Extreme eigenpairs.
         trace: Trace.
         density: Spectral density.
+        scaled: Largest eigenvalue and trace in units of the filters.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     eigenpairs: EigenpairsData | None = None
     trace: TraceData | None = None
     density: DensityData | None = None
+    scaled: ScaledData | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -125,6 +148,8 @@ def write_spectrum(path: Path | str, data: SpectrumData) -> None:
                 _write_eigenpairs(file, data.eigenpairs)
             if data.trace is not None:
                 _write_stage(file.create_group("trace"), data.trace)
+            if data.scaled is not None:
+                _write_stage(file.create_group("scaled"), data.scaled)
             if data.density is not None:
                 _write_stage(file.create_group("density"), data.density)
 
@@ -144,6 +169,7 @@ def read_spectrum(path: Path | str) -> SpectrumData:
                 _read_eigenpairs(file) if "eigenvalues" in file else None,
                 _read_trace(file["trace"]) if "trace" in file else None,
                 _read_density(file["density"]) if "density" in file else None,
+                _read_scaled(file["scaled"]) if "scaled" in file else None,
             )
         except (KeyError, OSError) as error:
             raise FileError(
@@ -189,11 +215,11 @@ def _read_eigenpairs(file: h5py.File) -> EigenpairsData:
     )
 
 
-def _write_stage(group: h5py.Group, stage: TraceData | DensityData) -> None:
+def _write_stage(group: h5py.Group, stage: TraceData | ScaledData | DensityData) -> None:
     for name, value in vars(stage).items():
         if name == "account":
             group.attrs["account"] = json.dumps(value)
-        else:
+        elif value is not None:
             group.create_dataset(name, data=value)
 
 
@@ -204,6 +230,14 @@ def _read_trace(group: h5py.Group) -> TraceData:
         int(group["samples"][()]),
         json.loads(group.attrs["account"]),
     )
+
+
+def _read_scaled(group: h5py.Group) -> ScaledData:
+    numbers = {
+        name: float(group[name][()]) if name in group else None
+        for name in ("eigenvalue", "residual", "trace", "trace_standard_error")
+    }
+    return ScaledData(**numbers, account=json.loads(group.attrs["account"]))
 
 
 def _read_density(group: h5py.Group) -> DensityData:

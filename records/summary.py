@@ -79,10 +79,11 @@ def mass_below(density: DensityData, threshold: float) -> Mass:
 def summary(data: SpectrumData) -> dict[str, Any]:
     """Return the figures of a spectrum with their uncertainties, for people to read.
 
-    Eigenvalues and trace are in units of the loss per squared unit of a weight.
+    Eigenvalues and trace are in units of the loss per squared unit of a weight, those of `scaled`
+    in units of the loss.
     """
     result: dict[str, Any] = {"stages": list(data.stages)}
-    pairs, trace, density = data.eigenpairs, data.trace, data.density
+    pairs, trace, scaled, density = data.eigenpairs, data.trace, data.scaled, data.density
     if pairs is not None:
         result["eigenvalues"] = _with_residuals(pairs.eigenvalues, pairs.residuals)
         if pairs.smallest_eigenvalues is not None and pairs.smallest_residuals is not None:
@@ -97,6 +98,9 @@ def summary(data: SpectrumData) -> dict[str, Any]:
             "samples": trace.samples,
             **trace.account,
         }
+    if scaled is not None:
+        numbers = {name: value for name, value in vars(scaled).items() if name != "account"}
+        result["scaled"] = {**numbers, "account": scaled.account}
     if density is not None:
         probes, steps = density.nodes.shape
         negative = mass_below(density, -resolution(density))

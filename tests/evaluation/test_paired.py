@@ -109,7 +109,9 @@ def test_several_pairs_are_adjusted():
     assert holm([0.02, 0.9, 0.01, 0.021]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
     assert holm([]) == []
     generator = np.random.default_rng(0)
-    runs = [(name, answers(generator.random(300) < p)) for name, p in zip("xyz", SHARES, strict=True)]
+    runs = [
+        (name, answers(generator.random(300) < p)) for name, p in zip("xyz", SHARES, strict=True)
+    ]
     found = paired_differences(runs)
     assert [(one.a, one.b) for one in found] == [("y", "x"), ("z", "x"), ("z", "y")]
     assert [one.p_holm for one in found] == holm([one.p for one in found])

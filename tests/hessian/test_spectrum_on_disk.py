@@ -17,7 +17,7 @@ from isoloss.records.identity import SettingsDifferError
 from isoloss.records.locks import LockedError, locked_file
 from isoloss.records.spectra import read_spectrum
 
-STAGES = ("eigenpairs", "trace", "density")
+STAGES = ("eigenpairs", "trace", "scaled", "density")
 
 
 def spectrum(seed=0, **about):

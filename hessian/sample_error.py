@@ -1,0 +1,203 @@
+"""The data's share of the error: how much curvature depends on which samples were drawn.
+
+An eigenvalue's residual and a trace's standard error over probes are those of the Hessian of the
+samples at hand. Another draw of as many samples has another Hessian.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from isoloss.errors import IsolossError
+from isoloss.hessian.operators import OperatorError, probe_vector
+from isoloss.landscape.batches import Batch
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.terms import Terms
+from isoloss.landscape.vectors import unflatten
+
+# Test vectors of the trace: their own noise is taken out, 4 leave enough pairs for that.
+PROBES = 4
+
+
+class SampleErrorUnavailableError(IsolossError, RuntimeError):
+    """A problem whose samples have no curvatures of their own."""
+
+
+@dataclass(frozen=True)
+class SampleError:
+    """A mean over samples with its standard error over draws of as many.
+
+    Attributes:
+        value: The mean.
+        standard_error: Of the value; NaN for a single sample.
+        count: Number of samples.
+    """
+
+    value: float
+    standard_error: float
+    count: int
+
+
+def sample_error(
+    problem: Problem, direction: Tensor, *, population: int | None = None
+) -> SampleError:
+    r"""Estimate u^T H u and its standard error over draws of the samples.
+
+    With u an eigenvector of a simple eigenvalue lambda that of lambda, to first order in the
+    change of H (the delta method): d lambda = u^T dH u. The first order suffices where the gap to
+    the next eigenvalue is several standard errors; within a cluster of eigenvalues it is the
+    error of u^T H u at fixed u only. With H = sum_i H_i / sum_i w_i,
+
+        s.e. = sqrt(1/(n - 1) sum_i r_i^2 / n (1 - n/N)),   r_i = (u^T H_i u - lambda w_i) / mean w,
+
+    which for weights of 1 is s / sqrt(n) times the finite-population factor (the ratio estimator;
+    Cochran 1977, sections 2.6 and 6.3). It takes the samples as drawn at random without
+    replacement: for a sample stratified by classes it errs on the large side.
+
+    Args:
+        problem: The loss over n samples, batch norm under `"eval"`.
+        direction: u, shape (size,), in the order of the problem's parameters.
+        population: N, samples of the split that the n are a part of; infinite where None.
+
+    Raises:
+        OperatorError: If there are fewer samples in the population than in the problem.
+        SampleErrorUnavailableError: If samples are coupled by batch norm.
+    """
+    curvatures, weights = sample_curvatures(problem, direction)
+    return _mean_over_samples(curvatures[:, None], weights, population)
+
+
+def trace_sample_error(
+    problem: Problem, *, probes: int = PROBES, seed: int = 0, population: int | None = None
+) -> SampleError:
+    r"""Estimate tr H and the standard error of tr H over draws of the samples.
+
+    From v_j^T H_i v_j with the first test vectors v_j of `trace` by XTrace (of norm sqrt(size)).
+    The squares r_i^2 of `sample_error` are replaced by the mean of r_ij r_ik over pairs of
+    different probes, whose expectation over the probes is that of the traces themselves: the
+    probes' noise does not enter. Where that comes out negative (curvatures of both signs, whose
+    probes are noisy), the plain spread of the averages over probes is taken, which errs on the
+    large side.
+
+    Args:
+        problem: The loss over n samples, batch norm under `"eval"`.
+        probes: Number of test vectors, 2 or more; a pass over the samples for each.
+        seed: Seed of the test vectors.
+        population: N, samples of the split that the n are a part of; infinite where None.
+
+    Returns:
+        Mean over samples and probes, and the standard error over draws of samples alone.
+
+    Raises:
+        OperatorError: For fewer than 2 probes, or a population smaller than the sample.
+        SampleErrorUnavailableError: As `sample_error`.
+    """
+    if probes < 2:
+        raise OperatorError(f"expected 2 probes or more, got {probes}")
+    size = sum(tensor.numel() for tensor in problem.parameters.values())
+    columns = []
+    for index in range(probes):
+        probe = probe_vector(size, seed, index) * math.sqrt(size)
+        curvatures, weights = sample_curvatures(problem, probe)
+        columns.append(curvatures)
+    return _mean_over_samples(torch.stack(columns, dim=1), weights, population)
+
+
+def sample_curvatures(problem: Problem, direction: Tensor) -> Terms:
+    r"""Return u^T H_i u, the second derivative of each sample's loss along u, and its weight.
+
+    Exact, in one pass over the plan's product batches: u^T H(c) u with H(c) = sum_i c_i H_i is
+    formed as for a product with H, and its derivative by c_i is u^T H_i u. (Forward
+    differentiation twice would need less memory, but has no rule for some activations, and a wrong
+    one for layer norm as of torch 2.15.) sum_i u^T H_i u / sum_i w_i = u^T H u.
+
+    Args:
+        problem: The loss, batch norm under `"eval"`.
+        direction: u, shape (size,).
+
+    Returns:
+        Sums u^T H_i u and weights w_i, (count,) float64 on the CPU.
+
+    Raises:
+        OperatorError: If the direction does not fit.
+        SampleErrorUnavailableError: As `sample_error`.
+    """
+    point = problem.parameters
+    size = sum(tensor.numel() for tensor in point.values())
+    if direction.shape != (size,):
+        raise OperatorError(f"expected a direction of shape ({size},), got {direction.shape}")
+    parts = unflatten(direction.detach().to(problem.device, problem.dtype), point)
+    if problem.bn != "eval":
+        raise SampleErrorUnavailableError(
+            f"batch norm under the policy {problem.bn!r} couples the samples: none has a "
+            "curvature of its own"
+        )
+    try:
+        return _all_curvatures(problem, parts)
+    except RuntimeError as error:
+        if "CuDNN RNN" not in str(error):
+            raise
+    # cuDNN's recurrent layers have no second derivative, torch's own kernels do.
+    with torch.backends.cudnn.flags(enabled=False):
+        return _all_curvatures(problem, parts)
+
+
+def _all_curvatures(problem: Problem, parts: dict[str, Tensor]) -> Terms:
+    buffers = problem.buffers_at(problem.parameters)
+    columns: list[Tensor] = []
+    # The fused attention kernels have no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        for batch in problem.product_batches():
+            terms = _curvatures(problem, parts, batch, buffers)
+            columns.append(torch.stack([t.cpu().double() for t in terms]))
+    sums, weights = torch.cat(columns, dim=1)
+    return Terms(sums, weights)
+
+
+def _curvatures(
+    problem: Problem, parts: dict[str, Tensor], batch: Batch, buffers: dict[str, Tensor]
+) -> Terms:
+    """Return the terms of one batch."""
+    leaves = {n: t.detach().requires_grad_() for n, t in problem.parameters.items()}
+    terms = problem.loss_terms(leaves, batch, buffers)
+    shares = torch.ones_like(terms.sums, requires_grad=True)
+    form = (shares * terms.sums).sum()
+    for _ in range(2):
+        if not form.requires_grad:
+            break
+        gradients = torch.autograd.grad(
+            form, list(leaves.values()), create_graph=True, materialize_grads=True
+        )
+        form = sum(
+            ((g * u).sum() for g, u in zip(gradients, parts.values(), strict=True)),
+            torch.zeros((), dtype=problem.dtype, device=problem.device),
+        )
+    curvatures = torch.zeros_like(terms.sums)
+    if form.requires_grad:
+        (curvatures,) = torch.autograd.grad(form, [shares], materialize_grads=True)
+    return Terms(curvatures, terms.weights)
+
+
+def _mean_over_samples(values: Tensor, weights: Tensor, population: int | None) -> SampleError:
+    """Return the ratio estimate of values (n, probes) with its error over samples."""
+    n, probes = values.shape
+    if population is not None and population < n:
+        raise OperatorError(f"expected a population of {n} or more samples, got {population}")
+    total = float(weights.sum())
+    means = values.sum(0) / total
+    value = float(means.mean())
+    if n < 2:
+        return SampleError(value, math.nan, n)
+    residuals = (values - means * weights[:, None]) * (n / total)
+    squares = plain = float(residuals.mean(1).square().sum())
+    if probes > 1:
+        own = float(residuals.square().sum()) / probes**2
+        squares = (plain - own) * probes / (probes - 1)
+    part = 0.0 if population is None else n / population
+    variance = (plain if squares < 0 else squares) / (n - 1) / n * (1 - part)
+    return SampleError(value, math.sqrt(variance), n)
