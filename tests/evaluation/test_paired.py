@@ -21,7 +21,7 @@ from isoloss.evaluation.predictions import Predictions, ScoresError
 from isoloss.evaluation.reports import write_predictions
 
 REPEATS = 2000
-SHARES = (0.7, 0.8, 0.9)
+SHARES = {"x": 0.7, "y": 0.8, "z": 0.9}
 
 
 def answers(right, groups=None) -> Answers:
@@ -109,9 +109,7 @@ def test_several_pairs_are_adjusted():
     assert holm([0.02, 0.9, 0.01, 0.021]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
     assert holm([]) == []
     generator = np.random.default_rng(0)
-    runs = [
-        (name, answers(generator.random(300) < p)) for name, p in zip("xyz", SHARES, strict=True)
-    ]
+    runs = [(name, answers(generator.random(300) < p)) for name, p in SHARES.items()]
     found = paired_differences(runs)
     assert [(one.a, one.b) for one in found] == [("y", "x"), ("z", "x"), ("z", "y")]
     assert [one.p_holm for one in found] == holm([one.p for one in found])
