@@ -79,7 +79,8 @@ def _of_samples(error: float | None, account: dict[str, Any]) -> str:
         return ""  # a file from before it was computed
     if reason := account["sample"].get("reason"):
         return f", sample: none, {reason}"
-    return f", sample {error:.2g}"
+    bias = account["sample"].get("bias")
+    return f", sample {error:.2g}" + ("" if bias is None else f"; sampling bias about {bias:+.2g}")
 
 
 def _scaled(scaled: ScaledData) -> str:

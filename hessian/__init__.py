@@ -12,7 +12,12 @@ from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
-from isoloss.hessian.sample_error import SampleError, sample_error, trace_sample_error
+from isoloss.hessian.sample_error import (
+    SampleError,
+    sample_error,
+    sampling_bias,
+    trace_sample_error,
+)
 from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
 from isoloss.hessian.spectrum import Spectrum
 from isoloss.hessian.trace import Trace, trace
@@ -33,6 +38,7 @@ __all__ = [
     "probe_vector",
     "read_spectrum",
     "sample_error",
+    "sampling_bias",
     "spectral_density",
     "top_eigenpairs",
     "trace",

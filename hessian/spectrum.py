@@ -22,6 +22,7 @@ from isoloss.hessian.sample_error import (
     PROBES,
     SampleErrorUnavailableError,
     sample_error,
+    sampling_bias,
     trace_sample_error,
 )
 from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
@@ -33,6 +34,7 @@ from isoloss.hessian.stored import (
 )
 from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape import Plan, Problem
+from isoloss.landscape.batches import BatchError
 from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
 from isoloss.records.locks import locked_file
@@ -235,6 +237,8 @@ class Spectrum:
             return np.array([error.standard_error for error in found])
 
         over_samples, account = self._over_samples(errors, np.zeros(wanted.top))
+        if "reason" not in account:
+            account["bias"] = self._bias(float(pairs.eigenvalues[0]))
         return stored_eigenpairs(pairs, self.operator.shapes, over_samples, account)
 
     def _trace(self, progress: Callable[[int, int], None] | None) -> TraceData:
@@ -246,6 +250,15 @@ class Spectrum:
 
         over_samples, account = self._over_samples(error, 0.0)
         return stored_trace(estimate, over_samples, {**account, "probes": PROBES})
+
+    def _bias(self, eigenvalue: float) -> float | None:
+        """Return the sampling bias of the largest eigenvalue; None for graphs, held in batches."""
+        self.operator.close()  # the graphs of the halves take the place of the whole's
+        population, seed = self.settings.get("population"), self.wanted.seed
+        try:
+            return sampling_bias(self.problem, eigenvalue, population=population, seed=seed)
+        except BatchError:
+            return None
 
     def _over_samples(
         self, errors: Callable[[int | None], T], none: T

@@ -44,7 +44,8 @@ class EigenpairsData:
         smallest_residuals: (s,).
         smallest_eigenvectors: By parameter, (s, *shape).
         account: How they were computed: converged, reason, products, settings; under `sample`,
-            how many samples of how many, and why there is no error over them.
+            how many samples of how many, the largest eigenvalue's bias from sampling, and the
+            reason where there is no error.
         sample_standard_error: (k,), of the eigenvalues over draws of the samples; None where there
             is none.
     """

@@ -11,7 +11,7 @@ from torch import nn
 
 from isoloss.commands.hessian import _say
 from isoloss.experiments import SpectrumSettings
-from isoloss.hessian import Spectrum, sample_error, trace_sample_error
+from isoloss.hessian import Spectrum, sample_error, sampling_bias, trace_sample_error
 from isoloss.hessian.sample_error import PROBES
 from isoloss.landscape.problem import Problem
 from isoloss.records.spectra import read_spectrum
@@ -51,13 +51,19 @@ def test_solver_estimator_and_sample_are_apart(tmp_path):
     np.testing.assert_allclose(pairs.sample_standard_error, expected, rtol=1e-12)
     assert trace.sample_standard_error == trace_sample_error(problem, population=80).standard_error
     assert trace.sample_standard_error != trace.standard_error > 0
-    assert pairs.account["sample"] == {"count": 20, "population": 80}
+    bias = sampling_bias(problem, float(pairs.eigenvalues[0]), population=80)
+    assert pairs.account["sample"] == {
+        "count": 20, "population": 80, "bias": pytest.approx(bias, rel=1e-9)
+    }  # fmt: skip
     assert trace.account["sample"] == {"count": 20, "population": 80, "probes": PROBES}
     summary = json.loads((tmp_path / "h.json").read_text())
     assert summary["eigenvalues"][1]["sample_standard_error"] == pairs.sample_standard_error[1]
     assert summary["trace"]["sample_standard_error"] == trace.sample_standard_error
     words = words_of(data)
-    assert f"(solver {pairs.residuals[0]:.2g}, sample {expected[0]:.2g})" in words
+    assert (
+        f"(solver {pairs.residuals[0]:.2g}, sample {expected[0]:.2g}; "
+        f"sampling bias about {bias:+.2g})"
+    ) in words
     assert f"(s.e. over probes, sample {trace.sample_standard_error:.2g})" in words
 
 
