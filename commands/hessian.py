@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from isoloss.commands.console import Console
 from isoloss.commands.flags import command
 from isoloss.commands.options import Output, check_out
@@ -49,17 +51,36 @@ def _say(data: SpectrumData, console: Console) -> None:
     if pairs is not None:
         values = ", ".join(f"{value:.6g}" for value in pairs.eigenvalues)
         console.say(f"largest eigenvalues: {values} (residuals up to {pairs.residuals.max():.2g})")
+        errors = pairs.sample_standard_error
+        of_samples = _of_samples(None if errors is None else errors[0], pairs.account)
+        console.say(
+            f"lambda_max: {pairs.eigenvalues[0]:.6g} (solver {pairs.residuals[0]:.2g}{of_samples})"
+        )
         if pairs.smallest_eigenvalues is not None:
             values = ", ".join(f"{value:.6g}" for value in pairs.smallest_eigenvalues)
             console.say(f"smallest eigenvalues: {values}")
         if not pairs.account["converged"]:
             console.say(f"eigenvalues not converged: {pairs.account['reason']}")
     if estimate is not None:
-        console.say(f"trace: {estimate.estimate:.6g} ± {estimate.standard_error:.2g} (s.e.)")
+        of_samples = _of_samples(estimate.sample_standard_error, estimate.account)
+        console.say(
+            f"trace: {estimate.estimate:.6g} ± {estimate.standard_error:.2g} (s.e. over probes"
+            f"{of_samples})"
+        )
         if not estimate.account["converged"]:
             console.say(f"trace not converged: {estimate.account['reason']}")
     if data.scaled is not None:
         console.say(f"in units of the filters: {_scaled(data.scaled)}")
+
+
+def _of_samples(error: float | None, account: dict[str, Any]) -> str:
+    """Say the error over draws of the samples, or why there is none."""
+    if "sample" not in account:
+        return ""  # a file from before it was computed
+    if reason := account["sample"].get("reason"):
+        return f", sample: none, {reason}"
+    bias = account["sample"].get("bias")
+    return f", sample {error:.2g}" + ("" if bias is None else f"; sampling bias about {bias:+.2g}")
 
 
 def _scaled(scaled: ScaledData) -> str:

@@ -12,6 +12,12 @@ from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
+from isoloss.hessian.sample_error import (
+    SampleError,
+    sample_error,
+    sampling_bias,
+    trace_sample_error,
+)
 from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
 from isoloss.hessian.spectrum import Spectrum
 from isoloss.hessian.trace import Trace, trace
@@ -23,6 +29,7 @@ __all__ = [
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
+    "SampleError",
     "ScaledOperator",
     "Spectrum",
     "SpectrumData",
@@ -30,7 +37,10 @@ __all__ = [
     "filter_scale",
     "probe_vector",
     "read_spectrum",
+    "sample_error",
+    "sampling_bias",
     "spectral_density",
     "top_eigenpairs",
     "trace",
+    "trace_sample_error",
 ]

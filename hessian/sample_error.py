@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isoloss.errors import IsolossError
+from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import OperatorError, probe_vector
 from isoloss.landscape.batches import Batch
 from isoloss.landscape.problem import Problem
@@ -22,10 +24,14 @@ from isoloss.landscape.vectors import unflatten
 
 # Test vectors of the trace: their own noise is taken out, 4 leave enough pairs for that.
 PROBES = 4
+# Far above the rounding of a batch's sum, far below a part that is missing.
+SUM_TOLERANCE = 1e-2
+# Of the halves' residuals: errors of eigenvalues are of second order in it.
+HALF_TOL = 1e-3
 
 
 class SampleErrorUnavailableError(IsolossError, RuntimeError):
-    """A problem whose samples have no curvatures of their own."""
+    """A problem whose samples have no curvatures of their own, or none that can be computed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ def sample_error(
 
     Raises:
         OperatorError: If there are fewer samples in the population than in the problem.
-        SampleErrorUnavailableError: If samples are coupled by batch norm.
+        SampleErrorUnavailableError: If samples are coupled by batch norm, or a function of the
+            network has no third derivative.
     """
     curvatures, weights = sample_curvatures(problem, direction)
     return _mean_over_samples(curvatures[:, None], weights, population)
@@ -108,6 +115,43 @@ def trace_sample_error(
     return _mean_over_samples(torch.stack(columns, dim=1), weights, population)
 
 
+def sampling_bias(
+    problem: Problem, eigenvalue: float, *, population: int | None = None, seed: int = 0
+) -> float:
+    r"""Estimate how far the largest eigenvalue of n samples lies above the split's on average.
+
+    The largest eigenvalue is convex in H: E lambda(n samples) exceeds that of the split, to
+    leading order by c (1/n - 1/N). The two halves of a random division lie above the whole by c/n:
+
+        bias ~ (mean lambda(half) - lambda) (1 - n/N).
+
+    One division gives its size, not its digits.
+
+    Args:
+        problem: The loss over n samples in tensors or dicts, batch norm under `"eval"`.
+        eigenvalue: lambda of the n samples.
+        population: N, samples of the split that the n are a part of; infinite where None.
+        seed: Seed of the division and of the start vectors.
+
+    Returns:
+        The bias, to be subtracted from lambda; NaN for fewer than 4 samples.
+
+    Raises:
+        ProblemError: If samples are coupled by batch norm.
+        BatchError: If single samples cannot be cut out (graphs).
+    """
+    n = problem.count
+    if n < 4:
+        return math.nan
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    values = []
+    for half in (order[: n // 2], order[n // 2 : 2 * (n // 2)]):
+        with HessianOperator(problem.part(half.sort().values)) as operator:
+            values.append(float(top_eigenpairs(operator, 1, tol=HALF_TOL, seed=seed).eigenvalues))
+    part = 0.0 if population is None else n / population
+    return (sum(values) / 2 - eigenvalue) * (1 - part)
+
+
 def sample_curvatures(problem: Problem, direction: Tensor) -> Terms:
     r"""Return u^T H_i u, the second derivative of each sample's loss along u, and its weight.
 
@@ -140,6 +184,10 @@ def sample_curvatures(problem: Problem, direction: Tensor) -> Terms:
     try:
         return _all_curvatures(problem, parts)
     except RuntimeError as error:
+        if "derivative for" in str(error):
+            raise SampleErrorUnavailableError(
+                f"a function of the network has no third derivative: {str(error).splitlines()[0]}"
+            ) from error
         if "CuDNN RNN" not in str(error):
             raise
     # cuDNN's recurrent layers have no second derivative, torch's own kernels do.
@@ -180,6 +228,13 @@ def _curvatures(
     curvatures = torch.zeros_like(terms.sums)
     if form.requires_grad:
         (curvatures,) = torch.autograd.grad(form, [shares], materialize_grads=True)
+    whole, size = float(form.detach()), float(curvatures.abs().sum())
+    if abs(float(curvatures.sum()) - whole) > SUM_TOLERANCE * max(size, abs(whole)):
+        # torch leaves out, silently, what a function marked as differentiable once contributes.
+        raise SampleErrorUnavailableError(
+            "the curvatures of single samples do not add up to that of all: a function of the "
+            "network has no third derivative"
+        )
     return Terms(curvatures, terms.weights)
 
 

@@ -9,13 +9,22 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from isoloss.errors import UsageError
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import LinearOperator
+from isoloss.hessian.sample_error import (
+    PROBES,
+    SampleErrorUnavailableError,
+    sample_error,
+    sampling_bias,
+    trace_sample_error,
+)
 from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
 from isoloss.hessian.stored import (
     stored_density,
@@ -25,6 +34,7 @@ from isoloss.hessian.stored import (
 )
 from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape import Plan, Problem
+from isoloss.landscape.batches import BatchError
 from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
 from isoloss.records.locks import locked_file
@@ -39,6 +49,8 @@ from isoloss.records.spectra import (
     write_spectrum,
 )
 from isoloss.records.summary import write_summary
+
+T = TypeVar("T")
 
 OPTIONS = (
     "top", "smallest", "tol", "max_products", "trace_error", "trace_budget", "probes", "steps",
@@ -218,10 +230,48 @@ class Spectrum:
             seed=wanted.seed,
             progress=progress,
         )
-        return stored_eigenpairs(pairs, self.operator.shapes)
+
+        def errors(population: int | None) -> np.ndarray:
+            vectors = pairs.eigenvectors.T
+            found = [sample_error(self.problem, u, population=population) for u in vectors]
+            return np.array([error.standard_error for error in found])
+
+        over_samples, account = self._over_samples(errors, np.zeros(wanted.top))
+        if "reason" not in account:
+            account["bias"] = self._bias(float(pairs.eigenvalues[0]))
+        return stored_eigenpairs(pairs, self.operator.shapes, over_samples, account)
 
     def _trace(self, progress: Progress | None) -> TraceData:
-        return stored_trace(self._trace_of(self.operator, progress))
+        estimate, seed = self._trace_of(self.operator, progress), self.wanted.seed
+
+        def error(population: int | None) -> float:
+            found = trace_sample_error(self.problem, seed=seed, population=population)
+            return found.standard_error
+
+        over_samples, account = self._over_samples(error, 0.0)
+        return stored_trace(estimate, over_samples, {**account, "probes": PROBES})
+
+    def _bias(self, eigenvalue: float) -> float | None:
+        """Return the sampling bias of the largest eigenvalue; None for graphs, held in batches."""
+        self.operator.close()  # the graphs of the halves take the place of the whole's
+        population, seed = self.settings.get("population"), self.wanted.seed
+        try:
+            return sampling_bias(self.problem, eigenvalue, population=population, seed=seed)
+        except BatchError:
+            return None
+
+    def _over_samples(
+        self, errors: Callable[[int | None], T], none: T
+    ) -> tuple[T | None, dict[str, Any]]:
+        """Return errors over draws of the samples and what to store of them, a reason if none."""
+        count, population = self.problem.count, self.settings.get("population")
+        account = {"count": count, "population": population}
+        if count == population:
+            return none, {**account, "reason": "every sample of the split is used"}
+        try:
+            return errors(population), account
+        except SampleErrorUnavailableError as error:
+            return None, {**account, "reason": str(error)}
 
     def _trace_of(self, operator: LinearOperator, progress: Progress | None) -> Trace:
         wanted = self.wanted

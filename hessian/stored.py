@@ -21,7 +21,10 @@ from isoloss.records.spectra import (
 
 
 def stored_eigenpairs(
-    pairs: Eigenpairs, shapes: Mapping[str, Sequence[int]] | None = None
+    pairs: Eigenpairs,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    sample_standard_error: np.ndarray | None = None,
+    sample: Mapping[str, Any] | None = None,
 ) -> EigenpairsData:
     """Return eigenpairs as files keep them.
 
@@ -30,6 +33,8 @@ def stored_eigenpairs(
         shapes: Shape of each parameter in the order of the operator's vectors, as
             `HessianOperator.shapes`; the eigenvectors are stored by these names, and are left out
             where it is None.
+        sample_standard_error: (k,), of the eigenvalues over draws of the samples.
+        sample: What is known of the samples, JSON-able.
 
     Raises:
         ValueError: If the shapes do not make up the eigenvectors.
@@ -42,14 +47,27 @@ def stored_eigenpairs(
         smallest_eigenvalues=_array(pairs.smallest_eigenvalues) if asked else None,
         smallest_residuals=_array(pairs.smallest_residuals) if asked else None,
         smallest_eigenvectors=_by_parameter(pairs.smallest_eigenvectors, shapes) if asked else {},
-        account=_account_of_pairs(pairs),
+        account={
+            **_account_of_pairs(pairs),
+            **({} if sample is None else {"sample": dict(sample)}),
+        },
+        sample_standard_error=sample_standard_error,
     )
 
 
-def stored_trace(estimate: Trace) -> TraceData:
-    """Return a trace as files keep it."""
-    account = _account_of_trace(estimate)
-    return TraceData(estimate.value, estimate.standard_error, estimate.samples, account)
+def stored_trace(
+    estimate: Trace,
+    sample_standard_error: float | None = None,
+    sample: Mapping[str, Any] | None = None,
+) -> TraceData:
+    """Return a trace as files keep it, with its error over samples as `stored_eigenpairs`."""
+    return TraceData(
+        estimate.value,
+        estimate.standard_error,
+        estimate.samples,
+        {**_account_of_trace(estimate), **({} if sample is None else {"sample": dict(sample)})},
+        sample_standard_error,
+    )
 
 
 def stored_scaled(pairs: Eigenpairs | None, estimate: Trace | None) -> ScaledData:

@@ -62,15 +62,15 @@ class Batch:
 
         return self.map(move)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch with every tensor changed."""
+    def map(self, change: Callable[[Tensor], Tensor], count: int | None = None) -> Batch:
+        """Return the batch with every tensor changed, of another number of samples if stated."""
         if isinstance(self.inputs, Tensor):
             inputs: Any = change(self.inputs)
         elif isinstance(self.inputs, dict):
             inputs = {key: change(value) for key, value in self.inputs.items()}
         else:
             inputs = self.inputs.clone().apply(change)
-        return Batch(inputs, change(self.targets), self.count)
+        return Batch(inputs, change(self.targets), self.count if count is None else count)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by a sorted name: what the digest of the data is made of."""
@@ -211,6 +211,16 @@ class FixedData:
                 continue
             for start in range(0, batch.count, size):
                 yield batch[start : start + size]
+
+    def choose(self, samples: Tensor) -> FixedData:
+        """Return the samples at some positions, (count,) indices, in that order.
+
+        Raises:
+            BatchError: If there are batches that cannot be cut (graphs, unequal shapes).
+        """
+        if len(self.batches) > 1 or not self.batches[0].sliceable:
+            raise BatchError("expected samples of one shape in tensors or dicts to choose among")
+        return FixedData([self.batches[0].map(lambda t: t[samples.to(t.device)], len(samples))])
 
     def digest(self) -> str:
         """Return the SHA-256 of all tensors: dtypes, shapes and bytes, in order."""

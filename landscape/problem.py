@@ -329,6 +329,15 @@ class Problem:
             "dtype": str(self.compute_dtype).removeprefix("torch."),
         }
 
+    def part(self, samples: Tensor) -> Problem:
+        """Return the same function over the samples at some positions (indices), under `eval`."""
+        if self.bn != "eval":
+            raise ProblemError(f"expected batch norm under 'eval' for a part, got {self.bn!r}")
+        part = copy.copy(self)
+        part._data, part._total_weight = self._data.choose(samples), None
+        part.count, part.digest = part._data.count, part._data.digest()
+        return part
+
     def _outputs(
         self,
         parameters: Mapping[str, Tensor],

@@ -1,8 +1,10 @@
 """The HDF5 file of a Hessian's spectrum, and the JSON summary beside it.
 
-Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending; `smallest_eigenvalues`,
+Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending, and
+`sample_standard_error` (k,) of each over draws of the samples; `smallest_eigenvalues`,
 `smallest_residuals` (s,), ascending, where asked; `eigenvectors/<parameter>` (k, *shape) and
-`smallest_eigenvectors/<parameter>`; `trace/{estimate,standard_error,samples}`;
+`smallest_eigenvectors/<parameter>`;
+`trace/{estimate,standard_error,samples,sample_standard_error}`;
 `scaled/{eigenvalue,residual,trace,trace_standard_error}`, numbers of T H T;
 `density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
 (converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace`, `scaled`
@@ -41,7 +43,11 @@ class EigenpairsData:
         smallest_eigenvalues: (s,) ascending; None if not asked.
         smallest_residuals: (s,).
         smallest_eigenvectors: By parameter, (s, *shape).
-        account: How they were computed: converged, reason, products, settings.
+        account: How they were computed: converged, reason, products, settings; under `sample`,
+            how many samples of how many, the largest eigenvalue's bias from sampling, and the
+            reason where there is no error.
+        sample_standard_error: (k,), of the eigenvalues over draws of the samples; None where there
+            is none.
     """
 
     eigenvalues: np.ndarray
@@ -51,16 +57,26 @@ class EigenpairsData:
     smallest_residuals: np.ndarray | None
     smallest_eigenvectors: dict[str, np.ndarray]
     account: dict[str, Any]
+    sample_standard_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class TraceData:
-    """A stored trace (see `hessian.trace.Trace`); the account also names the method."""
+    """A stored trace (see `hessian.trace.Trace`).
+
+    Attributes:
+        estimate: The trace.
+        standard_error: Of the estimate over random probes.
+        samples: Number of probes' values averaged.
+        account: As that of `EigenpairsData`, and the method.
+        sample_standard_error: Over draws of the samples; None where there is none.
+    """
 
     estimate: float
     standard_error: float
     samples: int
     account: dict[str, Any]
+    sample_standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +201,8 @@ def _write_eigenpairs(file: h5py.File, pairs: EigenpairsData) -> None:
     dataset = file.create_dataset("eigenvalues", data=pairs.eigenvalues)
     dataset.attrs["account"] = json.dumps(pairs.account)
     file.create_dataset("residuals", data=pairs.residuals)
+    if pairs.sample_standard_error is not None:
+        file.create_dataset("sample_standard_error", data=pairs.sample_standard_error)
     if pairs.smallest_eigenvalues is not None:
         file.create_dataset("smallest_eigenvalues", data=pairs.smallest_eigenvalues)
         file.create_dataset("smallest_residuals", data=pairs.smallest_residuals)
@@ -212,6 +230,7 @@ def _read_eigenpairs(file: h5py.File) -> EigenpairsData:
         smallest_residuals=optional("smallest_residuals"),
         smallest_eigenvectors=vectors("smallest_eigenvectors"),
         account=json.loads(file["eigenvalues"].attrs["account"]),
+        sample_standard_error=optional("sample_standard_error"),
     )
 
 
@@ -229,17 +248,20 @@ def _read_trace(group: h5py.Group) -> TraceData:
         float(group["standard_error"][()]),
         int(group["samples"][()]),
         json.loads(group.attrs["account"]),
+        _number(group, "sample_standard_error"),
     )
 
 
 def _read_scaled(group: h5py.Group) -> ScaledData:
-    numbers = {
-        name: float(group[name][()]) if name in group else None
-        for name in ("eigenvalue", "residual", "trace", "trace_standard_error")
-    }
+    names = ("eigenvalue", "residual", "trace", "trace_standard_error")
+    numbers = {name: _number(group, name) for name in names}
     return ScaledData(**numbers, account=json.loads(group.attrs["account"]))
 
 
 def _read_density(group: h5py.Group) -> DensityData:
     arrays = {name: group[name][:] for name in DENSITY_ARRAYS}
     return DensityData(**arrays, account=json.loads(group.attrs["account"]))
+
+
+def _number(group: h5py.Group, name: str) -> float | None:
+    return float(group[name][()]) if name in group else None

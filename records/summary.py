@@ -86,6 +86,11 @@ def summary(data: SpectrumData) -> dict[str, Any]:
     pairs, trace, scaled, density = data.eigenpairs, data.trace, data.scaled, data.density
     if pairs is not None:
         result["eigenvalues"] = _with_residuals(pairs.eigenvalues, pairs.residuals)
+        if pairs.sample_standard_error is not None:
+            for entry, error in zip(
+                result["eigenvalues"], pairs.sample_standard_error, strict=True
+            ):
+                entry["sample_standard_error"] = float(error)
         if pairs.smallest_eigenvalues is not None and pairs.smallest_residuals is not None:
             result["smallest_eigenvalues"] = _with_residuals(
                 pairs.smallest_eigenvalues, pairs.smallest_residuals
@@ -96,6 +101,7 @@ def summary(data: SpectrumData) -> dict[str, Any]:
             "estimate": trace.estimate,
             "standard_error": trace.standard_error,
             "samples": trace.samples,
+            "sample_standard_error": trace.sample_standard_error,
             **trace.account,
         }
     if scaled is not None:

@@ -9,16 +9,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import OperatorError
 from isoloss.hessian.sample_error import (
     SampleErrorUnavailableError,
     sample_curvatures,
     sample_error,
+    sampling_bias,
     trace_sample_error,
 )
+from isoloss.landscape.batches import BatchError
 from isoloss.landscape.problem import Problem
 
 DOUBLE = torch.float64
@@ -230,7 +234,8 @@ def draws():
 
     hessians = torch.func.vmap(torch.func.hessian(loss_of), (None, 0, 0))(theta, x, y)
     whole = torch.linalg.eigvalsh(hessians.mean(0))
-    found, plan = [], None
+    edge = torch.linalg.eigh(hessians.mean(0)).eigenvectors[:, -1]
+    found, rises, biases, plan = [], [], [], None
     for draw in range(200):
         chosen = torch.randperm(2000, generator=generator(100 + draw))[:300]
         values, vectors = torch.linalg.eigh(hessians[chosen].mean(0))
@@ -240,14 +245,95 @@ def draws():
         error = sample_error(problem, vectors[:, -1], population=2000)
         assert error.value == pytest.approx(float(values[-1]), rel=1e-9)
         found.append((error.value, error.standard_error))
-    return torch.tensor(found), float(whole[-1]), float(whole[-1] - whole[-2])
+        # Without its first-order part, of mean 0, the rise of lambda has little spread.
+        rises.append(float(values[-1] - edge @ hessians[chosen].mean(0) @ edge))
+        if draw < 40:
+            biases.append(sampling_bias(problem, error.value, population=2000))
+    return {
+        "found": torch.tensor(found),
+        "truth": float(whole[-1]),
+        "gap": float(whole[-1] - whole[-2]),
+        "rises": torch.tensor(rises),
+        "biases": torch.tensor(biases),
+    }
 
 
 def test_the_error_covers_other_draws(draws):
-    found, truth, gap = draws
-    values, errors = found.T
-    assert gap > 4 * float(errors.max())
+    (values, errors), truth = draws["found"].T, draws["truth"]
+    assert draws["gap"] > 4 * float(errors.max())
     bias = float((values - truth).mean())
     # 200 draws know a standard deviation to 5 % and a coverage of 95 % to 1.5 points.
     assert float(values.std()) == pytest.approx(float(errors.square().mean().sqrt()), rel=0.12)
     assert float(((values - truth - bias).abs() < 2 * errors).double().mean()) > 0.91
+
+
+def test_the_bias_is_that_of_other_draws(draws):
+    rise, found = draws["rises"], draws["biases"]
+    errors = [float(x.std()) / math.sqrt(len(x)) for x in (rise, found)]
+    assert max(errors) < 0.2 * float(rise.mean())
+    assert abs(float(found.mean() - rise.mean())) < 3 * math.hypot(*errors)
+
+
+class Twice(torch.autograd.Function):
+    """The slope of `Square`, which torch may not differentiate twice."""
+
+    @staticmethod
+    def forward(context, gradient, x):
+        context.save_for_backward(gradient, x)
+        return 2 * gradient * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, upper):
+        gradient, x = context.saved_tensors
+        return 2 * upper * x, 2 * upper * gradient
+
+
+class Square(torch.autograd.Function):
+    """x^2 with two derivatives and no third."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return Twice.apply(gradient, context.saved_tensors[0])
+
+
+class Squared(nn.Linear):
+    def forward(self, x):
+        return Square.apply(super().forward(x))
+
+
+def test_a_missing_third_derivative_is_noticed():
+    x = torch.randn(5, 2, generator=generator(), dtype=DOUBLE)
+    data = [(x, torch.zeros(5, dtype=DOUBLE))]
+    problem = Problem(Squared(2, 1), lambda o, t: o[:, 0], data, dtype=DOUBLE)
+    unit = torch.ones(3, dtype=DOUBLE)
+    with HessianOperator(problem) as operator:
+        expected = 2 * (x.sum(1) + 1).square().mean()
+        assert float(unit @ operator.matvec(unit)) == pytest.approx(float(expected), rel=1e-12)
+    with pytest.raises(SampleErrorUnavailableError, match="no third derivative"):
+        sample_error(problem, unit)
+
+
+def test_halves_of_equal_samples_show_no_bias():
+    x, y = torch.ones(8, 2, dtype=DOUBLE), torch.ones(8, 1, dtype=DOUBLE)
+    problem = Problem(nn.Linear(2, 1, bias=False), nn.MSELoss(), [(x, y)], dtype=DOUBLE)
+    assert sampling_bias(problem, 4.0) == pytest.approx(0, abs=1e-12)
+    assert sampling_bias(problem, 3.0, population=16) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_a_part_is_the_function_of_its_samples():
+    model, inputs, loss, problem = built("weighted")
+    chosen = torch.tensor([7, 1, 3])
+    part = problem.part(chosen)
+    expected = Problem(model, loss, [(inputs[chosen], CLASSES[chosen])], dtype=DOUBLE)
+    assert part.evaluate() == expected.evaluate()
+    assert part.identity() == expected.identity()
+    assert problem.count == 9
+    assert problem.evaluate().count == 9
+    with pytest.raises(BatchError, match="expected samples of one shape"):
+        built("graphs")[-1].part(chosen)
