@@ -88,7 +88,7 @@ def spectral_density(
     Example:
         >>> from isoloss.hessian.operators import MatrixOperator
         >>> operator = MatrixOperator(torch.diag(torch.tensor([1.0, 3.0], dtype=torch.float64)))
-        >>> spectral_density(operator, probes=1, steps=2).nodes
+        >>> spectral_density(operator, probes=1, steps=2).nodes.round(decimals=6)
         tensor([[1., 3.]], dtype=torch.float64)
 
     Args:

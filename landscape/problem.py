@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from isoloss.landscape.determinism import (
     check_same_again,
     refuse_different,
 )
+from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.losses import per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.plan import Plan
@@ -38,32 +39,6 @@ from isoloss.landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 Metric = Callable[[Any, Tensor], Any]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The loss at one point.
-
-    Attributes:
-        loss: Mean over samples, nats for a cross-entropy; for weighted losses the ratio of sums
-            sum_i loss_i / sum_i weight_i (see `landscape.losses`).
-        accuracy: Mean of the metric, a fraction; over tokens where a sample has several, ignored
-            targets left out; NaN where there is no metric.
-        count: Number of samples.
-        weight: sum_i weight_i: the number of samples, of elements, of tokens that count, ..
-        loss_standard_deviation: Of the samples' residuals loss_i - L weight_i over the mean
-            weight (population form, divisor `count`); of the losses themselves where all
-            weights are 1.
-        sampling_error: Standard error of `loss` as an estimate of that over the whole split,
-            where the problem's `sample` is a part of it (see `landscape.sampling`); 0 where not.
-    """
-
-    loss: float
-    accuracy: float
-    count: int
-    weight: float
-    loss_standard_deviation: float
-    sampling_error: float = 0.0
 
 
 class Problem:

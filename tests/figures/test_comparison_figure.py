@@ -157,7 +157,7 @@ def test_what_did_not_converge_is_marked() -> None:
 
 
 def test_marks_are_explained_beside_the_written_table(tmp_path: Path) -> None:
-    comparison = Comparison(unconverged_rows(), [], [])
+    comparison = Comparison(unconverged_rows(), [], [], [], [])
     comparison.save(tmp_path)
     for text in (comparison.text(), (tmp_path / "table.md").read_text()):
         assert "1360 ± 42†" in text

@@ -23,7 +23,7 @@ from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.table import ComparisonRow
 from isoloss.figures.training import training_figure
 from isoloss.figures.trials import Trial, trials_figure
-from isoloss.records.runs import Run, create_run
+from isoloss.records.runs import Run, find_run, new_run
 from isoloss.records.spectra import DensityData, SpectrumData
 from isoloss.records.surfaces import SurfaceData
 
@@ -47,7 +47,9 @@ def spectrum(largest: float) -> SpectrumData:
 
 
 def run(results: Path, name: str, label: str) -> Run:
-    made = create_run(results, name, {"optimizer": "sgd", "label": label})
+    with new_run(results, name, {"optimizer": "sgd", "label": label}):
+        pass
+    made = find_run(results, name)
     made.write_history({"epoch": k, "train_loss": 10.0**-k, "val_loss": 1.0} for k in range(1, 5))
     made.write_manifest("interrupted")
     return made
@@ -120,7 +122,7 @@ def test_an_underscore_hides_no_series_from_a_legend(tmp_path: Path) -> None:
 
 
 def test_tables_keep_their_cells_apart(tmp_path: Path) -> None:
-    made = Comparison(rows(), [], [])
+    made = Comparison(rows(), [], [], [], [])
     made.save(tmp_path)
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 2 + len(rows())
