@@ -35,6 +35,7 @@ from isoloss.hessian.stored import (
 from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape import Plan, Problem
 from isoloss.landscape.batches import BatchError
+from isoloss.landscape.determinism import ProblemError
 from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
 from isoloss.records.locks import locked_file
@@ -252,12 +253,15 @@ class Spectrum:
         return stored_trace(estimate, over_samples, {**account, "probes": PROBES})
 
     def _bias(self, eigenvalue: float) -> float | None:
-        """Return the sampling bias of the largest eigenvalue; None for graphs, held in batches."""
+        """Return the sampling bias of the largest eigenvalue; None without halves.
+
+        Graphs are held in batches; of very few samples, those of a half may all have weight 0.
+        """
         self.operator.close()  # the graphs of the halves take the place of the whole's
         population, seed = self.settings.get("population"), self.wanted.seed
         try:
             return sampling_bias(self.problem, eigenvalue, population=population, seed=seed)
-        except BatchError:
+        except (BatchError, ProblemError):
             return None
 
     def _over_samples(
