@@ -31,6 +31,7 @@ from isoloss.figures.style import (
     series_styles,
     styled,
 )
+from isoloss.records.identity import drawn_by_class
 from isoloss.records.summary import mass_below, resolution
 
 if TYPE_CHECKING:
@@ -140,6 +141,11 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
 def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
     """Return what a reader must know of densities: smoothing, probes, band, ticks, failures."""
     notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
+    notes += [
+        f"{label}: a class-balanced sample, not that of the split"
+        for label, _, data in runs
+        if drawn_by_class(data.settings)
+    ]
     densities = [(label, data.density) for label, _, data in runs if _finite(data) and data.density]
     if not densities:
         return notes

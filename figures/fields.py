@@ -17,6 +17,7 @@ import numpy as np
 from isoloss.figures.formatting import number
 from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import FigureError
+from isoloss.records.identity import drawn_by_class
 
 if TYPE_CHECKING:
     from isoloss.records.surfaces import SurfaceData
@@ -46,6 +47,7 @@ class Field:
     origin: float | None  # value at (0, 0), where known
     x_label: str
     y_label: str
+    balanced: bool = False  # whether the samples were drawn by class, so that it is not the split's
 
     @property
     def label(self) -> str:
@@ -72,8 +74,10 @@ class Field:
         return shared_scale([self.drawable], log=False if is_accuracy(self.key) else log)
 
     def notes(self, scale: Scale | None = None) -> list[str]:
-        """Return what of the grid is not drawn as an ordinary value, in words."""
+        """Return what of the grid is not drawn as an ordinary value, and of which samples it is."""
         total, notes = self.values.size, []
+        if self.balanced:
+            notes.append("a class-balanced sample: not the loss of the split")
         if flawed := int(self.flawed.sum()):
             nans = int(np.isnan(self.values[self.flawed]).sum())
             kinds = [f"{nans} NaN"] * bool(nans) + [f"{flawed - nans} inf"] * bool(flawed - nans)
@@ -143,8 +147,9 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
         )
     done = np.asarray(data.done, dtype=bool)
     return Field(
-        key, x, y, values, done, _origin(data, key), _axis_label(data, "x"), _axis_label(data, "y")
-    )
+        key, x, y, values, done, _origin(data, key), _axis_label(data, "x"), _axis_label(data, "y"),
+        drawn_by_class(data.settings),
+    )  # fmt: skip
 
 
 def row_through_origin(data: SurfaceData) -> SurfaceData | None:

@@ -119,3 +119,10 @@ def _at(settings: Mapping[str, Any], path: Sequence[str]) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def drawn_by_class(settings: Mapping[str, Any]) -> bool:
+    """Whether a result is of a class-balanced sample, which does not stand for its split."""
+    sample = settings.get("sample", {})
+    draws = [sample, *(part for part in sample.values() if isinstance(part, Mapping))]
+    return any(draw.get("drawn") == "balanced" for draw in draws)

@@ -97,3 +97,10 @@ def test_a_surface_gives_its_row_through_the_origin() -> None:
         curve_figure(SurfaceData(X, np.array([1.0, 2, 3]), data.values, data.done, {}, {}))
     with pytest.raises(FigureError, match="expected a loss or an accuracy"):
         curve_figure(SurfaceData(X, None, {"max_eig": X}, np.ones(9, bool), {}, {}))
+
+
+@pytest.mark.parametrize("drawn", ["balanced", "proportional"])
+def test_a_class_balanced_sample_is_named_in_the_figure(drawn: str) -> None:
+    settings = {"sample": {"train": {"drawn": drawn}}}
+    data = SurfaceData(X, None, {"train_loss": X**2}, np.ones(9, dtype=bool), {}, settings)
+    assert ("class-balanced sample" in texts(curve_figure(data))) is (drawn == "balanced")
