@@ -90,7 +90,7 @@ def run_train(folder: Path, name: str, *options: str) -> tuple[list[float], dict
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / name
     history = json.loads((run / "history.json").read_text())
-    facts = json.loads((run / "config.json").read_text())["facts"]
+    facts = json.loads((run / "facts.json").read_text())
     return [record["train_loss"] for record in history], facts["intel"]
 
 
