@@ -25,7 +25,7 @@ DEMO_RUNS = {
 }
 # A fixed part of the 1,293 training digits keeps the whole under three minutes.
 SURFACE = SurfaceSettings(x="-1:1:21", y="-1:1:21", samples=500)
-SPECTRUM = SpectrumSettings(samples=500, probes=4, steps=40)
+SPECTRUM = SpectrumSettings(samples=500, probes=3, steps=30)
 
 
 def measure_demo_run(
