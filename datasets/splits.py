@@ -141,7 +141,7 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
 
 
 def proportional_indices(targets: Tensor, count: int, seed: int) -> Tensor:
-    """Chooses `count` samples without replacement, of each class in proportion to its number.
+    """Choose `count` samples without replacement, of each class in proportion to its number.
 
     Each class's number is within 1 of its exact share (largest remainders), so that plain means
     over the sample estimate those over all samples: they are off by what is rounded in the shares

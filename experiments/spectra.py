@@ -20,8 +20,9 @@ from isoloss.hessian import Spectrum
 from isoloss.hessian.spectrum import check_stages
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
+from isoloss.records.files import open_hdf5, read_settings
 from isoloss.records.progress import StageProgress
-from isoloss.records.spectra import SpectrumData, read_spectrum
+from isoloss.records.spectra import SpectrumData
 from isoloss.records.summary import summary
 
 
@@ -76,7 +77,8 @@ class SpectrumExperiment:
         """Assemble problem and operator; a spectrum that was begun lends its plan."""
         plan = None
         if self.path is not None and self.path.exists() and not self.fresh:
-            stored = read_spectrum(self.path).settings.get("plan")
+            with open_hdf5(self.path, "hessian") as file:
+                stored = read_settings(file).get("plan")
             plan = None if stored is None else Plan.from_json(stored)
         problem = self.subject.problem(self.settings.split, self.settings, self.settings, plan)
         return Spectrum(problem, self.settings, about=self.subject.notes_of_result())

@@ -14,9 +14,9 @@ from isoloss.hessian.operators import (
     LinearOperator,
     NonFiniteProductError,
     OperatorError,
-    Progress,
     probe_vector,
 )
+from isoloss.records.progress import Progress
 
 __all__ = ["Density", "probe_vector", "spectral_density"]
 

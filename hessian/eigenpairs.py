@@ -14,10 +14,10 @@ from isoloss.hessian.operators import (
     LinearOperator,
     NonFiniteProductError,
     OperatorError,
-    Progress,
     norm,
     unit_roundoff,
 )
+from isoloss.records.progress import Progress
 
 # The basis grows to what usually converges without a restart, within this memory.
 BASIS_BYTES = 2 * 2**30

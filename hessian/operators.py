@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError
-from isoloss.records.progress import Progress as Progress
 
 
 class OperatorError(IsolossError, ValueError):

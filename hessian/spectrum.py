@@ -194,12 +194,13 @@ class Spectrum:
         if path is not None and path.exists() and not fresh:
             data = read_spectrum(path)
             refuse_other_spectrum(path, data.settings, settings)
-        if missing := [stage for stage in self._stages() if stage not in data.stages]:
+        stages = self._stages()
+        if missing := [stage for stage in stages if stage not in data.stages]:
             Plan.from_json(data.settings["plan"]).apply()
         with self.operator:
             for stage in missing:
                 report = None if progress is None else _reporting(progress, stage)
-                data = dataclasses.replace(data, **{stage: self._stages()[stage](report)})
+                data = dataclasses.replace(data, **{stage: stages[stage](report)})
                 if path is not None:
                     # A summary that is there is that of the file, also after a kill in between.
                     path.with_suffix(".json").unlink(missing_ok=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from isoloss.hessian.operators import LinearOperator, NonFiniteProductError, OperatorError, Progress
+from isoloss.hessian.operators import LinearOperator, NonFiniteProductError, OperatorError
 from isoloss.hessian.trace_samplers import METHODS, CountedOperator, RankReachedError
+from isoloss.records.progress import Progress
 
 # A standard error from 8 samples is itself known to about a quarter, 1 / sqrt(2 * 7): enough to
 # say how many it takes,

@@ -12,7 +12,6 @@ from torch import Tensor
 from isoloss.errors import IsolossError
 from isoloss.hessian.operators import (
     LinearOperator,
-    Progress,
     checked_product,
     inner,
     norm,
@@ -21,6 +20,7 @@ from isoloss.hessian.operators import (
     sign_vector,
     unit_roundoff,
 )
+from isoloss.records.progress import Progress
 
 # What a product adds beyond the basis is rounding below this many roundings of its length.
 RANK_ROUNDINGS = 100

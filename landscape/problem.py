@@ -353,8 +353,9 @@ class Problem:
         accuracy = ratio(hits, counted)
         error = 0.0
         # The probe of determinism evaluates a few samples only, whose error nobody asks for.
-        if self.sample is not None and len(losses) == self.sample.size:
-            error = self.sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
+        sample = self.sample
+        if sample is not None and sample.partial and len(losses) == sample.size:
+            error = sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
         return Evaluation(
             loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
         )

@@ -76,6 +76,11 @@ class Sample:
         strata, counts = torch.zeros(size, dtype=torch.int64), torch.tensor([population])
         return cls(drawn, size, population, seed, strata, counts)
 
+    @property
+    def partial(self) -> bool:
+        """Whether it is a part of the split, so that a mean over it has an error."""
+        return self.drawn != "all"
+
     def error(self, values: Tensor) -> float:
         """Return the standard error of the mean of one value a sample; see `stratified_error`.
 

@@ -73,7 +73,7 @@ class Surface:
         self._sampled = {
             split
             for split, problem in self.problems.items()
-            if problem.sample is not None and problem.sample.drawn != "all"
+            if problem.sample is not None and problem.sample.partial
         }
         self.cosine = cosine(*self.directions) if len(self.directions) == 2 else None
         self.settings = {**(about or {}), **self._own_settings()}
