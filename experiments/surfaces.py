@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +167,9 @@ def summarise(data: SurfaceData) -> dict[str, Any]:
             # An accuracy that has no meaning, of a regression, is NaN throughout.
             "not_finite": int(np.sum(every.done & ~np.isfinite(values))) if finite.size else None,
         }
-        if data.repeat > 1 and name.endswith("_loss"):
-            columns[name]["spread"] = _spread(data, name)
-    several = {} if data.repeat == 1 else {"repeat": data.repeat, "band": data.band_name}
+        if name.endswith("_loss") and (widest := data.widest(name)):
+            columns[name]["widest"] = asdict(widest)
+    several = {} if data.repeat == 1 else {"repeat": data.repeat}
     return {
         "shape": list(data.done.shape),
         **several,
@@ -178,17 +178,3 @@ def summarise(data: SurfaceData) -> dict[str, Any]:
         "cosine": data.cosine,
         "columns": columns,
     }
-
-
-def _spread(data: SurfaceData, column: str) -> dict[str, Any] | None:
-    """Return where directions differ most, by the ratio of their largest value to the smallest."""
-    each = data.along_each(column)
-    low, median, high = each.min(axis=0), data.median(column), each.max(axis=0)
-    sound = data.median_done & np.isfinite(high) & (low > 0)
-    if not sound.any():
-        return None
-    ratio = np.divide(high, low, out=np.zeros(low.shape), where=sound)
-    at = np.unravel_index(int(ratio.argmax()), ratio.shape)
-    found = {"low": low[at], "median": median[at], "high": high[at], "ratio": ratio[at]}
-    place = {"x": data.x[at[-1]]} | ({} if data.y is None else {"y": data.y[at[0]]})
-    return {name: float(value) for name, value in (place | found).items()}

@@ -40,6 +40,28 @@ class Repeats:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """What a column spans over directions at one point.
+
+    Attributes:
+        at: Coordinates (x,) or (x, y).
+        low: Smallest value over directions.
+        median: Median over directions.
+        high: Largest value over directions.
+    """
+
+    at: tuple[float, ...]
+    low: float
+    median: float
+    high: float
+
+    @property
+    def ratio(self) -> float:
+        """The largest value over the smallest."""
+        return self.high / self.low
+
+
+@dataclass(frozen=True)
 class SurfaceData:
     """A surface or curve as arrays.
 
@@ -96,7 +118,8 @@ class SurfaceData:
 
         A point that is NaN along any direction is NaN; infinities are larger than all else.
         """
-        return np.median(self.along_each(column), axis=0)
+        each = self.along_each(column)
+        return each[0] if len(each) == 1 else np.median(each, axis=0)
 
     def band(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return what the directions span at each point, low and high, as `band_name` says.
@@ -114,12 +137,28 @@ class SurfaceData:
             np.quantile(each, high, axis=0, method="higher"),
         )
 
+    def widest(self, column: str) -> Spread | None:
+        """Return where directions differ most, by the ratio of largest to smallest value.
+
+        Over points where all are positive and finite; None where there is none or one direction.
+        """
+        each = self.along_each(column)
+        low, high = each.min(axis=0), each.max(axis=0)
+        sound = self.median_done & np.isfinite(high) & (low > 0)
+        if len(each) == 1 or not sound.any():
+            return None
+        ratio = np.divide(high, low, out=np.zeros(low.shape), where=sound)
+        at = np.unravel_index(int(ratio.argmax()), ratio.shape)
+        place = (self.x[at[-1]],) if self.y is None else (self.x[at[1]], self.y[at[0]])
+        numbers = (float(array[at]) for array in (low, self.median(column), high))
+        return Spread(tuple(float(c) for c in place), *numbers)
+
     @property
     def band_name(self) -> str:
-        """What `band` returns, in words: ``range`` or ``10 to 90 %``."""
+        """What `band` returns, in words: ``range`` or ``10th to 90th percentiles``."""
         if self.directions_done < ENOUGH_FOR_QUANTILES:
             return "range"
-        return f"{100 * BAND[0]:.0f} to {100 * BAND[1]:.0f} %"
+        return f"{100 * BAND[0]:.0f}th to {100 * BAND[1]:.0f}th percentiles"
 
     @property
     def median_loss(self) -> np.ndarray:
