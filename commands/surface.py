@@ -54,5 +54,15 @@ def _say(summary: Mapping[str, Any], data: SurfaceData, console: Console) -> Non
             bounds = f"from {column['min']:.5g} to {column['max']:.5g}"
         lost = f", {column['not_finite']} points not finite" if column["not_finite"] else ""
         console.say(f"{name}: {column['origin']:.6g}{spread} at the origin, {bounds}{lost}")
-    if data.cosine is not None and abs(data.cosine) > 0.01:
-        console.say(f"the directions are not orthogonal: their cosine is {data.cosine:.3f}")
+        if (widest := data.widest(name)) is not None:
+            at = ", ".join(f"{axis} = {c:g}" for axis, c in zip("xy", widest.at, strict=False))
+            planes = "directions" if data.y is None else "planes"
+            console.say(
+                f"{name}: {data.directions_done} {planes} differ most at {at}: median "
+                f"{widest.median:.5g}, from {widest.low:.5g} to {widest.high:.5g}"
+            )
+    if data.cosine is not None:
+        each = None if data.repeats is None else data.repeats.cosines
+        cosine = data.cosine if each is None else max(each, key=abs)
+        if abs(cosine) > 0.01:
+            console.say(f"the directions are not orthogonal: their cosine is {cosine:.3f}")

@@ -12,6 +12,7 @@ from isoloss.evaluation.roc import read_roc
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
+from isoloss.figures.repeats import range_figure
 from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
@@ -80,15 +81,24 @@ def draw_file(path: Path, title: str = "") -> list[Path]:
 
 
 def draw_surface(path: Path, title: str = "") -> list[Path]:
-    """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve."""
+    """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve.
+
+    Of several planes these show the median, and one figure more what the planes span.
+    """
     data = read_surface(path)
     title = title or _title(data.settings)
     if data.y is None:
         return save_figure(curve_figure(data, title=title), path.with_suffix(""))
     paths: list[Path] = []
+    several = data.directions_done > 1
+    median = f"median of {data.directions_done} planes" if several else ""
     for kind in KINDS:
         stem = path.with_name(f"{path.stem}-{kind}")
-        paths += save_figure(surface_figure(data, kind, title=title), stem)
+        heading = ", ".join(filter(None, (title, median)))
+        paths += save_figure(surface_figure(data, kind, title=heading), stem)
+    if several:
+        stem = path.with_name(f"{path.stem}-range")
+        paths += save_figure(range_figure(data, title=title), stem)
     if 0.0 in data.y:
         stem = path.with_name(f"{path.stem}-curve")
         paths += save_figure(curve_figure(data, title=title), stem)

@@ -140,6 +140,13 @@ class SurfaceSettings(SampleSettings, Numerics):
         "Whether the two directions are orthogonal after normalisation.",
         off="no-orthogonal",
     )
+    repeat: int = option(
+        1,
+        "Independent draws of the random direction, or plane, in one file. The loss along one may "
+        "be several times that along another: figures show the median and what the draws span. "
+        "The first is that of the seed alone.",
+        low=1,
+    )
     split: str = option(
         "train",
         "Samples to measure on; both is train and test.",

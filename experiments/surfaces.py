@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.settings import SPLITS, SurfaceSettings
 from isoloss.experiments.trained import Trained
-from isoloss.landscape import Grid, Plan, Surface, random_directions
+from isoloss.landscape import Direction, Grid, Plan, Surface, random_directions
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.landscape.normalisation import check_rules
+from isoloss.landscape.repeats import Draws, repeat_seeds
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.runs import write_json
 from isoloss.records.surfaces import SurfaceData, stored_settings
@@ -84,16 +85,21 @@ class SurfaceExperiment:
             problem = self.subject.problem(split, settings, settings, plan)
             problems[split], plan = problem, problem.plan
         grid = Grid.parse(settings.x, settings.y)
-        directions = random_directions(
-            next(iter(problems.values())).parameters,
-            len(grid.shape),
-            seed=settings.seed,
-            normalisation=settings.normalisation,
-            ignore=settings.ignored,
-            orthogonal=settings.orthogonal,
-        )
+        parameters = next(iter(problems.values())).parameters
+
+        def draw(seed: int) -> list[Direction]:
+            return random_directions(
+                parameters,
+                len(grid.shape),
+                seed=seed,
+                normalisation=settings.normalisation,
+                ignore=settings.ignored,
+                orthogonal=settings.orthogonal,
+            )
+
+        first, *others = repeat_seeds(settings.seed, settings.repeat)
         about = {**self.subject.notes_of_result(), "split": settings.split}
-        return Surface(problems, grid, directions, about=about)
+        return Surface(problems, grid, draw(first), repeats=Draws(draw, others), about=about)
 
     def run(self, reporter: Reporter | None = None) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
@@ -103,9 +109,9 @@ class SurfaceExperiment:
         reporter = reporter or Reporter()
         task = self.build()
         store = task.store(self.path, fresh=self.fresh)
-        finished, total = len(store.load()), task.grid.size + 1
+        finished, total = len(store.load()), task.points + 1
         if store.complete:
-            reporter.say(f"{self.path} is complete: all {task.grid.size} points are done")
+            reporter.say(f"{self.path} is complete: all {task.points} points are done")
         elif finished:
             reporter.say(f"{self.path}: going on after {finished} of {total} points")
         began = time.monotonic()
@@ -136,10 +142,8 @@ class SurfaceExperiment:
         for _ in range(repeats):
             task.evaluate_at(*zero)
         point = (time.perf_counter() - began) / repeats
-        numbers = sum(t.numel() for d in task.directions for t in d.tensors.values())
-        size = 4 * numbers + 8 * len(task.columns) * task.grid.size
-        units = task.grid.size + 1
-        return Cost(point * units, units, "points", size, peak_memory())
+        units = task.points + 1
+        return Cost(point * units, units, "points", task.stored_bytes, peak_memory())
 
 
 def check_surface(settings: SurfaceSettings) -> None:
@@ -153,19 +157,24 @@ def check_surface(settings: SurfaceSettings) -> None:
 def summarise(data: SurfaceData) -> dict[str, Any]:
     """Return the numbers people ask of a surface: origin, extremes, and what is not finite."""
     columns: dict[str, Any] = {}
-    for name, values in data.values.items():
+    every = data if data.repeats is None else data.repeats
+    for name, values in every.values.items():
         finite = values[np.isfinite(values)]
         columns[name] = {
             "origin": data.origin.get(name),
             "min": float(finite.min()) if finite.size else None,
             "max": float(finite.max()) if finite.size else None,
             # An accuracy that has no meaning, of a regression, is NaN throughout.
-            "not_finite": int(np.sum(data.done & ~np.isfinite(values))) if finite.size else None,
+            "not_finite": int(np.sum(every.done & ~np.isfinite(values))) if finite.size else None,
         }
+        if name.endswith("_loss") and (widest := data.widest(name)):
+            columns[name]["widest"] = asdict(widest)
+    several = {} if data.repeat == 1 else {"repeat": data.repeat}
     return {
         "shape": list(data.done.shape),
-        "points": int(data.done.size),
-        "done": int(data.done.sum()),
+        **several,
+        "points": int(every.done.size),
+        "done": int(every.done.sum()),
         "cosine": data.cosine,
         "columns": columns,
     }

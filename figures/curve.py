@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOSS_COLOR = "#0072B2"
 ACCURACY_COLOR = "#D55E00"
 _SPLITS = {"train": "solid", "val": (0, (1.2, 1.2)), "test": (0, (4.5, 1.5))}
+_MEDIAN_WIDTH = 1.8  # points; single directions are thin
 _MARKED = 31  # up to this many points each is marked, so that the resolution is seen
 
 
@@ -41,7 +42,9 @@ _MARKED = 31  # up to this many points each is marked, so that the resolution is
 def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "") -> Figure:
     """Draw losses (left axis) and accuracies (right axis, percent) along x.
 
-    Training is solid, test dashed; the origin is a dotted line with its values in the legend.
+    Training is solid, test dashed; the origin is a dotted line with its values in the legend. Of
+    several directions the lines are their medians; each of them is a thin line of the first loss,
+    and bands show what they span, of the first loss and the first accuracy.
 
     Args:
         data: A 1-D surface, or a 2-D one whose grid has the row y = 0.
@@ -57,17 +60,22 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
     fields = [field(line, key) for key in _drawable_keys(line)]
     losses = [what for what in fields if not is_accuracy(what.key)]
     accuracies = [what for what in fields if is_accuracy(what.key)]
-    notes = curve_notes(fields)
+    notes = [*curve_notes(fields), *_key_to_directions(losses, accuracies)]
     lines = (len(fields) + 1) // 2 + bool(title) + (note_text(notes, COLUMN).count("\n") + 1)
     figure = new_figure(COLUMN, 1.85 + 0.13 * lines)
     axes = figure.add_subplot()
     handles: list[Artist] = []
-    scale = shared_scale([what.drawable for what in losses], log=log, clip=False)
+    each = [what.directions.each for what in losses[:1] if what.directions is not None]
+    scale = shared_scale([*(what.drawable for what in losses), *each], log=log, clip=False)
+    for what in losses[:1]:
+        _draw_band(axes, what, scale, LOSS_COLOR)
+        _draw_each(axes, what, scale, LOSS_COLOR)
     for what in losses:
-        handles += _draw_split(axes, what, _on_axis(what, scale), LOSS_COLOR)
+        handles += _draw_split(axes, what, _on_axis(what.drawable, scale), LOSS_COLOR)
     scale_axis(axes, scale, "loss" if losses else "")
     if accuracies:
         right = axes.twinx()
+        _draw_band(right, accuracies[0], None, ACCURACY_COLOR)
         for what in accuracies:
             handles += _draw_split(right, what, what.drawable, ACCURACY_COLOR)
         right.set_ylabel("accuracy (%)", color=ACCURACY_COLOR)
@@ -88,16 +96,23 @@ def draw_curves(
 ) -> None:
     """Overlay one quantity of several runs, each in its own colour and line style.
 
+    A run measured along several directions is their median over a band of what they span.
+
     Args:
         axes: Where to draw.
         curves: Label, style and 1-D field of each run.
         log: Whether the axis is logarithmic; None decides by the common range.
     """
-    scale = shared_scale([what.drawable for _, _, what in curves], log=log, clip=False)
+    arrays = [what.drawable for _, _, what in curves]
+    for _, _, what in curves:
+        if what.directions is not None:
+            arrays += [what.directions.low, what.directions.high]
+    scale = shared_scale(arrays, log=log, clip=False)
     for label, style, what in curves:
+        _draw_band(axes, what, scale, style.color)
         axes.plot(
             what.x,
-            _on_axis(what, scale),
+            _on_axis(what.drawable, scale),
             color=style.color,
             linestyle=style.linestyle,
             marker=style.marker if what.sound.sum() <= 1 else "",
@@ -187,6 +202,7 @@ def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list
         values,
         color=color,
         linestyle=_SPLITS.get(split, "solid"),
+        linewidth=None if what.directions is None else _MEDIAN_WIDTH,
         marker="o" if what.x.size <= _MARKED else "",
         markersize=2.2,
         mfc=color if split == "train" else "white",
@@ -195,6 +211,34 @@ def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list
     )
 
 
-def _on_axis(what: Field, scale: Scale) -> np.ndarray:
+def _draw_band(axes: Axes, what: Field, scale: Scale | None, color: str) -> None:
+    """Fill what several directions span; where the upper end is infinite, up to the axis's."""
+    if what.directions is None or len(what.directions.each) == 1:
+        return
+    low, high = (_on_axis(end, scale) for end in (what.directions.low, what.directions.high))
+    if scale is not None:
+        high = np.minimum(high, scale.vmax)
+    axes.fill_between(what.x, low, high, color=color, alpha=0.15, linewidth=0.0, zorder=1.2)
+
+
+def _draw_each(axes: Axes, what: Field, scale: Scale, color: str) -> None:
+    """Draw each of several directions as a thin line."""
+    if what.directions is None or len(what.directions.each) == 1:
+        return
+    for values in what.directions.each:
+        drawable = _on_axis(np.where(np.isfinite(values), values, np.nan), scale)
+        axes.plot(what.x, drawable, color=color, alpha=0.5, linewidth=0.4, zorder=1.5)
+
+
+def _key_to_directions(losses: Sequence[Field], accuracies: Sequence[Field]) -> list[str]:
+    """Say what thin lines and bands are of, where any are drawn."""
+    for what in (*losses[:1], *accuracies[:1]):
+        if what.directions is not None and len(what.directions.each) > 1:
+            thin = "" if is_accuracy(what.key) else f"thin: {what.label} along each; "
+            return [f"{thin}band: their {what.directions.band}"]
+    return []
+
+
+def _on_axis(values: np.ndarray, scale: Scale | None) -> np.ndarray:
     """Return values for the axis of a scale: zeros of a logarithmic one at its lower end."""
-    return np.maximum(what.drawable, scale.vmin) if scale.log else what.drawable
+    return np.maximum(values, scale.vmin) if scale is not None and scale.log else values

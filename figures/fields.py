@@ -20,6 +20,7 @@ from isoloss.figures.style import FigureError
 from isoloss.records.identity import drawn_by_class
 
 if TYPE_CHECKING:
+    from isoloss.records.surface_data import Spread
     from isoloss.records.surfaces import SurfaceData
 
 _NAMES = {
@@ -32,8 +33,45 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
+class Directions:
+    """What single directions or planes have at the points of a field that is their median.
+
+    Attributes:
+        each: Values along each finished one, (M, ny, nx) or (M, nx).
+        low: Lower end of the band, shaped as the field.
+        high: Its upper end.
+        band: What the band is, in words: ``range`` or ``10th to 90th percentiles``.
+        total: How many there will be, K.
+        widest: Where they differ most, where that can be said.
+    """
+
+    each: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    band: str
+    total: int
+    widest: Spread | None
+
+    def notes(self, *, planes: bool) -> list[str]:
+        """Return of how many the field is the median and, of planes, the most that they span."""
+        count, what, notes = len(self.each), "planes" if planes else "directions", []
+        if count == 1:
+            notes.append(f"one of {self.total} {what}: the others are pending")
+        else:
+            waiting = f" ({self.total - count} pending)" if count < self.total else ""
+            notes.append(f"median of {count} {what}{waiting}")
+        if planes and self.widest is not None:  # a curve's figure shows it
+            at = ", ".join(f"{name} = {c:g}" for name, c in zip("xy", self.widest.at, strict=False))
+            span = f"{number(self.widest.low)} to {number(self.widest.high)}"
+            notes.append(f"they differ most at {at}: {span}")
+        if flawed := int((~np.isfinite(self.each)).any(axis=0).sum()):
+            notes.append(f"non-finite along one or more at {flawed} of {self.low.size} points")
+        return notes
+
+
+@dataclass(frozen=True)
 class Field:
-    """One quantity over a grid, ready to be drawn.
+    """One quantity over a grid, ready to be drawn; of a surface with repeats, their median.
 
     `values` and `done` have the shape (ny, nx) of a surface, or (nx,) with `y` None of a curve;
     `values[iy, ix]` belongs to the point (x[ix], y[iy]).
@@ -48,6 +86,7 @@ class Field:
     x_label: str
     y_label: str
     balanced: bool = False  # whether the samples were drawn by class, so that it is not the split's
+    directions: Directions | None = None  # what the median is of, where there are several
 
     @property
     def label(self) -> str:
@@ -78,6 +117,8 @@ class Field:
         total, notes = self.values.size, []
         if self.balanced:
             notes.append("a class-balanced sample: not the loss of the split")
+        if self.directions is not None:
+            notes += self.directions.notes(planes=self.y is not None)
         if flawed := int(self.flawed.sum()):
             nans = int(np.isnan(self.values[self.flawed]).sum())
             kinds = [f"{nans} NaN"] * bool(nans) + [f"{flawed - nans} inf"] * bool(flawed - nans)
@@ -125,7 +166,7 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
     """Take one quantity out of a stored surface or curve.
 
     Args:
-        data: The surface (2-D) or curve (1-D).
+        data: The surface (2-D) or curve (1-D); one with repeats gives their median.
         key: Stored name such as ``"train_loss"``; None takes `common_key`.
 
     Raises:
@@ -145,11 +186,25 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
             f"expected {key} and done of shape {shape} (rows are y); "
             f"got {values.shape} and {np.shape(data.done)}"
         )
-    done = np.asarray(data.done, dtype=bool)
-    return Field(
-        key, x, y, values, done, _origin(data, key), _axis_label(data, "x"), _axis_label(data, "y"),
+    found = Field(
+        key,
+        x,
+        y,
+        values,
+        np.asarray(data.done, dtype=bool),
+        _origin(data, key),
+        _axis_label(data, "x"),
+        _axis_label(data, "y"),
         drawn_by_class(data.settings),
-    )  # fmt: skip
+    )
+    if data.repeats is None:
+        return found
+    directions = Directions(
+        data.along_each(key), *data.band(key), data.band_name, data.repeat, data.widest(key)
+    )
+    return dataclasses.replace(
+        found, values=data.median(key), done=data.median_done, directions=directions
+    )
 
 
 def row_through_origin(data: SurfaceData) -> SurfaceData | None:
@@ -163,7 +218,13 @@ def row_through_origin(data: SurfaceData) -> SurfaceData | None:
     if row is None:
         return None
     values = {key: np.asarray(array)[row] for key, array in data.values.items()}
-    return dataclasses.replace(data, y=None, values=values, done=np.asarray(data.done)[row])
+    repeats = data.repeats
+    if repeats is not None:
+        every = {key: array[:, row] for key, array in repeats.values.items()}
+        repeats = dataclasses.replace(repeats, values=every, done=repeats.done[:, row])
+    return dataclasses.replace(
+        data, y=None, values=values, done=np.asarray(data.done)[row], repeats=repeats
+    )
 
 
 def edges(points: np.ndarray) -> np.ndarray:

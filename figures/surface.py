@@ -203,7 +203,7 @@ def surface_figure(
     # Axes are placed in inches rather than by a layout engine: those do not get along with equal
     # aspect and with three dimensions.
     flat = kind != "3d"
-    width, height = (2.05, 2.05 * _aspect(what)) if flat else (2.65, 2.5)
+    width, height = (2.05, 2.05 * flat_aspect(what)) if flat else (2.65, 2.5)
     bottom = below + (0.34 if flat else 0.05)
     heading = wrap(title, COLUMN - 0.6, NORMAL) if title else ""
     apart = 0.14 * (heading.count("\n") + 1) if len(title) > _TITLE_BESIDE else 0.0
@@ -375,7 +375,7 @@ def _frame_3d(axes: Axes3D, field: Field, scale: Scale, floor: float, high: floa
     axes.view_init(elev=40, azim=-58)
 
 
-def _aspect(field: Field) -> float:
+def flat_aspect(field: Field) -> float:
     """Return height over width of a flat panel; 1 where equal steps would not fit."""
     assert field.y is not None
     wide, tall = (float(np.ptp(_span(points))) for points in (field.x, field.y))

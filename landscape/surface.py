@@ -12,9 +12,16 @@ from isoloss.errors import IsolossError
 from isoloss.landscape.directions import Direction, cosine
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
+from isoloss.landscape.repeats import size_of
 from isoloss.records.identity import refuse_other_function
 from isoloss.records.progress import Progress
-from isoloss.records.surfaces import SurfaceData, SurfaceStore
+from isoloss.records.surfaces import (
+    LARGEST_STORED_DIRECTION,
+    StoredDirection,
+    StoredRepeat,
+    SurfaceData,
+    SurfaceStore,
+)
 
 # Entries of an identity that differ between the splits of one surface.
 OF_A_SPLIT = ("samples", "digest", "population", "sample")
@@ -35,10 +42,14 @@ class Surface:
             network. A single problem counts as `train`.
         grid: One axis or two.
         directions: As many as the grid has axes.
+        repeats: Further sets of as many, drawn in the same way with other seeds: the grid is
+            evaluated along each, after the first. Indexed whenever one is needed, so that it may
+            make them anew (`landscape.repeats.Draws`).
         about: What else to store with the surface, JSON-able; compared when it is resumed.
 
     Raises:
-        SurfaceError: If the numbers of axes and directions differ, or shapes do not fit.
+        SurfaceError: If the numbers of axes and directions differ, shapes do not fit, or repeats
+            are not made as the first directions are.
     """
 
     def __init__(
@@ -47,15 +58,11 @@ class Surface:
         grid: Grid,
         directions: Sequence[Direction],
         *,
+        repeats: Sequence[Sequence[Direction]] = (),
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
-        self.grid, self.directions = grid, list(directions)
-        if len(self.directions) != len(grid.shape):
-            raise SurfaceError(
-                f"expected a direction for each of the {len(grid.shape)} axes, "
-                f"got {len(self.directions)}"
-            )
+        self.grid, self.directions, self.repeats = grid, list(directions), repeats
         self.origin = next(iter(self.problems.values())).parameters
         shapes = {name: tuple(tensor.shape) for name, tensor in self.origin.items()}
         for split, problem in self.problems.items():
@@ -63,20 +70,56 @@ class Surface:
                 raise SurfaceError(
                     f"expected problems over the same parameters, those of {split!r} are others"
                 )
-        for direction in self.directions:
-            if {name: tuple(t.shape) for name, t in direction.tensors.items()} != shapes:
-                raise SurfaceError(
-                    "expected directions with the names and shapes of the network's parameters, "
-                    f"got a {direction.kind} direction made for other ones"
-                )
+        self._check(self.directions, shapes)
+        self.cosine = _cosine(self.directions)
+        self._recipes = [[direction.recipe() for direction in self.directions]]
+        self._cosines: list[float | None] = []
+        for number, again in enumerate(repeats, start=1):
+            self._check(again, shapes)
+            self._recipes.append([direction.recipe() for direction in again])
+            self._cosines.append(_cosine(again))
+            _refuse_other_making(number, self._recipes[0], self._recipes[-1])
         # Where a problem's samples are a part of its split, the error of its mean loss is kept.
         self._sampled = {
             split
             for split, problem in self.problems.items()
             if problem.sample is not None and problem.sample.partial
         }
-        self.cosine = cosine(*self.directions) if len(self.directions) == 2 else None
         self.settings = {**(about or {}), **self._own_settings()}
+
+    def _check(
+        self, directions: Sequence[Direction], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        if len(directions) != len(self.grid.shape):
+            raise SurfaceError(
+                f"expected a direction for each of the {len(self.grid.shape)} axes, "
+                f"got {len(directions)}"
+            )
+        for direction in directions:
+            if {name: tuple(t.shape) for name, t in direction.tensors.items()} != shapes:
+                raise SurfaceError(
+                    "expected directions with the names and shapes of the network's parameters, "
+                    f"got a {direction.kind} direction made for other ones"
+                )
+
+    @property
+    def points(self) -> int:
+        """Points of the grid along all directions, theta0 not counted."""
+        return self.grid.size * (1 + len(self.repeats))
+
+    @property
+    def stored_bytes(self) -> int:
+        """About the size of the file: directions and values."""
+        sizes = [size_of([direction]) for direction in self.directions]
+        arrays = sum(size for size in sizes if size <= LARGEST_STORED_DIRECTION)
+        copies = self.points + (self.grid.size if self.repeats else 0)
+        if self._repeats_are_small:
+            arrays += len(self.repeats) * size_of(self.directions)
+        return arrays + 8 * len(self.columns) * copies
+
+    @property
+    def _repeats_are_small(self) -> bool:
+        return len(self.repeats) * size_of(self.directions) <= LARGEST_STORED_DIRECTION
 
     @property
     def columns(self) -> list[str]:
@@ -88,16 +131,17 @@ class Surface:
                 names.append(f"{split}_loss_se")
         return names
 
-    def parameters_at(self, *coordinates: float) -> dict[str, Tensor]:
-        """Return theta0 + sum_k c_k d_k."""
+    def parameters_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
+        """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first)."""
         point = dict(self.origin)
-        for c, direction in zip(coordinates, self.directions, strict=True):
+        directions = self.directions if repeat == 0 else self.repeats[repeat - 1]
+        for c, direction in zip(coordinates, directions, strict=True):
             point = {name: t.add(direction.tensors[name], alpha=c) for name, t in point.items()}
         return point
 
-    def evaluate_at(self, *coordinates: float) -> tuple[float, ...]:
-        """Return the values of `columns` at a point; accuracies in percent."""
-        point = self.parameters_at(*coordinates)
+    def evaluate_at(self, *coordinates: float, repeat: int = 0) -> tuple[float, ...]:
+        """Return the values of `columns` at a point of a repeat; accuracies in percent."""
+        point = self.parameters_at(*coordinates, repeat=repeat)
         values: list[float] = []
         for split, problem in self.problems.items():
             evaluation = problem.evaluate(point)
@@ -109,10 +153,27 @@ class Surface:
     def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
         """Return the store of this surface at a path; `load` it to see what is done already."""
         x, y = self.grid.x.points, None if self.grid.y is None else self.grid.y.points
-        directions = [direction.stored() for direction in self.directions]
         return SurfaceStore(
-            path, x, y, self.columns, self.settings, directions, self.cosine, fresh=fresh
+            path,
+            x,
+            y,
+            self.columns,
+            self.settings,
+            [direction.stored() for direction in self.directions],
+            self.cosine,
+            self._stored_repeats(),
+            fresh=fresh,
         )
+
+    def _stored_repeats(self) -> list[StoredRepeat]:
+        found = []
+        for index, found_cosine in enumerate(self._cosines):
+            if self._repeats_are_small:
+                stored = [direction.stored() for direction in self.repeats[index]]
+            else:
+                stored = [StoredDirection(recipe, []) for recipe in self._recipes[index + 1]]
+            found.append(StoredRepeat(stored, found_cosine))
+        return found
 
     def run(
         self,
@@ -140,7 +201,7 @@ class Surface:
         """
         store = self.store(path, fresh=fresh)
         store.load()
-        origin, zero = self.grid.size, (0.0,) * len(self.directions)
+        origin, zero = self.points, (0.0,) * len(self.directions)
         if origin in store.records:
             found = self.evaluate_at(*zero)
             refuse_other_function(store.path, self.columns[0], store.records[origin], found)
@@ -153,8 +214,12 @@ class Surface:
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
         try:
             for index in pending:
-                at = zero if index == origin else self.grid.coordinates(index)
-                store.append(index, self.evaluate_at(*at))
+                repeat, place = divmod(index, self.grid.size)
+                if index == origin:
+                    values = self.evaluate_at(*zero)
+                else:
+                    values = self.evaluate_at(*self.grid.coordinates(place), repeat=repeat)
+                store.append(index, values)
                 if progress is not None:
                     progress(len(store.records), origin + 1)
         finally:
@@ -175,10 +240,37 @@ class Surface:
                 "x": self.grid.x.text,
                 "y": None if self.grid.y is None else self.grid.y.text,
             },
-            "directions": {
-                axis: direction.recipe()
-                for axis, direction in zip("xy", self.directions, strict=False)
-            },
+            "directions": dict(zip("xy", self._recipes[0], strict=False)),
+            **self._repeat_settings(),
             "device": first.device.type,
             "plan": first.plan.to_json(),
         }
+
+    def _repeat_settings(self) -> dict[str, Any]:
+        """Say how many repeats there are and which; what made them is that of the first."""
+        if not self.repeats:
+            return {}
+        return {
+            "repeat": 1 + len(self.repeats),
+            "repeats": {
+                "seeds": [recipes[0]["seed"] for recipes in self._recipes],
+                "digests": [[recipe["digest"] for recipe in recipes] for recipes in self._recipes],
+            },
+        }
+
+
+def _cosine(directions: Sequence[Direction]) -> float | None:
+    return cosine(*directions) if len(directions) == 2 else None
+
+
+def _refuse_other_making(
+    number: int, first: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse a repeat that differs from the first directions in more than its seed."""
+    for axis, one, other in zip("xy", first, again, strict=False):
+        for key in sorted(one.keys() - {"seed", "digest"}):
+            if one[key] != other[key]:
+                raise SurfaceError(
+                    f"expected {axis} of repeat {number} with {key} {one[key]!r}, "
+                    f"as of the first direction, got {other[key]!r}"
+                )

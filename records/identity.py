@@ -17,6 +17,10 @@ FREE_SETTINGS = (
     "command", "git", "versions", "run", "label", "checkpoint", "loss_at_weights",
 )  # fmt: skip
 
+# What is stored only where it is another value than this: files made before it could be another
+# are the same computation.
+UNSTORED: dict[str, Any] = {"repeat": 1}
+
 
 class SettingsDifferError(FileError):
     """A file that holds another computation than the one it is asked to continue."""
@@ -60,7 +64,7 @@ def differing(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str 
     """Name the settings in which two computations differ, as `key (stored .., now ..)`."""
     found: list[str] = []
     for key in sorted({*stored, *wanted} - set(FREE_SETTINGS)):
-        old, new = stored.get(key), wanted.get(key)
+        old, new = (settings.get(key, UNSTORED.get(key)) for settings in (stored, wanted))
         if isinstance(old, dict) and isinstance(new, dict):
             found += differing(old, new, f"{prefix}{key}.")
         elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
@@ -87,6 +91,8 @@ COMPARED = {
     "dtype": ("dtype",),
     "operator": ("operator",),
     "options": ("options",),
+    "repeat": ("repeat",),
+    "seeds of repeats": ("repeats", "seeds"),
     **{
         f"{what} of {axis}": ("directions", axis, what)
         for axis in "xy"
@@ -115,7 +121,7 @@ def unlike(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
 
 
 def _at(settings: Mapping[str, Any], path: Sequence[str]) -> Any:
-    value: Any = settings
+    value: Any = UNSTORED | dict(settings)
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value

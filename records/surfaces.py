@@ -6,6 +6,10 @@ Layout (arrays are indexed `[iy, ix]`, shape (ny, nx), or (nx,) for a curve; pen
 `xdirection/<i>` and `ydirection/<i>` (tensors in the order of the parameters), `dir_file` (this
 file's own name). The names are those of the loss-landscape code of Li et al. 2018, whose files
 are read too.
+
+A surface along K > 1 random directions or planes holds the first one under these names, where
+those scripts find it, and all of them in `repeats/<column>` and `repeats/done`, (K, ny, nx) or
+(K, nx), `repeats/cosines` (K,) and, but for the first, `repeats/xdirection/<k>/<i>`.
 """
 
 from __future__ import annotations
@@ -33,34 +37,13 @@ from isoloss.records.files import (
 from isoloss.records.identity import FREE_SETTINGS, refuse_other_settings
 from isoloss.records.journal import Journal, read_header
 from isoloss.records.locks import locked_file
+from isoloss.records.surface_data import Repeats, SurfaceData
 
-# Larger directions are stored as their recipe and digest: they can be drawn again.
+# Larger directions, and repeats whose directions are larger together, are stored as their recipe
+# and digest: they can be drawn again.
 LARGEST_STORED_DIRECTION = 64 * 2**20
 WRITE_INTERVAL = 5.0  # seconds between rewrites of the .h5 while points come in
 PENDING_IN_FOREIGN_FILES = -1.0
-
-
-@dataclass(frozen=True)
-class SurfaceData:
-    """A surface or curve as arrays.
-
-    Attributes:
-        x: Coordinates along the first direction, (nx,).
-        y: Coordinates along the second direction, (ny,); None for a curve.
-        values: By column (`train_loss`, `train_acc` in percent, ..), each (ny, nx) or (nx,).
-        done: Which points are finished, same shape.
-        origin: The columns' values at theta0.
-        settings: How it was made; empty for files of another program.
-        cosine: Cosine of the angle between the two directions; None for a curve.
-    """
-
-    x: np.ndarray
-    y: np.ndarray | None
-    values: dict[str, np.ndarray]
-    done: np.ndarray
-    origin: dict[str, float]
-    settings: dict[str, Any]
-    cosine: float | None = None
 
 
 def read_surface(path: Path | str) -> SurfaceData:
@@ -99,7 +82,9 @@ def read_surface(path: Path | str) -> SurfaceData:
                     "delete it and run the command again"
                 )
             done = file["done"][:]
+            repeats = _read_repeats(path, file["repeats"], shape) if "repeats" in file else None
         else:
+            repeats = None
             pending = [array == PENDING_IN_FOREIGN_FILES for array in values.values()]
             values = {
                 name: np.where(mask, np.nan, array.astype(np.float64))
@@ -116,7 +101,19 @@ def read_surface(path: Path | str) -> SurfaceData:
             origin,
             read_settings(file),
             None if cosine is None else float(cosine),
+            repeats,
         )
+
+
+def _read_repeats(path: Path | str, group: h5py.Group, shape: tuple[int, ...]) -> Repeats:
+    arrays = {name: item[:] for name, item in group.items() if isinstance(item, h5py.Dataset)}
+    cosines, done = arrays.pop("cosines", None), arrays.pop("done", np.empty(0))
+    if any(array.shape != (len(done), *shape) for array in (done, *arrays.values())):
+        raise FileError(
+            f"expected `repeats` of shape (directions, {', '.join(map(str, shape))}) in {path}: "
+            "the file is damaged\ndelete it and run the command again"
+        )
+    return Repeats(arrays, done, cosines)
 
 
 @dataclass(frozen=True)
@@ -132,11 +129,24 @@ class StoredDirection:
     tensors: Sequence[np.ndarray]
 
 
+@dataclass(frozen=True)
+class StoredRepeat:
+    """The directions of one repeat as a file keeps them.
+
+    Attributes:
+        directions: One for each axis; without tensors where all repeats together are too large.
+        cosine: Cosine between the directions, for a pair.
+    """
+
+    directions: Sequence[StoredDirection]
+    cosine: float | None
+
+
 class SurfaceStore:
     """Finished points of one surface on disk: a journal beside an .h5 that is rewritten whole.
 
-    Points are numbered row-major over the axes; the number `size`, that of all points of the
-    grid, is theta0 itself.
+    Points are numbered row-major over the axes, repeat after repeat; the number `size`, that of
+    all points of the grid along all directions, is theta0 itself.
 
     Args:
         path: The .h5 file; points are kept in memory only where None.
@@ -146,6 +156,7 @@ class SurfaceStore:
         settings: Everything that identifies the computation.
         directions: One for each axis.
         cosine: Cosine between the directions, for a pair.
+        repeats: Of the directions after the first, where there are several draws.
         fresh: Whether to start over. What is there is not read; it is as it was until the first
             write of finished points, which replaces it whole, `WRITE_INTERVAL` after the start
             or with the first point, whichever is later, or at the end. Points finished before
@@ -161,12 +172,15 @@ class SurfaceStore:
         settings: dict[str, Any],
         directions: Sequence[StoredDirection] = (),
         cosine: float | None = None,
+        repeats: Sequence[StoredRepeat] = (),
         *,
         fresh: bool = False,
     ) -> None:
         self.path = None if path is None else Path(path)
         self.x, self.y, self.columns = x, y, list(columns)
-        self.shape = x.shape if y is None else (len(y), len(x))
+        self.repeats = repeats
+        # (K, ny, nx) or (K, nx)
+        self.shape = (1 + len(repeats), *(x.shape if y is None else (len(y), len(x))))
         self.size = math.prod(self.shape)
         self.settings, self.directions, self.cosine = settings, directions, cosine
         self.records: dict[int, tuple[float, ...]] = {}
@@ -201,7 +215,7 @@ class SurfaceStore:
 
     @property
     def complete(self) -> bool:
-        """Whether every point of the grid and theta0 are finished."""
+        """Whether every point of the grid, along all directions, and theta0 are finished."""
         return len(self.records) == self.size + 1
 
     def start(self) -> None:
@@ -268,14 +282,23 @@ class SurfaceStore:
             done[index] = True
             for name, value in zip(self.columns, record, strict=True):
                 values[name][index] = value
+        cosines = None
+        if self.cosine is not None:
+            cosines = np.array([self.cosine, *(repeat.cosine for repeat in self.repeats)])
+        every = Repeats(
+            {name: array.reshape(self.shape) for name, array in values.items()},
+            done.reshape(self.shape),
+            cosines,
+        )
         return SurfaceData(
             self.x,
             self.y,
-            {name: array.reshape(self.shape) for name, array in values.items()},
-            done.reshape(self.shape),
+            {name: array[0] for name, array in every.values.items()},
+            every.done[0],
             origin,
             self.settings,
             self.cosine,
+            every if self.repeats else None,
         )
 
     def _sweep(self) -> None:
@@ -313,6 +336,18 @@ class SurfaceStore:
                 file[f"origin/{name}"] = value
             for name, direction in zip("xy", self.directions, strict=False):
                 _write_direction(file.create_group(f"{name}direction"), direction)
+            if data.repeats is not None:
+                self._write_repeats(file.create_group("repeats"), data.repeats)
+
+    def _write_repeats(self, group: h5py.Group, data: Repeats) -> None:
+        for name, array in data.values.items():
+            group[name] = array
+        group["done"] = data.done
+        if data.cosines is not None:
+            group["cosines"] = data.cosines
+        for number, repeat in enumerate(self.repeats, start=1):
+            for name, direction in zip("xy", repeat.directions, strict=False):
+                _write_direction(group.create_group(f"{name}direction/{number}"), direction)
 
     def _read_file(self, path: Path) -> dict[int, tuple[float, ...]]:
         with open_hdf5(path, "surface") as file:
@@ -320,10 +355,11 @@ class SurfaceStore:
         refuse_other_settings(path, stored, self.settings)
         self.settings = stored  # what may differ stays as it was when the file was begun
         data = read_surface(path)
-        columns = [data.values[name].ravel() for name in self.columns]
+        every = Repeats(data.values, data.done) if data.repeats is None else data.repeats
+        columns = [every.values[name].ravel() for name in self.columns]
         records = {
             int(index): tuple(float(column[index]) for column in columns)
-            for index in np.flatnonzero(data.done)
+            for index in np.flatnonzero(every.done)
         }
         if data.origin:
             records[self.size] = tuple(data.origin[name] for name in self.columns)

@@ -43,6 +43,8 @@ REFUSED = {
     "second axis": ("surface tiny --y=0:1", 2, ["y axis", "min:max:count"]),
     "normalisation": ("surface tiny --norm filtre", 2, ["filter", "filtre"]),
     "split": ("surface tiny --split tests", 2, ["train, val, test, both"]),
+    "no direction": ("surface tiny --repeat 0", 2, ["--repeat", "1 or more"]),
+    "half a direction": ("surface tiny --repeat 1.5", 2, ["--repeat", "1.5"]),
     "samples": ("surface tiny --samples some", 2, ["--samples", "some"]),
     "dtype": ("surface tiny --dtype float16", 2, ["float64", "float16"]),
     "device": ("surface tiny --device gpu", 2, ["--device", "cuda"]),

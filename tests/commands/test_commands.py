@@ -108,6 +108,7 @@ def test_compare_writes_one_figure_and_one_table(results, capsys):
     ("options", "named"),
     [
         (("--seed", "1"), "seed of x"),
+        (("--repeat", "2"), "surface repeat: digits-sgd 1, digits-sam 2"),
         (("--norm", "layer"), "normalisation of x"),
         (("--split", "test"), "split"),
         (("--dtype", "float64"), "dtype"),
@@ -142,6 +143,35 @@ def test_a_rerun_of_a_finished_file_says_so(results, capsys):
     assert "grid.x" in error
     assert "--force" in error
     assert path.read_bytes() == before
+
+
+def test_several_planes_are_drawn_as_their_median_and_range(results, capsys):
+    run = results / "runs" / "digits-sgd"
+    before = read_surface(run / "surface-2d.h5")
+    arguments = ("surface", "digits-sgd", *GRID, "--repeat", "3")
+    assert run_command(*arguments, results=results) == 1  # one plane is there
+    assert "repeat (stored 1, now 3)" in capsys.readouterr().err
+    assert run_command(*arguments, "--force", results=results) == 0
+    output = capsys.readouterr().out
+    assert "3 planes differ most at x = " in output
+    assert (run / "surface-2d-range.png").exists()
+    data = read_surface(run / "surface-2d.h5")
+    assert data.repeats.done.all()
+    each = data.repeats.values["train_loss"]
+    summary = json.loads((run / "surface-2d.json").read_text())
+    assert (summary["repeat"], summary["points"], summary["points_computed"]) == (3, 45, 46)
+    widest = summary["columns"]["train_loss"]["widest"]
+    ratio = each.max(axis=0) / each.min(axis=0)
+    assert widest["high"] / widest["low"] == ratio.max()
+    assert summary["columns"]["train_loss"]["max"] == each.max()
+    assert run_command(*arguments, results=results) == 0
+    assert "all 45 points are done" in capsys.readouterr().out
+    # The first is the plane that was there before.
+    np.testing.assert_array_equal(data.values["train_loss"], before.values["train_loss"])
+    np.testing.assert_array_equal(each[0], before.values["train_loss"])
+    assert run_command("surface", "digits-sam", *GRID, "--repeat", "3", "--force", "--no-figures",
+                       results=results) == 0  # fmt: skip
+    assert run_command("compare", "digits-sgd", "digits-sam", results=results) == 0
 
 
 def test_a_finished_stage_of_the_curvature_is_not_computed_again(results, capsys):
