@@ -22,6 +22,13 @@ class Asked(Printed):
     runs: tuple[str, ...] = option(
         (), "Two runs or more.", positional=True, metavar="RUN..", otherwise="the newest two"
     )
+    by: str | None = option(
+        None,
+        "Group runs by a setting of their training, such as optimizer: medians and ranges of "
+        "several seeds.",
+        metavar="KEY",
+        otherwise="each run by itself",
+    )
     out: Path | None = option(None, "Folder to write.", otherwise="results/comparisons/RUN_RUN")
     force: bool = option(False, "Compare what was measured differently; the figure says how.")
 
@@ -31,10 +38,11 @@ def compare(asked: Asked, folders: Results) -> None:
     """Set runs side by side: surfaces at one scale, curves, spectra and a table with errors.
 
     Runs need a `surface`, a `hessian`, or both. For example: compare mnist-sgd mnist-adam mnist-sam
+    or, of several seeds of each: compare sgd-0 sgd-1 sgd-2 sam-0 sam-1 sam-2 --by optimizer
     """
     console = Console(asked.as_json)
     runs = _chosen(asked.runs, folders.results, console)
-    say_comparison(runs, folders.results, console, asked.out, asked.force)
+    say_comparison(runs, folders.results, console, asked.out, asked.by, asked.force)
 
 
 def say_comparison(
@@ -42,28 +50,22 @@ def say_comparison(
     results: Path,
     console: Console,
     out: Path | None = None,
+    by: str | None = None,
     force: bool = False,
 ) -> Path:
     """Write and say the comparison of some runs, and return its folder."""
     from isoloss.experiments.comparison import compare as compare_runs
     from isoloss.experiments.drawing import png_files
 
-    comparison = compare_runs(runs, results, force=force)
-    folder = out or results / "comparisons" / "_".join(run.name for run in runs)
+    comparison = compare_runs(runs, results, by=by, force=force)
+    folder = out or results / "comparisons" / _folder(runs)
     paths = comparison.save(folder)
     console.say(comparison.text())
     pairs = [pair.text() for pair in comparison.pairs]
-    for text in pairs + comparison.unpaired + comparison.notes:
+    for text in pairs + comparison.unpaired + comparison.findings + comparison.notes:
         console.say(text)
     console.say(f"wrote {png_files(paths)[0]} (and .pdf, table.csv, table.json, table.md)")
-    console.result(
-        {
-            "runs": comparison.table(),
-            "differences": comparison.differences,
-            "pairs": comparison.pairs,
-            "figures": paths,
-        }
-    )
+    console.result({**comparison.to_json(), "figures": paths})
     return folder
 
 
@@ -81,4 +83,11 @@ def _chosen(names: Sequence[str], results: Path, console: Console) -> list[Run]:
     from isoloss.experiments.demo import DEMO_RUNS, measure_demo_run
 
     console.say(f"no run in {results}: training SGD and SAM on the digits first")
-    return [measure_demo_run(DEMO_RUNS[name], results, console) for name in ("sgd", "sam")]
+    chosen = [one for one in DEMO_RUNS if one.seed == 0 and one.optimizer in ("sgd", "sam")]
+    return [measure_demo_run(options, results, console) for options in chosen]
+
+
+def _folder(runs: Sequence[Run]) -> str:
+    """Name a comparison after its runs, the first and the last of many."""
+    names = [run.name for run in runs]
+    return "_".join(names if len(names) <= 4 else [names[0], f"{len(names) - 2}-more", names[-1]])

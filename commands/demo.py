@@ -19,25 +19,24 @@ class Demonstration(Forced, Printed):
 
 @command(Demonstration, Results)
 def demo(asked: Demonstration, folders: Results) -> None:
-    """Train SGD, Adam and SAM on the embedded digits and compare the places they found.
+    """Train three seeds each of SGD, Adam and SAM on the embedded digits and compare them.
 
-    Takes about two minutes on two cores; what is finished is kept, so it can be interrupted.
+    Takes two to three minutes on two cores; what is finished is kept, so it can be interrupted.
     """
-    from isoloss.experiments.demo import DEMO_RUNS, findings, measure_demo_run
+    from isoloss.experiments.demo import DEMO_RUNS, SEEDS, measure_demo_run
 
     console, results = Console(asked.as_json), folders.results
     began = time.monotonic()
-    runs = [
-        measure_demo_run(options, results, console, asked.force) for options in DEMO_RUNS.values()
-    ]
-    folder = say_comparison(runs, results, console)
+    runs = [measure_demo_run(options, results, console, asked.force) for options in DEMO_RUNS]
+    console.say("")
+    folder = say_comparison(
+        runs, results, console, results / "comparisons" / "demo", by="optimizer"
+    )
     console.say("")
     console.say(
-        f"{folder / 'comparison.png'} shows, top to bottom: the training loss around each of the "
-        "three networks\non the same pair of random, filter-normalised directions at one scale; "
-        "the loss along the first of them;\nhow the eigenvalues of the Hessian are spread; and "
-        "test accuracy, largest eigenvalue and trace."
+        f"{folder / 'comparison.png'} shows, top to bottom: the training loss around the first of "
+        f"{SEEDS} runs of each\noptimizer, on the same pair of random, filter-normalised "
+        "directions at one scale; the loss along several\nsuch directions, of every run; how the "
+        "eigenvalues of the Hessian are spread; and medians and ranges\nover the runs."
     )
-    for line in findings(runs):
-        console.say(line)
     console.say(f"{time.monotonic() - began:.0f} s in all")

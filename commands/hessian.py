@@ -58,7 +58,8 @@ def _say(data: SpectrumData, console: Console) -> None:
         )
         if pairs.smallest_eigenvalues is not None:
             values = ", ".join(f"{value:.6g}" for value in pairs.smallest_eigenvalues)
-            console.say(f"smallest eigenvalues: {values}")
+            largest = pairs.smallest_residuals.max()
+            console.say(f"smallest eigenvalues: {values} (residuals up to {largest:.2g})")
         if not pairs.account["converged"]:
             console.say(f"eigenvalues not converged: {pairs.account['reason']}")
     if estimate is not None:

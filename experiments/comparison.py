@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +19,23 @@ from isoloss.evaluation.paired import (
 )
 from isoloss.evaluation.predictions import ScoresError
 from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.grouping import findings, grouped
+from isoloss.experiments.likeness import Measured, differences_between, measure, other_grids
+from isoloss.experiments.tables import aligned, as_csv, as_markdown
 from isoloss.figures.comparison import comparison_figure
-from isoloss.figures.formatting import one_line
-from isoloss.figures.style import save_figure
-from isoloss.figures.table import (
+from isoloss.figures.quantities import (
+    ComparisonGroup,
     ComparisonRow,
     Value,
     comparison_table,
-    formatted_table,
-    table_notes,
+    group_table,
 )
+from isoloss.figures.style import save_figure
+from isoloss.figures.table import formatted_table, table_blocks, table_notes
 from isoloss.records.files import write_text
-from isoloss.records.identity import unlike
 from isoloss.records.runs import Run, RunError, find_run, write_json
-from isoloss.records.spectra import SpectrumData, read_spectrum
-from isoloss.records.surfaces import SurfaceData, read_surface
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A run with what was measured of it; anything may be missing."""
-
-    run: Run
-    surface: SurfaceData | None
-    curve: SurfaceData | None
-    hessian: SpectrumData | None
+_PAIRS_SHOWN = 6  # more are in table.json alone
 
 
 @dataclass(frozen=True)
@@ -55,56 +43,75 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        rows: One a run, in the order given.
+        groups: The runs in the order given, each for itself or grouped.
         differences: What was measured differently, in words; empty where nothing was.
         notes: What a reader must know, the differences included.
-        pairs: Differences of test accuracies, of all pairs of runs with the same test samples.
+        pairs: Differences of test accuracies, of all pairs of runs with the same test samples;
+            none where runs are grouped.
         unpaired: Why other runs are in no pair, in words.
+        findings: What medians and ranges of groups say, in sentences, and what they do not.
     """
 
-    rows: list[ComparisonRow]
-    differences: list[str]
-    notes: list[str]
-    pairs: list[PairedDifference]
-    unpaired: list[str]
+    groups: list[ComparisonGroup]
+    differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    pairs: list[PairedDifference] = field(default_factory=list)
+    unpaired: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Value]]:
         """Return the numbers, unrounded, one dictionary a run."""
-        return comparison_table(self.rows)
+        return comparison_table(self.groups)
 
     def text(self) -> str:
         """Return the table as the figure prints it, in aligned columns, and what its marks mean."""
-        return "\n".join([_aligned(formatted_table(self.rows)), *table_notes(self.rows)])
+        blocks = [aligned(block) for block in table_blocks(self.groups)]
+        return "\n\n".join(blocks) + "".join(f"\n{note}" for note in table_notes(self.groups))
 
     def figure(self) -> Figure:
-        """Return the figure: surfaces at one scale, curves, spectra and the table."""
-        return comparison_figure(self.rows, notes=self.notes)
+        """Return the figure: surfaces at one scale, curves, spectra, the table and the pairs."""
+        pairs = [pair.text() for pair in self.pairs] if len(self.pairs) <= _PAIRS_SHOWN else []
+        return comparison_figure(self.groups, notes=[*self.notes, *pairs])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all numbers, unrounded, and what was measured differently."""
+        return {
+            "runs": self.table(),
+            "groups": group_table(self.groups),
+            "differences": self.differences,
+            "pairs": self.pairs,
+            "findings": self.findings,
+        }
 
     def save(self, folder: Path) -> list[Path]:
         """Write figure (PNG and PDF) and table (CSV, JSON, Markdown); return the figure's files."""
         paths = save_figure(self.figure(), folder / "comparison")
-        table = self.table()
-        stored = {"runs": table, "differences": self.differences, "pairs": self.pairs}
-        write_json(folder / "table.json", stored)
-        write_text(folder / "table.csv", _csv(table))
-        write_text(
-            folder / "table.md", _markdown(formatted_table(self.rows), table_notes(self.rows))
-        )
+        write_json(folder / "table.json", self.to_json())
+        write_text(folder / "table.csv", as_csv(self.table()))
+        notes = [*table_notes(self.groups), *self.findings]
+        write_text(folder / "table.md", as_markdown(formatted_table(self.groups), notes))
         return paths
 
 
 def compare(
-    runs: Sequence[str | Run], results: Path | str = "results", *, force: bool = False
+    runs: Sequence[str | Run],
+    results: Path | str = "results",
+    *,
+    by: str | None = None,
+    force: bool = False,
 ) -> Comparison:
     """Set runs side by side.
 
     Args:
         runs: Runs, or their names.
         results: Folder of all results.
+        by: A setting of the training, such as `optimizer`: runs that share it form a group, of
+            which medians and ranges are shown. None leaves each run by itself.
         force: Whether to compare what was measured differently; the notes then say how.
 
     Raises:
         RunError: For a name without a run.
+        UsageError: For a setting that no run has.
         ExperimentError: If nothing was measured of any run, or, unless forced, differently.
     """
     found = [run if isinstance(run, Run) else find_run(Path(results), run) for run in runs]
@@ -121,9 +128,11 @@ def compare(
             f"expected runs measured alike, but they differ in {'; '.join(differences)}\n"
             "measure them again with the same options, or print the differences with `force`"
         )
-    notes = [f"measured differently: {text}" for text in differences] + _other_grids(measured)
-    pairs, unpaired = pairs_of(found)
-    return Comparison([_row(m) for m in measured], differences, notes, pairs, unpaired)
+    groups, notes = grouped(found, [_row(m) for m in measured], by)
+    notes += [f"measured differently: {text}" for text in differences] + other_grids(measured)
+    if any(group.several for group in groups):
+        return Comparison(groups, differences, notes, findings=findings(groups))
+    return Comparison(groups, differences, notes, *pairs_of(found))
 
 
 def pairs_of(runs: Sequence[Run]) -> tuple[list[PairedDifference], list[str]]:
@@ -164,77 +173,11 @@ def _same_test(a: Run, b: Run) -> bool:
     return False
 
 
-def measure(run: Run) -> Measured:
-    """Read what was measured of a run."""
-    surface, curve, hessian = (
-        run.path / name for name in ("surface-2d.h5", "surface-1d.h5", "hessian.h5")
-    )
-    return Measured(
-        run,
-        read_surface(surface) if surface.exists() else None,
-        read_surface(curve) if curve.exists() else None,
-        read_spectrum(hessian) if hessian.exists() else None,
-    )
-
-
-def differences_between(measured: Sequence[Measured]) -> list[str]:
-    """Name what was measured differently, as `surface dtype: run float32, other float64`."""
-    found = [text for m in measured if (text := _other_weights(m))]
-    found += _other_losses(measured)
-    for kind in ("surface", "curve", "hessian"):
-        there = [m for m in measured if getattr(m, kind) is not None]
-        settings = {m.run.name: getattr(m, kind).settings for m in there}
-        for name, values in unlike(settings).items():
-            shown = ", ".join(f"{run} {_short(value)}" for run, value in values.items())
-            found.append(f"{kind} {name}: {shown}")
-    return found
-
-
-def _other_weights(m: Measured) -> str:
-    """Say where what was measured of one run is of different weights (trained on, or best)."""
-    weights = {
-        kind: stored.settings.get("checkpoint_sha256")
-        for kind in ("surface", "curve", "hessian")
-        if (stored := getattr(m, kind)) is not None
-    }
-    with suppress(RunError):
-        weights["test accuracy"] = m.run.evaluation().get("checkpoint_sha256")
-    known = {kind: digest for kind, digest in weights.items() if digest is not None}
-    if len(set(known.values())) < 2:
-        return ""
-    shown = ", ".join(f"{kind} {digest[:8]}" for kind, digest in known.items())
-    return f"weights measured of {m.run.name}: {shown}"
-
-
-def _other_grids(measured: Sequence[Measured]) -> list[str]:
-    """Say where surfaces or curves span different ranges, which may be compared all the same."""
-    found = []
-    for kind in ("surface", "curve"):
-        grids = {
-            m.run.name: " ".join(filter(None, stored.settings["grid"].values()))
-            for m in measured
-            if (stored := getattr(m, kind)) is not None and stored.settings.get("grid")
-        }
-        if len(set(grids.values())) > 1:
-            found.append(f"{kind} grids: {', '.join(f'{r} {g}' for r, g in grids.items())}")
-    return found
-
-
-def _other_losses(measured: Sequence[Measured]) -> list[str]:
-    """Say where the test scores are means of different losses."""
-    losses = {}
-    for m in measured:
-        with suppress(RunError):
-            losses[m.run.name] = json.dumps(m.run.evaluation().get("loss"), sort_keys=True)
-    if len(set(losses.values())) < 2:
-        return []
-    return [f"loss of the test scores: {', '.join(f'{r} {_short(v)}' for r, v in losses.items())}"]
-
-
 def _row(m: Measured) -> ComparisonRow:
     scores: dict[str, Any] = {}
     with suppress(RunError):  # imported weights that were not evaluated
         scores = m.run.evaluation()["splits"]["test"]
+    low, high = scores.get("accuracy_interval") or (None, None)
     return ComparisonRow(
         label=m.run.label,
         optimizer=str(m.run.config().get("optimizer", "")),
@@ -244,43 +187,8 @@ def _row(m: Measured) -> ComparisonRow:
         hessian=m.hessian,
         accuracy=scores.get("accuracy"),
         accuracy_se=scores.get("accuracy_standard_error"),
+        accuracy_interval=None if low is None or high is None else (low, high),
         test_loss=scores.get("loss"),
         test_loss_se=scores.get("loss_standard_error"),
+        clusters=scores.get("clusters"),
     )
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}.."
-
-
-def _csv(table: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
-
-
-def _escaped(text: str) -> str:
-    """Return a text as a cell of a Markdown table: on one line, its signs no markup."""
-    return re.sub(r"([\\|*<`])", r"\\\1", one_line(text))
-
-
-def _markdown(table: Sequence[dict[str, str]], notes: Sequence[str]) -> str:
-    heads = list(table[0])
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(_escaped(row[head]) for head in heads) + " |" for row in table]
-    lines += [line for note in notes for line in ("", note)]
-    return "\n".join(lines) + "\n"
-
-
-def _aligned(table: Sequence[dict[str, str]]) -> str:
-    heads = list(table[0])
-    widths = [max(len(head), *(len(row[head]) for row in table)) for head in heads]
-    rows = [heads] + [[row[head] for head in heads] for row in table]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)

@@ -169,7 +169,9 @@ class SpectrumSettings(SampleSettings, Numerics):
     """What to compute of the curvature."""
 
     top: int = option(5, "Largest eigenvalues to compute; 0 for none.", low=0)
-    smallest: int = option(0, "Algebraically smallest eigenvalues, as well.", low=0)
+    smallest: int | None = option(
+        None, "Algebraically smallest eigenvalues, as well.", low=0, otherwise="1, none without top"
+    )
     tol: float | None = option(
         None,
         "Residual asked for, relative to the eigenvalue.",

@@ -4,17 +4,25 @@ from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure
+from isoloss.figures.quantities import (
+    ComparisonGroup,
+    ComparisonRow,
+    comparison_table,
+    group_table,
+    single,
+)
 from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import FigureError, save_figure
 from isoloss.figures.surface import KINDS, surface_figure
-from isoloss.figures.table import ComparisonRow, comparison_table, formatted_table
+from isoloss.figures.table import formatted_table
 from isoloss.figures.training import training_figure
 from isoloss.figures.trials import Trial, trials_figure
 
 __all__ = [
     "KINDS",
+    "ComparisonGroup",
     "ComparisonRow",
     "FigureError",
     "RocSeries",
@@ -26,10 +34,12 @@ __all__ = [
     "curve_figure",
     "density_figure",
     "formatted_table",
+    "group_table",
     "roc_figure",
     "samples_figure",
     "save_figure",
     "shared_scale",
+    "single",
     "surface_figure",
     "training_figure",
     "trials_figure",

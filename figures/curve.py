@@ -92,7 +92,11 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
 
 
 def draw_curves(
-    axes: Axes, curves: Sequence[tuple[str, SeriesStyle, Field]], *, log: bool | None = None
+    axes: Axes,
+    curves: Sequence[tuple[str, SeriesStyle, Field]],
+    *,
+    log: bool | None = None,
+    each: bool = False,
 ) -> None:
     """Overlay one quantity of several runs, each in its own colour and line style.
 
@@ -102,6 +106,7 @@ def draw_curves(
         axes: Where to draw.
         curves: Label, style and 1-D field of each run.
         log: Whether the axis is logarithmic; None decides by the common range.
+        each: Whether to draw what a median is of as thin lines, too.
     """
     arrays = [what.drawable for _, _, what in curves]
     for _, _, what in curves:
@@ -110,6 +115,8 @@ def draw_curves(
     scale = shared_scale(arrays, log=log, clip=False)
     for label, style, what in curves:
         _draw_band(axes, what, scale, style.color)
+        if each:
+            _draw_each(axes, what, scale, style.color)
         axes.plot(
             what.x,
             _on_axis(what.drawable, scale),

@@ -43,6 +43,7 @@ class Directions:
         band: What the band is, in words: ``range`` or ``10th to 90th percentiles``.
         total: How many there will be, K.
         widest: Where they differ most, where that can be said.
+        of: What they are, where not directions or planes: ``runs``.
     """
 
     each: np.ndarray
@@ -51,10 +52,12 @@ class Directions:
     band: str
     total: int
     widest: Spread | None
+    of: str = ""
 
     def notes(self, *, planes: bool) -> list[str]:
         """Return of how many the field is the median and, of planes, the most that they span."""
-        count, what, notes = len(self.each), "planes" if planes else "directions", []
+        what = self.of or ("planes" if planes else "directions")
+        count, notes = len(self.each), []
         if count == 1:
             notes.append(f"one of {self.total} {what}: the others are pending")
         else:

@@ -1,212 +1,222 @@
-"""The table of a comparison: the numbers of each run with their uncertainties."""
+"""The table of a comparison as it is printed: numbers with their errors, or medians with ranges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from isoloss.figures.formatting import number, one_line, with_error
+from isoloss.figures.formatting import MISSING, number, one_line, with_error
+from isoloss.figures.quantities import QUANTITIES, ComparisonGroup, Quantity, Reading, summarise
 from isoloss.figures.style import NORMAL, PAGE, SeriesStyle
 
-if TYPE_CHECKING:
-    from isoloss.records.spectra import SpectrumData
-    from isoloss.records.surfaces import SurfaceData
-
-Value = str | float | bool | None
 UNCONVERGED = "\u2020"
 """The mark of a value that did not converge: a dagger, as stars are read as significance."""
 _LINE = 0.165  # inches
+_BETWEEN = 0.09  # inches between two blocks of columns
+_LETTER = 0.056  # inches, a letter's mean width and a margin
 _LABEL = 22  # letters of a label that fit the table
+_LABEL_WIDTH = 1.75  # inches, with the sample of the line
+_EDGE = 3  # standard errors from 0 or 100 % within which an accuracy is printed by its interval
 
 
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One run of a comparison and what is known of it; anything but the names may be missing.
+def formatted_table(groups: Sequence[ComparisonGroup]) -> list[dict[str, str]]:
+    """Return the numbers of a comparison as the figure prints them: heading to text, one a group.
 
-    Attributes:
-        label: What the figure calls the run.
-        optimizer: Name of the optimizer; decides colour and line style.
-        run: The run's name, or how else the command line knows it; None repeats the label.
-        surface: A 2-D surface.
-        curve: A 1-D surface; None takes the row y = 0 of `surface` where the grid has it.
-        hessian: Eigenvalues, trace and density, each of which may be missing.
-        accuracy: Test accuracy as a fraction.
-        accuracy_se: Its standard error over test samples, as a fraction.
-        test_loss: Mean test loss.
-        test_loss_se: Its standard error over test samples.
+    Quantities that no run has are left out, but for test accuracy, lambda_max and trace. Values
+    that did not converge are marked by `UNCONVERGED`, which `table_notes` explains.
     """
-
-    label: str
-    optimizer: str
-    run: str | None = None
-    surface: SurfaceData | None = None
-    curve: SurfaceData | None = None
-    hessian: SpectrumData | None = None
-    accuracy: float | None = None
-    accuracy_se: float | None = None
-    test_loss: float | None = None
-    test_loss_se: float | None = None
-
-
-@dataclass(frozen=True)
-class _Curvature:
-    """Largest eigenvalue and trace of one run, each None where it is missing or not known."""
-
-    eigenvalue: float | None = None
-    residual: float | None = None
-    eigenvalue_converged: bool | None = None
-    trace: float | None = None
-    trace_error: float | None = None
-    trace_converged: bool | None = None
-
-    @classmethod
-    def of(cls, data: SpectrumData | None) -> _Curvature:
-        found: dict[str, Any] = {}
-        pairs = None if data is None else data.eigenpairs
-        if pairs is not None and len(pairs.eigenvalues):
-            value, residual = float(pairs.eigenvalues[0]), float(pairs.residuals[0])
-            found = {
-                "eigenvalue": value,
-                "residual": residual,
-                "eigenvalue_converged": _met(pairs.account, value, residual),
-            }
-        if data is not None and (trace := data.trace) is not None:
-            found["trace"] = float(trace.estimate)
-            found["trace_error"] = float(trace.standard_error)
-            found["trace_converged"] = trace.account.get("converged")
-        return cls(**found)
-
-
-def _met(account: dict[str, Any], value: float, residual: float) -> bool | None:
-    """Return whether one eigenpair met its tolerance, also where others of the run did not.
-
-    None where the file does not say.
-    """
-    tolerance = account.get("settings", {}).get("tol")
-    if account.get("converged") is False and tolerance is not None:
-        return residual <= tolerance * abs(value)
-    return account.get("converged")
-
-
-def comparison_table(rows: Sequence[ComparisonRow]) -> list[dict[str, Value]]:
-    """Return the numbers of a comparison, unrounded, one dictionary a run; None where not known.
-
-    Accuracies are fractions. `lambda_max_residual` is ||H u - lambda u|| of the unit eigenvector.
-    `lambda_max_converged` and `trace_converged` say whether residual and standard error met what
-    was asked of them.
-    """
-    table: list[dict[str, Value]] = []
-    for row in rows:
-        found = _Curvature.of(row.hessian)
-        table.append(
-            {
-                "run": row.run or row.label,
-                "label": row.label,
-                "optimizer": row.optimizer,
-                "accuracy": row.accuracy,
-                "accuracy_se": row.accuracy_se,
-                "test_loss": row.test_loss,
-                "test_loss_se": row.test_loss_se,
-                "lambda_max": found.eigenvalue,
-                "lambda_max_residual": found.residual,
-                "lambda_max_converged": found.eigenvalue_converged,
-                "trace": found.trace,
-                "trace_se": found.trace_error,
-                "trace_converged": found.trace_converged,
-            }
-        )
+    table: list[dict[str, str]] = [{"run": one_line(group.label)} for group in groups]
+    if any(group.several for group in groups):
+        for cells, group in zip(table, groups, strict=True):
+            cells["runs"] = str(len(group.rows))
+    else:
+        for cells, group in zip(table, groups, strict=True):
+            cells["optimizer"] = one_line(group.optimizer)
+    for quantity in QUANTITIES:
+        known = any(summarise(quantity, group.rows) for group in groups)
+        if not known and quantity.key not in ("accuracy", "lambda_max", "trace"):
+            continue
+        heading = _heading(quantity, groups)
+        for cells, group in zip(table, groups, strict=True):
+            cells[heading] = _cell(quantity, group)
     return table
 
 
-def formatted_table(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
-    """Return the numbers of a comparison as the figure prints them: heading to text, one a run.
-
-    The column of the test loss is there when some run has one. Values that did not converge are
-    marked by `UNCONVERGED`, which `table_notes` explains.
-    """
-    table = []
-    for row in rows:
-        found = _Curvature.of(row.hessian)
-        percent = None if row.accuracy is None else 100 * row.accuracy
-        spread = None if row.accuracy_se is None else 100 * row.accuracy_se
-        cells = {
-            "run": one_line(row.label),
-            "optimizer": one_line(row.optimizer),
-            "test accuracy (%)": with_error(percent, spread),
-        }
-        if any(other.test_loss is not None for other in rows):
-            cells["test loss"] = with_error(row.test_loss, row.test_loss_se)
-        largest = number(found.eigenvalue, 4)
-        if found.residual is not None:
-            largest += f" ({number(found.residual, 2)})"
-        cells["λmax (residual)"] = largest + _mark(found.eigenvalue_converged)
-        error = with_error(found.trace, found.trace_error)
-        cells["trace ± s.e."] = error + _mark(found.trace_converged)
-        table.append(cells)
-    return table
+def table_blocks(groups: Sequence[ComparisonGroup]) -> list[list[dict[str, str]]]:
+    """Return the table cut into blocks of columns that fit the page, the label in each."""
+    table = formatted_table(groups)
+    room = PAGE - 0.2 - _LABEL_WIDTH
+    heads: list[list[str]] = [[]]
+    for heading in list(table[0])[1:]:
+        taken = sum(_width(table, head) for head in heads[-1])
+        if heads[-1] and taken + _width(table, heading) > room:
+            heads.append([])
+        heads[-1].append(heading)
+    return [[{head: cells[head] for head in ("run", *block)} for cells in table] for block in heads]
 
 
-def table_notes(rows: Sequence[ComparisonRow]) -> list[str]:
+def table_notes(groups: Sequence[ComparisonGroup]) -> list[str]:
     """Return what the marks of the table mean, where there are any."""
-    found = [_Curvature.of(row.hessian) for row in rows]
     notes = []
-    if any(one.eigenvalue_converged is False for one in found):
+    rows = [row for group in groups for row in group.rows]
+    if any(group.several for group in groups):
+        notes.append("of several runs: median [lowest, highest]")
+    failed = {
+        quantity.key: any(quantity.read(row).converged is False for row in rows)
+        for quantity in QUANTITIES
+    }
+    if failed["lambda_max"]:
         notes.append(
             f"λmax{UNCONVERGED}: not converged, its residual is above the tolerance: some "
             "eigenvalue lies within the residual, the largest may be larger"
         )
-    if any(one.trace_converged is False for one in found):
+    if failed["lambda_min"]:
+        notes.append(f"λmin{UNCONVERGED}: not converged, the smallest may be smaller")
+    if failed["trace"]:
         notes.append(
             f"trace{UNCONVERGED}: not converged, its standard error is above the one asked for"
         )
+    if failed["scaled_lambda_max"] or failed["scaled_trace"]:
+        notes.append(f"of THT{UNCONVERGED}: not converged")
+    if any(quantity.key == "scaled_trace" and _known(quantity, groups) for quantity in QUANTITIES):
+        notes.append(
+            "THT: in units of the filters, T = ‖w‖/√n of each filter's n entries, unchanged when "
+            "a ReLU layer pair is rescaled"
+        )
+    if not any(group.several for group in groups):
+        if any(_by_interval(QUANTITIES[0].read(row)) for row in rows):
+            notes.append("accuracy in brackets: 95 % interval")
+        counts = sorted({row.clusters for row in rows if row.clusters is not None})
+        if counts:
+            shown = " and ".join(map(str, counts))
+            notes.append(f"errors of accuracy and test loss clustered by {shown} groups of samples")
     return notes
 
 
-def table_height(rows: Sequence[ComparisonRow]) -> float:
+def table_height(groups: Sequence[ComparisonGroup]) -> float:
     """Return the height of the drawn table in inches."""
-    return _LINE * (len(rows) + 1)
+    blocks = len(table_blocks(groups))
+    return blocks * _LINE * (len(groups) + 1) + (blocks - 1) * _BETWEEN
 
 
-def draw_table(axes: Axes, rows: Sequence[ComparisonRow], styles: Sequence[SeriesStyle]) -> None:
+def draw_table(
+    axes: Axes, groups: Sequence[ComparisonGroup], styles: Sequence[SeriesStyle]
+) -> None:
     """Draw the table: rules above, below and under the headings, a sample of each line style.
 
     Args:
         axes: Where to draw, `PAGE` - 0.2 by `table_height` inches.
-        rows: The runs.
-        styles: The style of each.
+        groups: The runs.
+        styles: The style of each group.
     """
-    table = formatted_table(rows)
+    height = table_height(groups)
     axes.set_axis_off()
     axes.set_xlim(0, PAGE - 0.2)
-    axes.set_ylim(-len(rows), 1)
-    for y, width in ((1, 0.8), (0, 0.5), (-len(rows), 0.8)):
+    axes.set_ylim(-height, 0)
+    top = 0.0
+    for block in table_blocks(groups):
+        _draw_block(axes, top, block, styles)
+        top -= _LINE * (len(groups) + 1) + _BETWEEN
+
+
+def _draw_block(
+    axes: Axes, top: float, table: Sequence[dict[str, str]], styles: Sequence[SeriesStyle]
+) -> None:
+    bottom = top - _LINE * (len(table) + 1)
+    for y, width in ((top, 0.8), (top - _LINE, 0.5), (bottom, 0.8)):
         axes.plot([0, PAGE - 0.2], [y, y], color="black", linewidth=width, clip_on=False)
     headings = list(table[0])
-    # The label takes what the columns of numbers leave.
-    widths = {"optimizer": 0.6, "test accuracy (%)": 1.1, "test loss": 0.95}
-    numbers = [widths.get(heading, 1.25) for heading in headings[1:]]
-    right = PAGE - 0.25
-    edges = right - np.cumsum([0.0, *numbers[::-1]])[::-1]
+    widths = [_width(table, heading) for heading in headings[1:]]
+    # The columns share what is left of the page.
+    spare = (PAGE - 0.25 - _LABEL_WIDTH - sum(widths)) / len(widths)
+    edges = _LABEL_WIDTH + np.cumsum([width + spare for width in widths])
     for column, heading in enumerate(headings):
         first = column == 0
-        x = 0.42 if first else float(edges[column])
-        align = "left" if first else "right"
-        axes.text(x, 0.5, heading, ha=align, va="center_baseline", fontsize=NORMAL - 0.5)
-        for line, cells in enumerate(table):
-            text = shorten(cells[heading], _LABEL) if first else cells[heading]
-            axes.text(x, -line - 0.5, text, ha=align, va="center_baseline", fontsize=NORMAL - 0.5)
-    for line, style in enumerate(styles):
-        axes.plot([0.05, 0.34], [-line - 0.5] * 2, color=style.color, linestyle=style.linestyle)
+        x = 0.42 if first else float(edges[column - 1])
+        texts = [heading, *(cells[heading] for cells in table)]
+        for line, text in enumerate(texts):
+            axes.text(
+                x, top - (line + 0.5) * _LINE, shorten(text, _LABEL) if first else text,
+                ha="left" if first else "right", va="center_baseline", fontsize=NORMAL - 0.5,
+            )  # fmt: skip
+    for line, style in enumerate(styles, start=1):
+        y = top - (line + 0.5) * _LINE
+        axes.plot([0.05, 0.34], [y, y], color=style.color, linestyle=style.linestyle)
 
 
 def shorten(text: str, letters: int) -> str:
     """Cut a text that would run into its neighbour, and put it on one line."""
     text = one_line(text)
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+
+
+def _width(table: Sequence[dict[str, str]], heading: str) -> float:
+    """Return the width in inches that a column of numbers needs."""
+    return _LETTER * max(len(heading), *(len(cells[heading]) for cells in table)) + 0.1
+
+
+def _known(quantity: Quantity, groups: Sequence[ComparisonGroup]) -> bool:
+    return any(summarise(quantity, group.rows) for group in groups)
+
+
+def _heading(quantity: Quantity, groups: Sequence[ComparisonGroup]) -> str:
+    """Return the heading: what is measured, and which errors the cells of single runs hold."""
+    readings = [quantity.read(group.rows[0]) for group in groups if not group.several]
+    heading = quantity.heading
+    if quantity.key == "measured_loss":
+        heading = _loss_heading(groups)
+    sampled = any(reading.sample_error for reading in readings)
+    if any(reading.residual is not None for reading in readings):
+        return f"{heading} ± sample (residual)" if sampled else f"{heading} (residual)"
+    if quantity.key in ("trace", "scaled_trace") and readings:
+        return f"{heading} ± probes ± sample" if sampled else f"{heading} ± s.e."
+    return heading
+
+
+def _loss_heading(groups: Sequence[ComparisonGroup]) -> str:
+    """Name the split that curvature was measured on."""
+    splits = {
+        str(row.hessian.settings.get("split", "train"))
+        for group in groups
+        for row in group.rows
+        if row.hessian is not None
+    }
+    return "train loss" if splits <= {"train"} else f"loss where measured ({'/'.join(splits)})"
+
+
+def _cell(quantity: Quantity, group: ComparisonGroup) -> str:
+    factor = 100.0 if quantity.percent else 1.0
+    if group.several:
+        summary = summarise(quantity, group.rows)
+        if summary is None:
+            return MISSING
+        digits = 3 if quantity.percent else 2
+        median = number(factor * summary.median, 3)
+        low, high = (number(factor * end, digits) for end in (summary.low, summary.high))
+        return f"{median} [{low}, {high}]{_mark(summary.converged)}"
+    reading = quantity.read(group.rows[0])
+    if reading.value is None:
+        return MISSING
+    value = factor * reading.value
+    error = None if reading.error is None else factor * reading.error
+    if quantity.percent and reading.interval is not None and _by_interval(reading):
+        low, high = (number(factor * end, 4) for end in reading.interval)
+        return f"{number(value, 4)} [{low}, {high}]"
+    text = with_error(value, reading.sample_error if error is None else error)
+    if error is not None and reading.sample_error:
+        text += f" ± {number(reading.sample_error, 2)}"
+    if reading.residual is not None:
+        text += f" ({number(reading.residual, 2)})"
+    return text + _mark(reading.converged)
+
+
+def _by_interval(reading: Reading) -> bool:
+    """Return whether an accuracy is so near to 0 or 1 that its error misleads."""
+    if reading.value is None or reading.interval is None:
+        return False
+    return min(reading.value, 1 - reading.value) <= _EDGE * (reading.error or 0.0)
 
 
 def _mark(converged: bool | None) -> str:

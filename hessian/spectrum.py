@@ -71,7 +71,7 @@ class Stages(Protocol):
 
     Attributes:
         top: Algebraically largest eigenvalues.
-        smallest: Algebraically smallest eigenvalues, with `top` of 1 or more.
+        smallest: Algebraically smallest eigenvalues, with `top` of 1 or more; None for 1 with it.
         tol: Residual asked of an eigenpair, relative to the eigenvalue; None for 1e-4 or what
             products of the problem's precision allow.
         max_products: Products to spend on eigenvalues.
@@ -86,7 +86,7 @@ class Stages(Protocol):
     def top(self) -> int: ...  # noqa: D102
 
     @property
-    def smallest(self) -> int: ...  # noqa: D102
+    def smallest(self) -> int | None: ...  # noqa: D102
 
     @property
     def tol(self) -> float | None: ...  # noqa: D102
@@ -120,6 +120,7 @@ class Spectrum:
 
     Attributes:
         operator: The Hessian.
+        smallest: Algebraically smallest eigenvalues that are computed.
         settings: Everything that identifies the computation, as it is stored.
 
     Raises:
@@ -135,10 +136,11 @@ class Spectrum:
         self.problem, self.wanted = problem, stages
         check_stages(stages)
         size = sum(tensor.numel() for tensor in problem.parameters.values())
-        if max(self.wanted.top, self.wanted.smallest) > size:
+        self.smallest = smallest_of(stages)
+        if max(self.wanted.top, self.smallest) > size:
             raise SpectrumError(
                 f"expected at most {size} eigenvalues, as many as the network has parameters, "
-                f"got top {self.wanted.top}, smallest {self.wanted.smallest}"
+                f"got top {self.wanted.top}, smallest {self.smallest}"
             )
         self.operator = HessianOperator(problem)
         self.settings: dict[str, Any] = {
@@ -226,9 +228,9 @@ class Spectrum:
         pairs = top_eigenpairs(
             self.operator,
             wanted.top,
-            smallest=wanted.smallest,
+            smallest=self.smallest,
             tol=wanted.tol,
-            max_products=max(wanted.max_products, wanted.top + wanted.smallest),
+            max_products=max(wanted.max_products, wanted.top + self.smallest),
             seed=wanted.seed,
             progress=progress,
         )
@@ -330,6 +332,11 @@ def check_stages(stages: Stages) -> None:
         raise SpectrumError("nothing to compute: `top`, `trace_budget` and `probes` are all 0")
     if stages.smallest and not stages.top:
         raise SpectrumError("`smallest`: expected `top` of 1 or more with it, got 0")
+
+
+def smallest_of(stages: Stages) -> int:
+    """Return how many of the smallest eigenvalues to compute: one beside the largest by default."""
+    return min(1, stages.top) if stages.smallest is None else stages.smallest
 
 
 def refuse_other_spectrum(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

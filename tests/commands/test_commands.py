@@ -104,6 +104,29 @@ def test_compare_writes_one_figure_and_one_table(results, capsys):
         assert row["accuracy"] == Run(run).evaluation()["splits"]["test"]["accuracy"]
 
 
+def test_runs_are_compared_by_a_setting_of_their_training(results, capsys):
+    shutil.copytree(results / "runs" / "digits-sam", results / "runs" / "digits-sam-1")
+    path = results / "runs" / "digits-sam-1" / "config.json"
+    config = {**json.loads(path.read_text()), "run": "digits-sam-1", "seed": 1, "rho": 0.2}
+    path.write_text(json.dumps(config))
+    compare = ("compare", "digits-sgd", "digits-sam", "digits-sam-1")
+    assert run_command(*compare, "--by", "optimizer", "--json", results=results) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [group["runs"] for group in printed["groups"]] == [
+        ["digits-sgd"],
+        ["digits-sam", "digits-sam-1"],
+    ]
+    assert [row["group"] for row in printed["runs"]] == ["digits-sgd", "sam", "sam"]
+    assert printed["pairs"] == []
+    out = results / "by-rho"
+    assert run_command(*compare, "--by", "rho", "--out", out, results=results) == 0
+    assert "runs of" not in capsys.readouterr().out
+    assert run_command(*compare, "--by", "optimizer", "--out", out, results=results) == 0
+    assert "runs of sam differ in rho: 0.05, 0.2" in capsys.readouterr().out
+    assert run_command(*compare, "--by", "optimiser", results=results) == 2
+    assert "--by: expected a setting of the runs, got 'optimiser'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

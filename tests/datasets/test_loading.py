@@ -77,6 +77,18 @@ def test_digits() -> None:
     assert load_data("digits", {"seed": 1}).test.digest() != data.test.digest()
 
 
+def test_digits_as_they_are() -> None:
+    from sklearn.datasets import load_digits
+
+    data = load_data("digits", {"size": 8}, val_fraction=0.0)
+    assert data.info.input_shape == (1, 8, 8)
+    found = torch.cat([data.train.inputs, data.test.inputs]).flatten(1) * 16
+    source = torch.from_numpy(load_digits().data).float()
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, source.tolist()))
+    with pytest.raises(DataError, match="size 8 .* or more, got 7"):
+        load_data("digits", {"size": 7})
+
+
 def test_validation_is_set_aside_the_same_way_every_time(spec: str) -> None:
     data = load_data(spec, val_fraction=0.2)
     torch.manual_seed(77)

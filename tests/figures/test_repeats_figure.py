@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.fields import field, row_through_origin
+from isoloss.figures.quantities import ComparisonRow, single
 from isoloss.figures.repeats import range_figure
 from isoloss.figures.style import FigureError, save_figure
 from isoloss.figures.surface import KINDS, surface_figure
-from isoloss.figures.table import ComparisonRow
 from isoloss.records.surface_data import Repeats, SurfaceData
 
 X, Y = np.linspace(-1.0, 1.0, 9), np.linspace(-1.0, 1.0, 5)
@@ -187,9 +187,9 @@ def test_a_comparison_shows_medians_and_bands() -> None:
         ComparisonRow("A", "sgd", surface=several(), curve=several(curve=True)),
         ComparisonRow("B", "sam", surface=several()),
     ]
-    figure = comparison_figure(rows)
+    figure = comparison_figure(single(rows))
     assert "A: median of 4 planes" in texts(figure)
-    curves = next(axes for axes in figure.axes if "along y = 0" in axes.get_title("left"))
+    curves = next(axes for axes in figure.axes if ") along x" in axes.get_title("left"))
     for line in curves.lines[:2]:
         np.testing.assert_allclose(line.get_ydata(), 0.1 + 2.5 * X**2)
     assert len([c for c in curves.collections if isinstance(c, PolyCollection)]) == 2

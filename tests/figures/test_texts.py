@@ -16,11 +16,11 @@ from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure
+from isoloss.figures.quantities import ComparisonRow, single
 from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
-from isoloss.figures.table import ComparisonRow
 from isoloss.figures.training import training_figure
 from isoloss.figures.trials import Trial, trials_figure
 from isoloss.records.runs import Run, find_run, new_run
@@ -65,7 +65,7 @@ def rows() -> list[ComparisonRow]:
 
 
 def comparison(_: Path) -> Figure:
-    return comparison_figure(rows(), notes=[TEXT], program=TEXT)
+    return comparison_figure(single(rows()), notes=[TEXT], program=TEXT)
 
 
 def trials(_: Path) -> Figure:
@@ -122,7 +122,7 @@ def test_an_underscore_hides_no_series_from_a_legend(tmp_path: Path) -> None:
 
 
 def test_tables_keep_their_cells_apart(tmp_path: Path) -> None:
-    made = Comparison(rows(), [], [], [], [])
+    made = Comparison(single(rows()))
     made.save(tmp_path)
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 2 + len(rows())
