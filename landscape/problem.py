@@ -152,7 +152,8 @@ class Problem:
                 f"expected data of the {sample.size} samples that were drawn, got {self.count}"
             )
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
-        self.plan = plan or Plan.choose(self._objective, data, self.device)
+        with keeping(model):
+            self.plan = plan or Plan.choose(self._objective, data, self.device)
         if batch_size is not None:
             self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
         self._data = (
