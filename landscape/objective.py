@@ -44,7 +44,10 @@ class Closure:
     @property
     def name(self) -> str:
         """What it is called in errors."""
-        return str(getattr(self.function, "__qualname__", type(self.function).__name__))
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return str(getattr(function, "__qualname__", type(function).__name__))
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Closure:
         """Return the closure with its own tensors, if it is a module, as constants on a device."""
@@ -92,10 +95,10 @@ class Objective(nn.Module):
         terms: tuple[Terms, Terms | None] = functional_call(self, placed, (batch, metric))
         return terms
 
-    def _autocast(self, batch: Samples) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
         if not self._half:
             return nullcontext()
-        device = next(iter(batch.tensors().values())).device
+        device = next(self.model.parameters()).device
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
@@ -114,7 +117,7 @@ class OfOutputs(Objective):
 
     def forward(self, batch: Batch, metric: bool = False) -> tuple[Terms, Terms | None]:
         """Call the network, then the loss in full precision."""
-        with self._autocast(batch):
+        with self._autocast():
             outputs = batch.call(self.model)
         if self._half and isinstance(outputs, Tensor):
             outputs = outputs.float()
@@ -155,7 +158,7 @@ class OfClosure(Objective):
     def _terms(self, function: Callable[[Any, Any], Any], batch: Content, name: str) -> Terms:
         # Aliases of the tensors: what is held must not come to require a gradient.
         content = batch.map(Tensor.detach).content
-        with torch.enable_grad(), self._autocast(batch):  # derivatives by inputs are part of it
+        with torch.enable_grad(), self._autocast():  # derivatives by inputs are part of it
             result = function(self.model, content)
         terms = as_terms(result, batch.count, name)
         return Terms(*(part.float() for part in terms)) if self._half else terms

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +88,20 @@ def residual(model, x):
 def physics(model, batch):
     points, boundary = batch
     return residual(model, points) + model(boundary).square().mean()
+
+
+def test_the_example_of_the_documents_runs(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    blocks = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "physics" in b]
+    assert len(blocks) == 2
+    points = torch.linspace(-2, 2, 23)[:, None]
+    space = {"model": tanh_network().float(), "points": points, "boundary": points[[0, -1]]}
+    for block in blocks:
+        exec(block, space)
+    loss, size = capsys.readouterr().out.split()
+    batch = (points.double(), points[[0, -1]].double())
+    assert float(loss) == pytest.approx(physics(tanh_network(), batch).mean().item(), rel=1e-4)
+    assert int(size) == 16
 
 
 @pytest.mark.parametrize("strategy", ["kept-graph", "recompute"])
