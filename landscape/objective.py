@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from isoloss.landscape.batch_norm import HALF
 from isoloss.landscape.batches import Batch, Samples, as_batch
 from isoloss.landscape.contents import Content, as_content
 from isoloss.landscape.determinism import ProblemError
@@ -161,7 +162,7 @@ class OfClosure(Objective):
         with torch.enable_grad(), self._autocast():  # derivatives by inputs are part of it
             result = function(self.model, content)
         terms = as_terms(result, batch.count, name)
-        return Terms(*(part.float() for part in terms)) if self._half else terms
+        return Terms(*(part.float() if part.dtype in HALF else part for part in terms))
 
 
 def objective(

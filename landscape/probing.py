@@ -95,11 +95,11 @@ def few_of(batch: Samples) -> Samples:
 
 def second_point(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return theta', seeded, near theta0 and other than it in every entry."""
-    generator = torch.Generator().manual_seed(0)
     moved = {}
-    for name, tensor in parameters.items():
-        share = 1 - torch.rand(tensor.shape, generator=generator)  # in (0, 1]
-        share = share.to(tensor.device, tensor.dtype)
+    for seed, (name, tensor) in enumerate(parameters.items()):
+        generator = torch.Generator(tensor.device).manual_seed(seed)
+        share = 1 - torch.rand(tensor.shape, generator=generator, device=tensor.device)  # (0, 1]
+        share = share.to(tensor.dtype)
         moved[name] = torch.where(tensor == 0, START * share, tensor * (1 + STEP * share))
     return moved
 

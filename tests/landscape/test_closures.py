@@ -131,6 +131,19 @@ def test_a_physics_informed_loss_is_that_of_torch_func(strategy):
     assert not any(t.requires_grad for batch in other._data.batches for t in batch.content)
 
 
+def test_transforms_of_torch_func_inside_a_closure():
+    model, x = tanh_network(), torch.linspace(-2, 2, 9, dtype=F64)[:, None]
+
+    def transformed(model, x):
+        second = torch.func.vmap(torch.func.grad(torch.func.grad(lambda t: model(t[None])[0])))
+        return (second(x[:, 0]) - torch.sin(x[:, 0])).square()
+
+    one = Problem(model, closure=residual, batches=[x], dtype=F64)
+    other = Problem(model, closure=transformed, batches=[x], dtype=F64)
+    assert other.evaluate().loss == pytest.approx(one.evaluate().loss, rel=1e-12)
+    torch.testing.assert_close(dense(other), dense(one), rtol=1e-10, atol=1e-11)
+
+
 class Autoencoder(nn.Module):
     def __init__(self):
         super().__init__()

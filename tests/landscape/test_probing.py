@@ -70,6 +70,15 @@ class HeldByALoss(nn.Module):
         return entropy(outputs, targets) + 0.01 * self.model[0].weight.square().sum()
 
 
+class HeldByAModule(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, net, batch):
+        return entropy(self.model(batch[0]), batch[1])
+
+
 class HeldByAnObject:
     def __init__(self, model):
         self.model = model
@@ -83,10 +92,11 @@ def penalty(model, outputs, targets):
 
 
 OUTER = {
-    "calls it": lambda m: {"loss": lambda o, t: entropy(m(X[: len(t)]), t) + 0 * o.sum(1)},
+    "calls it": lambda m: {"loss": lambda o, t: entropy(m(X[: len(t)].to(o.dtype)), t)},
     "its penalty": lambda m: {"loss": functools.partial(penalty, m)},
     "held by a loss module": lambda m: {"loss": HeldByALoss(m)},
     "held by a closure": lambda m: {"closure": HeldByAnObject(m)},
+    "held by a closure's module": lambda m: {"closure": HeldByAModule(m)},
     "a part of it": lambda m: {"closure": lambda net, b: entropy(m[3](net[:3](b[0])), b[1])},
     "its state": lambda m: {
         "closure": functools.partial(
@@ -105,8 +115,6 @@ def test_a_loss_of_the_network_outside_is_refused(case, dtype):
     model[3].bias.requires_grad_(False)
     # In training mode: calls from outside also move the running statistics.
     options = OUTER[case](model.to(dtype))
-    if case == "calls it":
-        options = {"loss": lambda o, t: entropy(model(X[: len(t)].to(dtype)), t)}
     before = snapshot(model)
     with pytest.raises(OuterWeightsError, match=r"closure\(model, batch\)") as caught:
         Problem(model, batches=[(X, Y)], dtype=dtype, **options)
