@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isoloss.landscape.batches import Samples
 from isoloss.landscape.determinism import PROBE_TOLERANCE, ProblemError
-from isoloss.landscape.terms import Terms
+from isoloss.landscape.terms import LossShapeError, Terms
 
 FEW = 32
 # Every weight grows by 0 to 10 %: far above rounding, and signs stay, on which logarithms and roots
@@ -33,10 +33,6 @@ class OuterWeightsError(ProblemError):
 
 class CoupledSamplesError(ProblemError):
     """A loss of a sample that depends on the others in its batch."""
-
-
-class MovingWeightsError(ProblemError):
-    """Weights of samples, what a mean is divided by, that depend on those of the network."""
 
 
 def check_second_point(
@@ -65,7 +61,7 @@ def check_second_point(
     Raises:
         OuterWeightsError: If the loss changes with the lent network.
         CoupledSamplesError: If the losses of samples depend on the others in the batch.
-        MovingWeightsError: If the weights of samples are others at theta'.
+        LossShapeError: If the weights of samples are others at theta'.
     """
     point = second_point(parameters)
     with torch.no_grad():
@@ -77,10 +73,10 @@ def check_second_point(
             everywhere = afresh()(point, batch)
         refuse_outer_weights(given, everywhere, dtype)
         if _gap(losses(parameters, batch).weights, given.weights) > PROBE_TOLERANCE[dtype]:
-            raise MovingWeightsError(
-                "expected weights of samples that depend on the data alone, got others where the "
-                "network's weights are moved\nmultiply the losses by them instead, and return "
-                "the losses alone"
+            raise LossShapeError(
+                "expected a pair (sums, weights), the weights constant, got others where the "
+                "network's parameters are moved\nlet them depend on the data alone, or multiply the "
+                "losses by them and return the products alone"
             )
         if cuts and batch.sliceable and batch.count > 1:
             cut = max(1, batch.count // 3)  # halves may have the same classes

@@ -97,12 +97,12 @@ class Problem:
     Raises:
         ProblemError: If model, data, dtype and policy do not fit together.
         SelectionError: If no parameter is left to move.
-        LossShapeError: If outputs, targets and loss do not fit together.
+        LossShapeError: If outputs, targets and loss do not fit together, or a mean is divided by
+            what depends on theta.
         LossReductionError: If the loss is no mean over samples.
         NotDeterministicError: If two passes differ.
         OuterWeightsError: If the loss uses the lent model instead of what it is given.
         CoupledSamplesError: If a closure's losses depend on how the data are cut.
-        MovingWeightsError: If a mean is divided by what depends on the network.
     """
 
     def __init__(

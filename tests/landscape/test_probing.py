@@ -14,11 +14,11 @@ from torch.nn.utils import parametrizations
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.probing import (
     CoupledSamplesError,
-    MovingWeightsError,
     OuterWeightsError,
     second_point,
 )
 from isoloss.landscape.problem import Problem
+from isoloss.landscape.terms import LossShapeError
 
 F64 = torch.float64
 entropy = functools.partial(nn.functional.cross_entropy, reduction="none")
@@ -325,7 +325,7 @@ def test_weights_that_move_with_the_network_are_refused():
         weight = 1 - outputs.softmax(1).gather(1, targets[:, None])[:, 0].detach()
         return entropy(outputs, targets) * weight, weight
 
-    with pytest.raises(MovingWeightsError, match="data alone"):
+    with pytest.raises(LossShapeError, match="weights constant"):
         Problem(mlp(), focal, [(X, Y)], dtype=F64)
 
 
