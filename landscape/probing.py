@@ -75,8 +75,8 @@ def check_second_point(
         if _gap(losses(parameters, batch).weights, given.weights) > PROBE_TOLERANCE[dtype]:
             raise LossShapeError(
                 "expected a pair (sums, weights), the weights constant, got others where the "
-                "network's parameters are moved\nlet them depend on the data alone, or multiply the "
-                "losses by them and return the products alone"
+                "network's parameters are moved\nlet them depend on the data alone, or multiply "
+                "the losses by them and return the products alone"
             )
         if cuts and batch.sliceable and batch.count > 1:
             cut = max(1, batch.count // 3)  # halves may have the same classes
