@@ -35,7 +35,7 @@ from typing import Any
 from isoloss.errors import IsolossError
 
 # Settings of a run that can name a file of the user's.
-PLUGIN_ROLES = ("model", "dataset", "loss")
+PLUGIN_ROLES = ("model", "dataset", "loss", "closure")
 HOUSE = Path(__file__).resolve().parent
 # Shared although a plug-in's folder may hold files of these names: the interpreter needs its own,
 # and a second copy of this package would have registries of its own.

@@ -16,6 +16,7 @@ from isoloss.evaluation.scores import Groups, NetworkScores, SampleTerms, Scores
 from isoloss.landscape.batches import as_batch
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.metrics import top1
+from isoloss.landscape.objective import Closure, Loss, objective
 from isoloss.landscape.terms import Terms
 from isoloss.split import Split
 
@@ -74,7 +75,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def loss_sums(
     model: nn.Module,
-    loss: PerSampleLoss,
+    loss: Loss,
     split: Split,
     *,
     batch_size: int = EVALUATION_BATCH,
@@ -83,7 +84,7 @@ def loss_sums(
 
     Args:
         model: The network; its mode and weights are left as they are.
-        loss: Sum and weight of each sample.
+        loss: Sum and weight of each sample, or a closure.
         split: The samples.
         batch_size: Samples of one forward pass; does not change what is computed.
 
@@ -91,8 +92,8 @@ def loss_sums(
         The sums.
     """
     sums = LossSums()
-    for outputs, targets in _forward(model, split, batch_size):
-        sums.add(loss(outputs, targets), top1(outputs, targets, loss.layout))
+    for terms, hits in _terms(model, loss, split, batch_size):
+        sums.add(terms, hits)
     return sums
 
 
@@ -157,6 +158,39 @@ def score_splits(
     )
 
 
+def score_closure(
+    model: nn.Module,
+    closure: Closure,
+    splits: Mapping[str, Split],
+    *,
+    batch_size: int = EVALUATION_BATCH,
+) -> NetworkScores:
+    """Return the mean of a closure over each of several splits, with its errors.
+
+    There are no outputs apart from the loss, so no accuracy and nothing by class.
+
+    Args:
+        model: The network; its mode and weights are left as they are.
+        closure: The loss.
+        splits: By name.
+        batch_size: Samples of one pass; does not change what is computed.
+
+    Returns:
+        The scores.
+    """
+    scores = {}
+    for name, split in splits.items():
+        columns = [
+            torch.stack([part.detach().cpu().double() for part in (*terms, *hits)])
+            for terms, hits in _terms(model, closure, split, batch_size)
+        ]
+        parts = SampleTerms(*torch.cat(columns, dim=1).numpy())
+        groups = None if split.groups is None else split.groups.numpy()
+        # What is put out for a sample is its loss: not finite where that is not.
+        scores[name] = score(Predictions(parts.losses, parts.weights, groups), parts)
+    return NetworkScores(scores)
+
+
 def evaluate_split(
     model: nn.Module,
     loss: PerSampleLoss,
@@ -187,6 +221,16 @@ def placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Return device and floating type of a network's weights."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     return weight.device, weight.dtype
+
+
+def _terms(
+    model: nn.Module, loss: Loss, split: Split, batch_size: int
+) -> Iterator[tuple[Terms, Terms]]:
+    device, dtype = placement(model)
+    whole = objective(model, loss, device=device, dtype=dtype)
+    with evaluating(model), torch.no_grad():
+        for item in split.batches(batch_size):
+            yield whole(whole.read(item).to(device, dtype, channels_last=True), metric=True)
 
 
 def _forward(model: nn.Module, split: Split, batch_size: int) -> Iterator[tuple[Any, Tensor]]:

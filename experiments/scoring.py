@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from isoloss.datasets import DataInfo
-from isoloss.evaluation.networks import predict, score_splits
+from isoloss.evaluation.networks import predict, score_closure, score_splits
 from isoloss.evaluation.reports import report, summary_line, write_reports
 from isoloss.evaluation.scores import NetworkScores
 from isoloss.experiments.devices import resolve_device
@@ -18,6 +18,8 @@ from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.sample_drawing import draw_misclassified
 from isoloss.experiments.trained import Trained
 from isoloss.landscape.losses import PerSampleLoss
+from isoloss.landscape.objective import Closure
+from isoloss.records.files import write_text
 from isoloss.records.locks import locked_file
 from isoloss.records.runs import Run
 from isoloss.split import Split
@@ -61,7 +63,7 @@ def evaluate(
 def write_evaluation(
     run: Run,
     model: nn.Module,
-    loss: PerSampleLoss,
+    loss: PerSampleLoss | Closure,
     splits: Mapping[str, Split],
     info: DataInfo,
     reporter: Reporter | None = None,
@@ -77,7 +79,7 @@ def write_evaluation(
     Args:
         run: The run whose folder is written to.
         model: The network; its mode and weights are left as they are.
-        loss: One value a sample.
+        loss: One value a sample. Of a closure there are mean losses alone, as it has no outputs.
         splits: Those to score, by name. Without the test split there are the scores alone.
         info: What is known of the classes.
         reporter: Told what is written.
@@ -88,17 +90,26 @@ def write_evaluation(
         The scores, with the facts.
     """
     reporter = reporter or Reporter()
-    predictions = {name: predict(model, splits[name]) for name in SPLITS if name in splits}
+    chosen = {name: splits[name] for name in SPLITS if name in splits}
     names = info.class_names or None
-    scores = score_splits(predictions, loss, names, info.class_groups)
+    predictions = {}
+    if isinstance(loss, Closure):
+        scores = score_closure(model, loss, chosen)
+    else:
+        predictions = {name: predict(model, split) for name, split in chosen.items()}
+        scores = score_splits(predictions, loss, names, info.class_groups)
     known = dict(facts or {})
-    if "test" in predictions:  # by which `compare` knows that runs share their test samples
+    if "test" in chosen:  # by which `compare` knows that runs share their test samples
         known["test_digest"] = splits["test"].digest()
     evaluation = dataclasses.replace(scores, facts=known)
     for name in PRODUCTS:
         (run.path / name).unlink(missing_ok=True)
     run.write_evaluation(evaluation.to_json())
     files = [run.path / "evaluation.json"]
+    if isinstance(loss, Closure) and "test" in chosen:
+        text = report(scores.splits["test"], f"{run.label}, test split", info.notes)
+        write_text(run.path / "report.txt", text)
+        files.append(run.path / "report.txt")
     if "test" in predictions:
         guessed = predictions["test"]
         files += write_reports(

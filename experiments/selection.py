@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 from isoloss.datasets import Data
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError, make
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.settings import DEFAULT_DATA_DIR, Selection
-from isoloss.experiments.train_options import TrainOptions, stored_options
-from isoloss.experiments.train_record import copy_plugins, plugin_hashes
+from isoloss.experiments.train_options import (
+    DEFAULT_LOSS,
+    TrainOptions,
+    refuse_both,
+    stored_options,
+)
+from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin_hashes
 from isoloss.experiments.trained import Trained, data_of, splits_of
 from isoloss.experiments.training import train
 from isoloss.models import create_model
@@ -29,7 +35,7 @@ from isoloss.records.runs import (
     newest_run,
 )
 from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
-from isoloss.trainers.losses import build_loss
+from isoloss.trainers.losses import choose_loss
 
 
 def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
@@ -73,16 +79,13 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
     options, facts = stored_options(run), run.facts()
     _refuse_changed_plugins(run, options, facts, selection)
     data = _load_data(run, options, facts, selection)
-    loss_spec, loss_arguments = options.loss, options.loss_arg
-    if selection.loss is not None or selection.loss_arg:
-        loss_spec, loss_arguments = selection.loss or options.loss, selection.loss_arg
+    loss = _loss_options(options, selection)
     assert options.model is not None
     model = create_model(options.model, options.model_arg, data.info.model_context())
-    loss = build_loss(loss_spec, loss_arguments)
     load_into(model, load_weights(checkpoint), str(checkpoint))
     return Trained(
         model,
-        loss,
+        choose_loss(loss["loss"], loss["closure"], loss["loss_arg"]),
         splits_of(data),
         data.info,
         run.label,
@@ -96,10 +99,23 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
                 for key in ("spec", "arguments", "fraction", "val_fraction", "split_seed")
             },
             "data_digest": data.info.digest,
-            "loss": describe_plugin(loss_spec, loss_arguments),
+            "loss": describe_loss(loss),
         },
         notes={"run": run.name, "checkpoint": str(checkpoint.relative_to(run.path))},
     )
+
+
+def _loss_options(options: TrainOptions, selection: Selection) -> dict[str, Any]:
+    """Return the options `loss`, `closure` and `loss_arg`: those that are given, else the run's."""
+    refuse_both(selection.loss, selection.closure)
+    if selection.loss is None and selection.closure is None:
+        arguments = selection.loss_arg or options.loss_arg
+        return {"loss": options.loss, "closure": options.closure, "loss_arg": arguments}
+    return {
+        "loss": selection.loss or options.loss,
+        "closure": selection.closure,
+        "loss_arg": selection.loss_arg,
+    }
 
 
 def _refuse_changed_plugins(
@@ -107,7 +123,7 @@ def _refuse_changed_plugins(
 ) -> None:
     """Refuse files of the user's that are not those the run was made with."""
     for role, expected in facts.plugins.items():
-        if role == "loss" and selection.loss is not None:
+        if role in ("loss", "closure") and (selection.loss or selection.closure):
             continue
         spec = getattr(options, role)
         file = plugin_file(spec)
@@ -154,7 +170,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
             "dataset": selection.dataset,
             "dataset_arg": selection.dataset_arg,
             "val_fraction": 0.0,
-            "loss": selection.loss or "cross-entropy",
+            "loss": selection.loss or DEFAULT_LOSS,
+            "closure": selection.closure,
             "loss_arg": selection.loss_arg,
             "optimizer": "imported",
         },

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isoloss.experiments.options import Options, option
+from isoloss.plugins import absolute_spec
 
 DEFAULT_DATA_DIR = Path("data")
 LARGEST_SAMPLE = 10_000
@@ -63,7 +64,13 @@ class Selection(Folders):
         aliases=("loss_name",),
         otherwise="the run's own",
     )
-    loss_arg: dict[str, Any] = option({}, "Argument of the loss.")
+    closure: str | None = option(
+        None,
+        "In place of a loss: file.py:function of (model, batch), one value a sample.",
+        otherwise="the run's own, if any",
+        convert=absolute_spec,
+    )
+    loss_arg: dict[str, Any] = option({}, "Argument of the loss or closure.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from isoloss.experiments.settings import Selection, SpectrumSettings, SurfaceSet
 from isoloss.experiments.spectra import SpectrumExperiment
 from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.experiments.trained import Trained
+from isoloss.landscape.objective import one_of
 from isoloss.records.spectra import SpectrumData
 from isoloss.records.surfaces import SurfaceData
 
@@ -31,26 +33,30 @@ class Subject(Trained):
 
     Args:
         model: The network; lent, never changed.
-        loss: A torch loss module, or `loss(outputs, targets)` with one value a sample.
+        loss: A torch loss module, or `loss(outputs, targets)` with one value a sample; None where
+            there is a closure.
         train: A pair of tensors or arrays (inputs, targets), a map-style dataset of such pairs, or
             a list of graphs.
         val: The same, or None.
         test: The same, or None.
         info: What is known of the data, a `DataInfo` or some of its fields; inferred where None.
         label: What figures call it; the network's class where empty.
+        closure: In place of the loss, `closure(model, batch)` with one value a sample.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: Any,
+        loss: Any = None,
         *,
         train: Any,
         val: Any = None,
         test: Any = None,
         info: DataInfo | dict[str, Any] | None = None,
         label: str = "",
+        closure: Callable[[Any, Any], Any] | None = None,
     ) -> None:
+        loss = one_of(loss, closure)
         given = {"train": train, "val": val, "test": train if test is None else test}
         splits, known = convert({**given, "info": info}, label or "the data")
         if test is None:

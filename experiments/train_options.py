@@ -14,6 +14,8 @@ from isoloss.experiments.options import OptionError, Options, make, option
 from isoloss.plugins import absolute_spec
 from isoloss.records.runs import Run, find_run, newest_run
 
+DEFAULT_LOSS = "cross-entropy"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
@@ -86,18 +88,30 @@ class TrainOptions(Options):
     )
     intel: bool = option(False, "Use Intel's extension for PyTorch.", off="no-intel")
     loss: str = option(
-        "cross-entropy",
+        DEFAULT_LOSS,
         "Loss: a name of `list losses`, or file.py:function.",
         aliases=("loss_name",),
         convert=absolute_spec,
     )
-    loss_arg: dict[str, Any] = option({}, "Argument of the loss.")
+    closure: str | None = option(
+        None,
+        "In place of a loss: file.py:function of (model, batch), one value a sample.",
+        convert=absolute_spec,
+        otherwise="the loss",
+    )
+    loss_arg: dict[str, Any] = option({}, "Argument of the loss or closure.")
     seed: int = option(0, "Seed of weights, order and dropout.", low=0)
 
 
 # What may differ when a run goes on.
 FREE = ("run", "epochs")
 OPTIMIZER_OPTIONS = ("base", "rho", "m", "lr", "momentum", "weight_decay", "nesterov")
+
+
+def refuse_both(loss: str | None, closure: str | None) -> None:
+    """Raise `OptionError` where a loss and a closure are named."""
+    if loss is not None and closure is not None:
+        raise OptionError("closure", f"takes the place of a loss, got `loss` {loss} as well")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from isoloss.evaluation.networks import placement
 from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
 from isoloss.models import model_facts
-from isoloss.plugins import PLUGIN_ROLES, plugin_file, plugin_sha256
+from isoloss.plugins import PLUGIN_ROLES, describe_plugin, plugin_file, plugin_sha256
 from isoloss.records.files import write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
@@ -112,6 +112,8 @@ def training_facts(
 def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     """Write the network layer by layer, with shapes and counts for two samples.
 
+    With a closure, which alone knows how to call the network, there are counts of weights alone.
+
     The network is looked at in a copy and in evaluation mode, and torch's generators are put back,
     so that training is what it is without.
     """
@@ -124,6 +126,9 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
         inputs = inputs.clone()  # a view would be counted with all of its storage
     elif not isinstance(inputs, dict):
         inputs = graph_arguments(twin.forward, inputs)
+    if run.config().get("closure") is not None:
+        inputs = None
+    columns = ("kernel_size", "output_size", "num_params", "mult_adds")
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         summary = torchinfo.summary(
@@ -131,7 +136,7 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
             input_data=inputs,
             mode="eval",
             depth=4,
-            col_names=("kernel_size", "output_size", "num_params", "mult_adds"),
+            col_names=("num_params",) if inputs is None else columns,
             row_settings=("depth", "var_names"),
             verbose=0,
         )
@@ -142,16 +147,28 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
 
 def copy_plugins(run: Run, config: Mapping[str, Any]) -> None:
     """Keep copies of the user's files that take part."""
-    for role in PLUGIN_ROLES:
-        file = plugin_file(config[role])
-        if file is not None:
-            run.copy_plugin(file, role)
+    for role, file in _plugin_files(config).items():
+        run.copy_plugin(file, role)
 
 
 def plugin_hashes(config: Mapping[str, Any]) -> dict[str, str | None]:
     """Return the SHA-256 of each of the user's files that take part, by role."""
-    return {
-        role: plugin_sha256(config[role])
-        for role in PLUGIN_ROLES
-        if plugin_file(config[role]) is not None
-    }
+    return {role: plugin_sha256(config[role]) for role in _plugin_files(config)}
+
+
+def describe_loss(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies the loss of some options: spec, arguments, and the file's hash if any.
+
+    Args:
+        config: The options `loss`, `closure` and `loss_arg` by name.
+    """
+    closure = config.get("closure")
+    if closure is None:
+        return describe_plugin(config["loss"], config["loss_arg"])
+    return {**describe_plugin(closure, config["loss_arg"]), "closure": True}
+
+
+def _plugin_files(config: Mapping[str, Any]) -> dict[str, Path]:
+    specs = {role: config[role] for role in PLUGIN_ROLES if config.get(role)}
+    files = {role: plugin_file(spec) for role, spec in specs.items()}
+    return {role: file for role, file in files.items() if file is not None}

@@ -25,7 +25,7 @@ class Trained:
 
     Attributes:
         model: The network with its weights; lent, never changed.
-        loss: A torch loss module, or `loss(outputs, targets)` with one value a sample.
+        loss: A torch loss module, `loss(outputs, targets)` with one value a sample, or a `Closure`.
         splits: By name: train, and val and test where there are such.
         info: What is known of the data.
         label: What figures call it.

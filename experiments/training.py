@@ -24,24 +24,30 @@ from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.sample_drawing import draw_samples
 from isoloss.experiments.scoring import write_evaluation
 from isoloss.experiments.settings import DEFAULT_DATA_DIR
-from isoloss.experiments.train_options import OPTIMIZER_OPTIONS, TrainOptions
+from isoloss.experiments.train_options import (
+    DEFAULT_LOSS,
+    OPTIMIZER_OPTIONS,
+    TrainOptions,
+    refuse_both,
+)
 from isoloss.experiments.train_record import (
     TrainingLog,
     copy_plugins,
+    describe_loss,
     training_facts,
     write_summary,
 )
 from isoloss.experiments.trained import data_of, splits_of
 from isoloss.landscape.losses import PerSampleLoss
+from isoloss.landscape.objective import Closure
 from isoloss.models import create_model, default_optimizer
-from isoloss.plugins import describe_plugin
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import Run, check_name, locked_run, new_run, refuse_taken, write_json
 from isoloss.trainers import loop
 from isoloss.trainers.checkpoints import save_weights
 from isoloss.trainers.distributed import Group, local_device, process_group
 from isoloss.trainers.intel import check_intel, optimise
-from isoloss.trainers.losses import build_loss
+from isoloss.trainers.losses import choose_loss
 from isoloss.trainers.optimizers import (
     OptimizerSettings,
     build_optimizer,
@@ -158,7 +164,7 @@ class _Parts:
     model_spec: str
     optimizer: OptimizerSettings
     training: TrainingSettings
-    loss: PerSampleLoss
+    loss: PerSampleLoss | Closure
 
     def config(self, options: TrainOptions) -> dict[str, Any]:
         """Return the options with all defaults resolved."""
@@ -185,6 +191,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
     assert options.model is not None
     assert options.optimizer is not None
+    refuse_both(options.loss if options.loss != DEFAULT_LOSS else None, options.closure)
     return _Parts(
         check_name(options.run or _default_name(options)),
         options.model,
@@ -202,7 +209,7 @@ def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
             clip=options.clip,
             amp=options.amp,
         ),
-        build_loss(options.loss, options.loss_arg, place),
+        choose_loss(options.loss, options.closure, options.loss_arg, place),
     )
 
 
@@ -272,7 +279,7 @@ def _record(run: Run, model: torch.nn.Module, data: Data, figures: bool) -> None
 def _finish(
     trainer: Trainer,
     run: Run,
-    loss: PerSampleLoss,
+    loss: PerSampleLoss | Closure,
     data: Data,
     log: TrainingLog,
     *,
@@ -281,10 +288,9 @@ def _finish(
     splits: Sequence[str],
 ) -> None:
     """Evaluate the final weights, say so in the manifest, and draw."""
-    config = run.config()
     facts = {
         "checkpoint_sha256": file_sha256(run.checkpoint()),
-        "loss": describe_plugin(config["loss"], config["loss_arg"]),
+        "loss": describe_loss(run.config()),
     }
     evaluation = write_evaluation(
         run,

@@ -17,7 +17,7 @@ from isoloss.errors import IsolossError
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import OperatorError, probe_vector
-from isoloss.landscape.batches import Batch
+from isoloss.landscape.batches import Samples
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.terms import Terms
 from isoloss.landscape.vectors import unflatten
@@ -208,7 +208,7 @@ def _all_curvatures(problem: Problem, parts: dict[str, Tensor]) -> Terms:
 
 
 def _curvatures(
-    problem: Problem, parts: dict[str, Tensor], batch: Batch, buffers: dict[str, Tensor]
+    problem: Problem, parts: dict[str, Tensor], batch: Samples, buffers: dict[str, Tensor]
 ) -> Terms:
     """Return the terms of one batch."""
     leaves = {n: t.detach().requires_grad_() for n, t in problem.parameters.items()}

@@ -2,15 +2,16 @@
 
 A batch is a pair `(inputs, targets)` of tensors, a mapping of tensors that holds the targets under
 one of `TARGET_KEYS`, or a graph batch (anything with `num_graphs` and `y`, as PyTorch Geometric
-makes them).
+makes them). What a closure is handed may be more than that: `landscape.contents`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,8 +26,53 @@ class BatchError(IsolossError, ValueError):
     """Data that cannot be used as batches."""
 
 
+class Samples(ABC):
+    """Some samples that go through the network in one call, and how many they are."""
+
+    count: int
+
+    @property
+    @abstractmethod
+    def sliceable(self) -> bool:
+        """Whether single samples can be cut out (graph batches stay whole)."""
+
+    @property
+    @abstractmethod
+    def images(self) -> bool:
+        """Whether they are images, (count, channels, height, width)."""
+
+    @abstractmethod
+    def __getitem__(self, part: slice | Tensor) -> Self:
+        """Return the samples of a slice, or at some positions."""
+
+    @abstractmethod
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the samples with every tensor changed."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name: what the digest of the data is made of."""
+
+    @staticmethod
+    @abstractmethod
+    def merge(batches: Sequence[Any]) -> list[Any]:
+        """Return batches of one kind as one, where they agree in everything but length."""
+
+    def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Self:
+        """Move to a device; floating tensors also to `dtype`, images to the memory format."""
+        # Not `contiguous`: it leaves the strides of one-channel images as they are, and the strides
+        # are what decides the layout of everything behind.
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+
+        def move(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+            return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
+
+        return self.map(move)
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Samples):
     """Some samples: what the network takes, what the loss compares with, and how many they are.
 
     `inputs` is a tensor (count, ...), a dictionary of such tensors, or a graph batch.
@@ -41,7 +87,12 @@ class Batch:
         """Whether single samples can be cut out (graph batches stay whole)."""
         return isinstance(self.inputs, Tensor | dict)
 
-    def __getitem__(self, part: slice) -> Batch:
+    @property
+    def images(self) -> bool:
+        """Whether the inputs are images."""
+        return isinstance(self.inputs, Tensor) and self.inputs.ndim == 4
+
+    def __getitem__(self, part: slice | Tensor) -> Batch:
         inputs = (
             {key: value[part] for key, value in self.inputs.items()}
             if isinstance(self.inputs, dict)
@@ -50,30 +101,18 @@ class Batch:
         targets = self.targets[part]
         return Batch(inputs, targets, targets.shape[0])
 
-    def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Batch:
-        """Move to a device; floating tensors also to `dtype`, images to the memory format."""
-        # Not `contiguous`: it leaves the strides of one-channel images as they are, and the strides
-        # are what decides the layout of everything behind.
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-
-        def move(tensor: Tensor) -> Tensor:
-            tensor = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
-            return tensor.to(memory_format=layout) if tensor.ndim == 4 else tensor
-
-        return self.map(move)
-
-    def map(self, change: Callable[[Tensor], Tensor], count: int | None = None) -> Batch:
-        """Return the batch with every tensor changed, of another number of samples if stated."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with every tensor changed."""
         if isinstance(self.inputs, Tensor):
             inputs: Any = change(self.inputs)
         elif isinstance(self.inputs, dict):
             inputs = {key: change(value) for key, value in self.inputs.items()}
         else:
             inputs = self.inputs.clone().apply(change)
-        return Batch(inputs, change(self.targets), self.count if count is None else count)
+        return Batch(inputs, change(self.targets), self.count)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by a sorted name: what the digest of the data is made of."""
+        """All tensors by a sorted name."""
         if isinstance(self.inputs, Tensor):
             parts = {"inputs": self.inputs}
         elif isinstance(self.inputs, dict):
@@ -81,6 +120,24 @@ class Batch:
         else:
             parts = {k: v for k, v in self.inputs.to_dict().items() if isinstance(v, Tensor)}
         return {**{key: parts[key] for key in sorted(parts)}, "targets": self.targets}
+
+    @staticmethod
+    def merge(batches: Sequence[Batch]) -> list[Batch]:
+        """Return the batches as one where tensors or dictionaries agree but for their length."""
+        kinds = {
+            tuple((name, t.dtype, t.shape[1:], t.device) for name, t in batch.tensors().items())
+            for batch in batches
+        }
+        if len(batches) < 2 or len(kinds) > 1 or not batches[0].sliceable:
+            return list(batches)
+        first = batches[0].inputs
+        inputs: Any = (
+            {key: torch.cat([batch.inputs[key] for batch in batches]) for key in first}
+            if isinstance(first, dict)
+            else torch.cat([batch.inputs for batch in batches])
+        )
+        targets = torch.cat([batch.targets for batch in batches])
+        return [Batch(inputs, targets, len(targets))]
 
     def call(self, model: Any) -> Any:
         """Apply the network: `model(x)`, `model(**inputs)`, or by names for a graph batch.
@@ -176,14 +233,15 @@ class FixedData:
     cut the data makes no difference; graph batches and batches of unequal shapes stay apart.
     """
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
-        self.batches = _merge([batch for batch in batches if batch.count])
-        if not self.batches:
+    def __init__(self, batches: Iterable[Samples]) -> None:
+        filled = [batch for batch in batches if batch.count]
+        if not filled:
             raise BatchError("expected at least one sample, got none: is the data empty?")
+        self.batches: list[Any] = filled[0].merge(filled)
         self.count = sum(batch.count for batch in self.batches)
 
     def to(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> FixedData:
-        """Return the data on a device (see `Batch.to`)."""
+        """Return the data on a device (see `Samples.to`)."""
         return FixedData(batch.to(device, dtype, channels_last) for batch in self.batches)
 
     def detached_from(self, lent: FixedData) -> FixedData:
@@ -203,7 +261,7 @@ class FixedData:
         )
         return FixedData(batch.map(torch.clone) for batch in self.batches) if shared else self
 
-    def cut(self, size: int) -> Iterator[Batch]:
+    def cut(self, size: int) -> Iterator[Any]:
         """Yield the samples in order, in batches of at most `size` (graph batches whole)."""
         for batch in self.batches:
             if not batch.sliceable or batch.count <= size:
@@ -220,29 +278,11 @@ class FixedData:
         """
         if len(self.batches) > 1 or not self.batches[0].sliceable:
             raise BatchError("expected samples of one shape in tensors or dicts to choose among")
-        return FixedData([self.batches[0].map(lambda t: t[samples.to(t.device)], len(samples))])
+        return FixedData([self.batches[0][samples]])
 
     def digest(self) -> str:
         """Return the SHA-256 of all tensors: dtypes, shapes and bytes, in order."""
         return digest(pair for batch in self.batches for pair in batch.tensors().items())
-
-
-def _merge(batches: list[Batch]) -> list[Batch]:
-    kinds = {_kind(batch) for batch in batches}
-    if len(batches) < 2 or len(kinds) > 1 or not batches[0].sliceable:
-        return batches
-    first = batches[0].inputs
-    inputs: Any = (
-        {key: torch.cat([batch.inputs[key] for batch in batches]) for key in first}
-        if isinstance(first, dict)
-        else torch.cat([batch.inputs for batch in batches])
-    )
-    targets = torch.cat([batch.targets for batch in batches])
-    return [Batch(inputs, targets, len(targets))]
-
-
-def _kind(batch: Batch) -> tuple[Any, ...]:
-    return tuple((name, t.dtype, t.shape[1:], t.device) for name, t in batch.tensors().items())
 
 
 def _describe(item: Any) -> str:

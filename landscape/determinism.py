@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from isoloss.errors import IsolossError
-from isoloss.landscape.batches import FixedData, as_batch
+from isoloss.landscape.batches import FixedData, Samples
 
 PROBE_SAMPLES = 1000
 # Two passes over the same samples may differ by reordered sums, not by more.
@@ -23,25 +23,35 @@ class NotDeterministicError(ProblemError):
     """Two evaluations at the same weights gave different losses."""
 
 
-def check_same_again(batches: Iterable[Any], items: FixedData) -> None:
-    """Read the first samples a second time, where a source can change between passes."""
+def check_same_again(
+    batches: Iterable[Any], items: FixedData, read: Callable[[Any], Samples]
+) -> None:
+    """Read the first samples a second time, where a source can change between passes.
+
+    Args:
+        batches: The source.
+        items: What was read the first time.
+        read: Recognises one batch.
+    """
     if isinstance(batches, list | tuple) or iter(batches) is batches:
         return
-    again, count = [], 0
-    for batch in map(as_batch, batches):
-        again.append(batch)
-        count += batch.count
-        if count >= min(PROBE_SAMPLES, items.count):
-            break
-    for old, new in zip(items.cut(items.count), FixedData(again).batches, strict=False):
-        kept = old[: new.count] if old.sliceable else old
+    apart, count = iter(items.batches), 0
+    for new in map(read, batches):
+        if not new.count:
+            continue
+        merged = len(items.batches) == 1 and items.batches[0].sliceable
+        old = items.batches[0][count : count + new.count] if merged else next(apart, None)
+        kept = {} if old is None else old.tensors()
         for name, tensor in new.tensors().items():
-            if not torch.equal(tensor, kept.tensors()[name]):
+            if name not in kept or not torch.equal(tensor, kept[name]):
                 raise NotDeterministicError(
                     f"expected the same batches from two passes over the data, got other {name}\n"
                     "likely cause: a DataLoader with shuffle=True or random augmentation\n"
                     "pass it unshuffled and unaugmented, or as list(loader)"
                 )
+        count += new.count
+        if count >= min(PROBE_SAMPLES, items.count):
+            break
 
 
 def refuse_different(first: float, second: float, count: int, dtype: torch.dtype) -> None:

@@ -142,8 +142,8 @@ class PerSampleLoss:
                 "give the targets the outputs' shape"
             )
         if self._own is None or self._own.reduction == "none":
-            return as_terms(values, targets, f"loss {self.name}")
-        mean, ones = as_terms(values, targets, f"loss {self.name}")
+            return as_terms(values, len(targets), f"loss {self.name}")
+        mean, ones = as_terms(values, len(targets), f"loss {self.name}")
         size = values[0].numel()
         return Terms(mean * size, ones if self._own.reduction == "batchmean" else ones * size)
 

@@ -57,30 +57,30 @@ class Plan:
     torch_version: str
 
     @classmethod
-    def choose(cls, model: nn.Module, data: FixedData, device: torch.device) -> Plan:
+    def choose(cls, objective: nn.Module, data: FixedData, device: torch.device) -> Plan:
         """Choose batch sizes and strategies for a network, some data and a device.
 
         Args:
-            model: The network, already on `device` and in the mode it is evaluated in.
+            objective: The network with its loss, a module of a batch, already on `device` and the
+                network in the mode it is evaluated in.
             data: The samples, on `device`.
             device: Where the work is done.
 
         Returns:
             The plan.
         """
-        activation_bytes = activation_bytes_per_sample(model, data)
-        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        activation_bytes = activation_bytes_per_sample(objective, data)
+        weights = sum(p.numel() * p.element_size() for p in objective.parameters())
         # Each micro-batch reads all weights, and a product writes a gradient of their size: with
         # many weights and few activations, larger ones cost less.
         budget = max(ACTIVATION_BUDGET.get(device.type, ACCELERATOR_BUDGET), weights)
         micro_batch = max(1, min(budget // max(activation_bytes, 1), LARGEST_MICRO_BATCH))
         kept = GRAPH_TO_ACTIVATIONS * activation_bytes * data.count
-        images = isinstance(data.batches[0].inputs, Tensor) and data.batches[0].inputs.ndim == 4
         return cls(
             micro_batch=micro_batch,
             product_batch=micro_batch,
             product_strategy="kept-graph" if kept <= KEPT_GRAPH_BUDGET else "recompute",
-            channels_last=images,
+            channels_last=data.batches[0].images,
             threads=torch.get_num_threads(),
             activation_bytes_per_sample=activation_bytes,
             torch_version=torch.__version__,
@@ -110,7 +110,7 @@ class Plan:
             torch.set_num_threads(self.threads)
 
 
-def activation_bytes_per_sample(model: nn.Module, data: FixedData) -> int:
+def activation_bytes_per_sample(objective: nn.Module, data: FixedData) -> int:
     """Return the bytes of the outputs of all leaf modules in a forward pass, for each sample."""
     total = 0
 
@@ -120,14 +120,14 @@ def activation_bytes_per_sample(model: nn.Module, data: FixedData) -> int:
             if isinstance(tensor, Tensor):
                 total += tensor.numel() * tensor.element_size()
 
-    leaves = [module for module in model.modules() if not any(module.children())]
+    leaves = [module for module in objective.modules() if not any(module.children())]
     hooks = [module.register_forward_hook(count) for module in leaves]
     batch = data.batches[0]
     if batch.sliceable:
         batch = batch[:2]
     try:
         with torch.no_grad():
-            batch.call(model)
+            objective(batch)
     finally:
         for hook in hooks:
             hook.remove()

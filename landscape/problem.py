@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from isoloss.landscape.batch_norm import (
     check_layers,
@@ -20,7 +19,7 @@ from isoloss.landscape.batch_norm import (
     explain_single_sample,
     use_batch_statistics,
 )
-from isoloss.landscape.batches import Batch, FixedData, as_batch
+from isoloss.landscape.batches import FixedData, Samples
 from isoloss.landscape.determinism import (
     PROBE_SAMPLES,
     ProblemError,
@@ -28,17 +27,16 @@ from isoloss.landscape.determinism import (
     refuse_different,
 )
 from isoloss.landscape.evaluation import Evaluation
-from isoloss.landscape.losses import per_sample_loss
-from isoloss.landscape.metrics import no_metric, top1
+from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
+from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
 from isoloss.landscape.sampling import Sample
 from isoloss.landscape.selection import select_parameters
-from isoloss.landscape.terms import ClassLayout, Terms, as_terms, ratio
+from isoloss.landscape.terms import Terms, ratio
 from isoloss.landscape.vectors import digest
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-Metric = Callable[[Any, Tensor], Any]
 
 
 class Problem:
@@ -62,12 +60,18 @@ class Problem:
         model: Any network. Called as `model(x)`, `model(**inputs)` for dictionaries, or with the
             fields of a graph batch that its `forward` names.
         loss: A torch loss module, `loss(outputs, targets)` with one value a sample, or a
-            `PerSampleLoss`.
+            `PerSampleLoss`. None where there is a closure.
         batches: Batches of the same samples at every iteration: pairs of tensors, dictionaries
-            or graph batches (see `landscape.batches`). They are read once and held on `device`.
+            or graph batches (see `landscape.batches`), of any structure for a closure
+            (`landscape.contents`). They are read once and held on `device`.
+        closure: `closure(model, batch) -> (batch,)`, one value a sample, or a pair (sums,
+            weights): the loss where a function of outputs and targets cannot say it. The model is
+            the network with the weights it is evaluated at, gradients are enabled
+            (`torch.autograd.grad` with `create_graph=True` for derivatives by inputs).
         metric: `metric(outputs, targets) -> (batch,)`, or a pair (sums, weights), averaged as the
             accuracy. `"auto"` counts top-1 hits for integer targets, token by token where there
-            are several a sample and without those the loss ignores; otherwise None.
+            are several a sample and without those the loss ignores; otherwise None. With a
+            closure it is `metric(model, batch)`, and `"auto"` None.
         parameters: Which parameters are theta: None for the trainable ones (`requires_grad`),
             "all", or glob patterns over names, `!` excluding (see `landscape.selection`). The
             others stay what they are in the network.
@@ -79,7 +83,8 @@ class Problem:
         batch_size: Samples of one pass, instead of the plan's; changes speed and rounding only.
         sample: How the data was drawn, where it is a part of a split.
         about: What network, loss and data are, JSON-able; part of `identity`.
-        check: Whether to evaluate twice and refuse what is not deterministic.
+        check: Whether to evaluate twice and refuse what is not deterministic, and at a second
+            point to refuse a loss that sees other weights than its own (see `landscape.probing`).
 
     Attributes:
         parameters: theta0, the tensors that move, by name.
@@ -92,17 +97,21 @@ class Problem:
     Raises:
         ProblemError: If model, data, dtype and policy do not fit together.
         SelectionError: If no parameter is left to move.
-        LossShapeError: If outputs, targets and loss do not fit together.
+        LossShapeError: If outputs, targets and loss do not fit together, or a mean is divided by
+            what depends on theta.
         LossReductionError: If the loss is no mean over samples.
         NotDeterministicError: If two passes differ.
+        OuterWeightsError: If the loss uses the lent model instead of what it is given.
+        CoupledSamplesError: If a closure's losses depend on how the data are cut.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: nn.Module | Callable[[Any, Tensor], Any],
-        batches: Iterable[Any],
+        loss: Loss | None = None,
+        batches: Iterable[Any] = (),
         *,
+        closure: Callable[[Any, Any], Any] | None = None,
         metric: Metric | str | None = "auto",
         parameters: str | Sequence[str] | None = None,
         bn: str = "eval",
@@ -127,19 +136,24 @@ class Problem:
         self._model = _copy_of(model).to(self.device, self.dtype).eval()
         names, self.selection = select_parameters(self._model, parameters)
         self._model.requires_grad_(False)
-        self._loss = per_sample_loss(loss, self.device, self.dtype)
+        loss = one_of(loss, closure)
+        put_together = functools.partial(
+            objective, self._model, loss, metric, self.device, self.dtype, dtype == torch.bfloat16
+        )
+        self._objective = put_together()
         check_layers(self._model, bn)
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the caller's
-            items = FixedData(map(as_batch, batches))
+            items = FixedData(map(self._objective.read, batches))
             if check:
-                check_same_again(batches, items)
+                check_same_again(batches, items, self._objective.read)
         self.count, self.digest = items.count, items.digest()
         if sample is not None and sample.size != self.count:
             raise ProblemError(
                 f"expected data of the {sample.size} samples that were drawn, got {self.count}"
             )
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
-        self.plan = plan or Plan.choose(self._model, data, self.device)
+        with keeping(model):
+            self.plan = plan or Plan.choose(self._objective, data, self.device)
         if batch_size is not None:
             self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
         self._data = (
@@ -155,12 +169,13 @@ class Problem:
             use_batch_statistics(self._model)
         elif bn == "recalibrate":
             self.recalibration = Recalibration(
-                self._model, self._outputs, self._data, bn_batch, self._sums
+                self._model, self.loss_terms, self._data, bn_batch, self._sums
             )
-        self._metric = _choose_metric(metric, self._loss.layout)
         self._total_weight: float | None = None
         if check:
-            self._check_deterministic()
+            with keeping(model):
+                self._check_deterministic()
+                self._check_second_point(model, put_together)
 
     def evaluate(self, parameters: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Evaluate loss and metric over all samples.
@@ -194,7 +209,12 @@ class Problem:
             )
         return self._total_weight
 
-    def micro_batches(self, size: int | None = None) -> Iterator[Batch]:
+    @property
+    def has_outputs(self) -> bool:
+        """Whether L is a loss of the network's outputs, apart from each other: not of a closure."""
+        return self._objective.has_outputs
+
+    def micro_batches(self, size: int | None = None) -> Iterator[Samples]:
         """Yield the samples in batches of at most `size`, the plan's micro-batch where None.
 
         Under the `"train"` policy the batches are the statistics batches instead: cutting them
@@ -204,7 +224,7 @@ class Problem:
             return self._data.cut(self.bn_batch)
         return self._data.cut(size or self.plan.micro_batch)
 
-    def product_batches(self) -> Iterator[Batch]:
+    def product_batches(self) -> Iterator[Samples]:
         """Yield the samples in the plan's batches for Hessian-vector products.
 
         Images are laid out channels first: double backward through convolutions was 1.4x slower
@@ -216,7 +236,7 @@ class Problem:
     def loss_sum(
         self,
         parameters: Mapping[str, Tensor],
-        batch: Batch,
+        batch: Samples,
         buffers: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Sum of the (weighted) losses of a batch, differentiable in the parameters.
@@ -237,11 +257,11 @@ class Problem:
     def loss_terms(
         self,
         parameters: Mapping[str, Tensor],
-        batch: Batch,
+        batch: Samples,
         buffers: Mapping[str, Tensor] | None = None,
     ) -> Terms:
         """Loss and weight of each sample of a batch, (batch,), as `loss_sum` adds them up."""
-        return self._losses(parameters, batch, buffers)[0]
+        return self._run(parameters, batch, buffers)[0]
 
     def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers at a point, without a graph.
@@ -293,6 +313,7 @@ class Problem:
         """
         return {
             **self._about,
+            **self._objective.identity(),
             "weights_sha256": digest(self.parameters),
             "buffers_sha256": self.buffers_digest,
             "selection": self.selection,
@@ -313,41 +334,33 @@ class Problem:
         part.count, part.digest = part._data.count, part._data.digest()
         return part
 
-    def _outputs(
+    def _run(
         self,
         parameters: Mapping[str, Tensor],
-        batch: Batch,
+        batch: Samples,
         buffers: Mapping[str, Tensor] | None = None,
-    ) -> Any:
+        *,
+        metric: bool = False,
+    ) -> tuple[Terms, Terms | None]:
         state = {**(buffers or {}), **parameters}
         moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
-        through = differentiable_statistics(self._model) if moving else nullcontext()
         try:
-            with self._autocast(), through:
-                outputs = batch.call(_Bound(self._model, state))
+            with differentiable_statistics(self._model) if moving else nullcontext():
+                return self._objective.at(state, batch, metric=metric)
         except ValueError as error:
-            raise explain_single_sample(error) or error from error
-        if self.compute_dtype == torch.bfloat16 and isinstance(outputs, Tensor):
-            outputs = outputs.float()
-        return outputs
+            explained = explain_single_sample(error)
+            if explained is None:
+                raise
+            raise explained from error
 
-    def _losses(
-        self,
-        parameters: Mapping[str, Tensor],
-        batch: Batch,
-        buffers: Mapping[str, Tensor] | None,
-    ) -> tuple[Terms, Any]:
-        outputs = self._outputs(parameters, batch, buffers)
-        return self._loss(outputs, batch.targets), outputs
-
-    def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Batch]) -> Evaluation:
+    def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Samples]) -> Evaluation:
         columns: list[Tensor] = []
         with torch.no_grad():
             buffers = self.buffers_at(point)
             for batch in batches:
-                terms, outputs = self._losses(point, batch, buffers)
-                metric = as_terms(self._metric(outputs, batch.targets), batch.targets, "the metric")
-                columns.append(torch.stack([t.to(self._sums).double() for t in (*terms, *metric)]))
+                both = self._run(point, batch, buffers, metric=True)
+                parts = [part.to(self._sums).double() for terms in both if terms for part in terms]
+                columns.append(torch.stack(parts))
         losses, weights, hits, counted = torch.cat(columns, dim=1)
         loss = ratio(losses, weights)
         accuracy = ratio(hits, counted)
@@ -360,11 +373,6 @@ class Problem:
             loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
         )
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.compute_dtype == torch.bfloat16:
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
-
     def _check_deterministic(self) -> None:
         batches, count = [], 0
         for batch in self.micro_batches():
@@ -375,16 +383,21 @@ class Problem:
         first, second = (self._evaluate(self.parameters, batches).loss for _ in range(2))
         refuse_different(first, second, count, self.compute_dtype)
 
+    def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
+        def afresh() -> Callable[..., Terms]:
+            twin = copy.copy(self)
+            twin._objective = put_together()
+            return twin.loss_terms
 
-class _Bound:
-    """A network with its state replaced: calling it is `functional_call`, nothing is mutated."""
-
-    def __init__(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        self._model, self._state = model, dict(state)
-        self.forward = model.forward  # its signature names the fields of a graph batch
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return functional_call(self._model, self._state, args, kwargs)
+        check_second_point(
+            lent,
+            self.parameters,
+            few_of(next(self.micro_batches())),
+            self.loss_terms,
+            afresh,
+            dtype=self.compute_dtype,
+            cuts=not self.has_outputs and self.bn != "train",
+        )
 
 
 def _copy_of(model: nn.Module) -> nn.Module:
@@ -396,13 +409,3 @@ def _copy_of(model: nn.Module) -> nn.Module:
             f"copying {type(model).__name__} failed\n{type(error).__name__}: {error}\n"
             "a common cause is a tensor with a gradient history kept as an attribute: detach it"
         ) from error
-
-
-def _choose_metric(metric: Metric | str | None, layout: ClassLayout) -> Metric:
-    if callable(metric):
-        return metric
-    if metric == "auto":
-        return functools.partial(top1, layout=layout)
-    if metric is None:
-        return no_metric
-    raise ProblemError(f"expected a metric function, 'auto' or None, got {metric!r}")

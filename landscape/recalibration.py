@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from isoloss.landscape.batch_norm import BatchNormError, recording_statistics
-from isoloss.landscape.batches import Batch, FixedData
+from isoloss.landscape.batches import FixedData, Samples
 
 Tensors = dict[str, Tensor]
 
@@ -25,7 +25,7 @@ class Recalibration:
 
     Args:
         model: The network, in evaluation mode.
-        forward: `forward(parameters, batch)` calls the network.
+        forward: `forward(parameters, batch)` calls the network as the loss does.
         data: The samples.
         batch_size: Samples of a statistics batch.
         sums: Where sums are formed, in float64.
@@ -38,7 +38,7 @@ class Recalibration:
     def __init__(
         self,
         model: nn.Module,
-        forward: Callable[[Mapping[str, Tensor], Batch], Any],
+        forward: Callable[[Mapping[str, Tensor], Samples], Any],
         data: FixedData,
         batch_size: int,
         sums: torch.device,
@@ -70,7 +70,7 @@ class Recalibration:
         like = next(iter(parameters.values()))
         return {name: tensor.to(like.device, like.dtype) for name, tensor in total.items()}
 
-    def share(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensors:
+    def share(self, parameters: Mapping[str, Tensor], batch: Samples) -> Tensors:
         """Return n_b / N s_b(theta), differentiable in the parameters; sums over batches are s."""
         with recording_statistics(self._model) as found:
             self._forward(parameters, batch)
@@ -138,7 +138,7 @@ class Recalibration:
             _add([*moved.values(), *curved.values()], found)
         return moved, curved
 
-    def _batches(self, like: Mapping[str, Tensor]) -> Iterable[Batch]:
+    def _batches(self, like: Mapping[str, Tensor]) -> Iterable[Samples]:
         """Yield the batches as `Problem.product_batches` does, images channels first."""
         tensor = next(iter(like.values()))
         for batch in self._data.cut(self._batch_size):

@@ -68,19 +68,18 @@ def ratio(sums: Tensor, weights: Tensor) -> Ratio:
     return Ratio(value, weight, spread)
 
 
-def as_terms(result: Any, targets: Tensor, name: str) -> Terms:
-    """Read what a function of (outputs, targets) returned for each sample.
+def as_terms(result: Any, count: int, name: str) -> Terms:
+    """Read what a loss, closure or metric returned for each sample.
 
     Args:
         result: A tensor (batch, ...), averaged over all dimensions but the first, each sample of
             weight 1; or a pair of tensors (batch,), the sums and the weights of `Terms`.
-        targets: (batch, ...).
+        count: Number of samples.
         name: What to call the function in an error.
 
     Raises:
         LossShapeError: If it returned anything else.
     """
-    count = targets.shape[0]
     if isinstance(result, tuple):
         pair = len(result) == 2 and all(
             isinstance(part, Tensor) and part.shape == (count,) for part in result
@@ -94,7 +93,7 @@ def as_terms(result: Any, targets: Tensor, name: str) -> Terms:
     if not isinstance(result, Tensor) or result.ndim == 0 or result.shape[0] != count:
         raise LossShapeError(
             f"{name}: expected one value a sample, shape ({count},) or ({count}, ...)\n"
-            f"got {_describe(result)} from targets of shape {tuple(targets.shape)}\n"
+            f"got {_describe(result)} from {count} samples\n"
             "return the values before averaging (torch functions: reduction='none')"
         )
     values = result if result.ndim == 1 else result.flatten(1).mean(1)

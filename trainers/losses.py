@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from isoloss.errors import UsageError
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
-from isoloss.registry import Registry, call_with_arguments, load_factory
+from isoloss.landscape.objective import Closure
+from isoloss.registry import Registry, call_with_arguments, is_plugin, load_factory
 
 LOSSES: Registry = Registry("loss")
 
@@ -145,6 +146,39 @@ def build_loss(
             f"got {type(loss).__name__}"
         )
     return per_sample_loss(loss, device, dtype)
+
+
+def build_closure(spec: str, arguments: dict[str, Any]) -> Closure:
+    """Return a closure of the user's own.
+
+    Args:
+        spec: `path/file.py:function`, `function(model, batch, **arguments)` returning one value a
+            sample or a pair (sums, weights); see `landscape.objective.Closure`.
+        arguments: Further arguments of the function, by name.
+
+    Raises:
+        PluginError: For a file or an object that cannot be loaded.
+        LossError: For a name, or a function that does not take the arguments.
+    """
+    if not is_plugin(spec, LOSSES):
+        raise LossError(f"expected a closure as path/file.py:function, got {spec!r}")
+    return Closure(_bind(load_factory(spec, LOSSES).function, arguments, spec))
+
+
+def choose_loss(
+    spec: str, closure: str | None, arguments: dict[str, Any], device: torch.device | str = "cpu"
+) -> PerSampleLoss | Closure:
+    """Return the closure where one is named, else the loss.
+
+    Args:
+        spec: Of the loss.
+        closure: Of the closure, or None.
+        arguments: Of either.
+        device: Where the outputs will be.
+    """
+    if closure is not None:
+        return build_closure(closure, arguments)
+    return build_loss(spec, arguments, device)
 
 
 def _is_loss(function: Any) -> bool:

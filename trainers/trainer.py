@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 
 from isoloss.errors import IsolossError
 from isoloss.evaluation.networks import LossSums, loss_sums, placement
-from isoloss.landscape.batches import Batch, as_batch
+from isoloss.landscape.batches import Samples, as_batch
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
-from isoloss.landscape.metrics import top1
+from isoloss.landscape.objective import Closure, Loss, objective
 from isoloss.split import Split
 from isoloss.trainers.checkpoints import load_into
 from isoloss.trainers.distributed import Group
@@ -41,8 +41,9 @@ class Trainer:
 
     Args:
         model: The network, on the device to train on. It is trained in place.
-        loss: Sum and weight of each sample, or what `per_sample_loss` takes; a step minimises the
-            sums over the batch divided by the weights over the batch, of all ranks together.
+        loss: Sum and weight of each sample, what `per_sample_loss` takes, or a closure; a step
+            minimises the sums over the batch divided by the weights over the batch, of all ranks
+            together.
         optimizer: From `build_optimizer`, any that steps without a closure, or a `Stepper`.
         train: The training split.
         validation: The validation split, which chooses the best weights, or None.
@@ -59,7 +60,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        loss: PerSampleLoss | nn.Module | Callable[[Any, Tensor], Any],
+        loss: Loss,
         optimizer: Optimizer,
         train: Split,
         validation: Split | None,
@@ -71,7 +72,11 @@ class Trainer:
         if not len(train):
             raise TrainingError("expected training samples, got an empty split")
         self.model, self.optimizer = model, optimizer
-        self.loss = per_sample_loss(loss, *placement(model))
+        device, dtype = placement(model)
+        self.loss: Closure | PerSampleLoss = (
+            loss if isinstance(loss, Closure) else per_sample_loss(loss, device, dtype)
+        )
+        self._objective = objective(model, self.loss, device=device, dtype=dtype)
         self._stepper = as_stepper(optimizer)
         self.group = Group() if group is None else group
         self.train, self.settings, self.augment = train, settings, augment
@@ -151,7 +156,7 @@ class Trainer:
         self.history.append(record)
         return record
 
-    def _batches(self, epoch: int) -> Iterator[tuple[list[Batch], int]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[list[Samples], int]]:
         """Yield for each step this rank's subsets, and the samples of the step over all ranks.
 
         There is one subset, or, with m-sharpness, as many of m samples as fall to this rank.
@@ -162,10 +167,11 @@ class Trainer:
         for indices in order.split(self.batch_size):
             subsets = []
             for part in self._subsets(indices):
-                batch = as_batch(next(iter(self.train.batches(len(part), order=part))))
+                item = next(iter(self.train.batches(len(part), order=part)))
                 if self.augment is not None:
-                    inputs = self.augment(batch.inputs, generator)
-                    batch = Batch(inputs, batch.targets, batch.count)
+                    pair = as_batch(item)
+                    item = (self.augment(pair.inputs, generator), pair.targets)
+                batch = self._objective.read(item)
                 subsets.append(batch.to(device, dtype, channels_last=True))
             yield subsets, len(indices)
 
@@ -190,7 +196,7 @@ class Trainer:
         sums = LossSums(*self.group.sum(astuple(sums)))
         return sums.mean_loss, sums.accuracy
 
-    def _step(self, subsets: list[Batch], samples: int, where: str) -> LossSums:
+    def _step(self, subsets: list[Samples], samples: int, where: str) -> LossSums:
         """Take one step; return the sums over its samples at the weights it starts from."""
         stepper, own = self._stepper, _StepSums()
         if stepper.m is None:
@@ -230,7 +236,7 @@ class Trainer:
                 parameter.grad.mul_(factor)
 
     def _closure(
-        self, batch: Batch | None, divisor: int, sums: _StepSums, *, together: bool = False
+        self, batch: Samples | None, divisor: int, sums: _StepSums, *, together: bool = False
     ) -> Callable[[], Tensor]:
         """Return what leaves the gradient of (sum of losses) / divisor at the current weights.
 
@@ -250,10 +256,8 @@ class Trainer:
             loss = torch.zeros((), device=device)
             if batch is not None:
                 with torch.autocast(device.type, torch.bfloat16, self.settings.amp == "bf16"):
-                    outputs = batch.call(self.model)
-                    terms = self.loss(outputs, batch.targets)
+                    terms, hits = self._objective(batch, metric=calls == 1)
                 if calls == 1:
-                    hits = top1(outputs.detach(), batch.targets, self.loss.layout)
                     sums.at_start.add(terms, hits)
                 else:  # at weights that the optimizer moved
                     sums.elsewhere += terms.sums.detach().cpu().double().sum().item()

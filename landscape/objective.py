@@ -1,0 +1,214 @@
+"""A network with its loss as one module of a batch: the one path of a loss and of a closure.
+
+`torch.func.functional_call` on the whole swaps the network's tensors while the loss is computed.
+Whatever the loss does with the network then (calls it, a part or a method of it, reads its
+parameters) sees the weights it is evaluated at.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from isoloss.landscape.batch_norm import HALF
+from isoloss.landscape.batches import Batch, Samples, as_batch
+from isoloss.landscape.contents import Content, as_content
+from isoloss.landscape.determinism import ProblemError
+from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
+from isoloss.landscape.metrics import no_metric, top1
+from isoloss.landscape.terms import Terms, as_terms
+
+Metric = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Closure:
+    """A loss that calls the network itself, where `loss(outputs, targets)` cannot say it.
+
+    Attributes:
+        function: `closure(model, batch)` returns one value a sample, (batch,) or (batch, ...), or
+            a pair (sums, weights) of shape (batch,) each. The batch has the structure it was
+            given with; gradients are enabled.
+    """
+
+    function: Callable[[Any, Any], Any]
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors."""
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return str(getattr(function, "__qualname__", type(function).__name__))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Closure:
+        """Return the closure with its own tensors, if it is a module, as constants on a device."""
+        if not isinstance(self.function, nn.Module):
+            return self
+        own = copy.deepcopy(self.function).to(device, dtype).eval()
+        return Closure(own.requires_grad_(False))
+
+
+Loss = Closure | PerSampleLoss | nn.Module | Callable[[Any, Tensor], Any]
+
+
+class Objective(nn.Module):
+    """What each sample adds to the loss, as a module of a batch.
+
+    Attributes:
+        model: The network.
+        has_outputs: Whether it is a loss of outputs of the network, apart from each other. Matrices
+            made of both, as the generalised Gauss-Newton matrix, exist only then.
+    """
+
+    has_outputs: bool
+
+    def __init__(self, model: nn.Module, half: bool) -> None:
+        super().__init__()
+        self.model, self._half = model, half
+
+    def identity(self) -> dict[str, Any]:
+        """Return what of the loss is part of a problem's identity, JSON-able."""
+        return {}
+
+    @abstractmethod
+    def read(self, item: Any) -> Samples:
+        """Recognise one batch."""
+
+    @abstractmethod
+    def forward(self, batch: Any, metric: bool = False) -> tuple[Terms, Terms | None]:
+        """Return sum and weight of each sample, and those of the metric where asked for."""
+
+    def at(
+        self, state: Mapping[str, Tensor], batch: Samples, *, metric: bool = False
+    ) -> tuple[Terms, Terms | None]:
+        """Return the same with tensors of the network replaced, by their names in it."""
+        placed = {f"model.{name}": tensor for name, tensor in state.items()}
+        terms: tuple[Terms, Terms | None] = functional_call(self, placed, (batch, metric))
+        return terms
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self._half:
+            return nullcontext()
+        device = next(self.model.parameters()).device
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+class OfOutputs(Objective):
+    """`loss(model(inputs), targets)`."""
+
+    has_outputs = True
+
+    def __init__(self, model: nn.Module, loss: PerSampleLoss, metric: Metric, half: bool) -> None:
+        super().__init__(model, half)
+        self._loss, self._metric = loss, metric
+
+    def read(self, item: Any) -> Batch:
+        """Recognise a pair, a dictionary or a graph batch."""
+        return as_batch(item)
+
+    def forward(self, batch: Batch, metric: bool = False) -> tuple[Terms, Terms | None]:
+        """Call the network, then the loss in full precision."""
+        with self._autocast():
+            outputs = batch.call(self.model)
+        if self._half and isinstance(outputs, Tensor):
+            outputs = outputs.float()
+        terms = self._loss(outputs, batch.targets)
+        if not metric:
+            return terms, None
+        return terms, as_terms(self._metric(outputs, batch.targets), batch.count, "the metric")
+
+
+class OfClosure(Objective):
+    """`closure(model, batch)`."""
+
+    has_outputs = False
+
+    def __init__(
+        self, model: nn.Module, closure: Closure, metric: Metric | None, half: bool
+    ) -> None:
+        super().__init__(model, half)
+        self._closure, self._metric = closure, metric
+
+    def identity(self) -> dict[str, Any]:
+        """Return that the loss is a closure, by its name."""
+        return {"closure": self._closure.name}
+
+    def read(self, item: Any) -> Content:
+        """Find the samples of a batch of any structure."""
+        return as_content(item)
+
+    def forward(self, batch: Content, metric: bool = False) -> tuple[Terms, Terms | None]:
+        """Call the closure, and the metric in the same way."""
+        terms = self._terms(self._closure.function, batch, f"closure {self._closure.name}")
+        if not metric:
+            return terms, None
+        if self._metric is None:
+            return terms, no_metric(None, terms.sums)
+        return terms, self._terms(self._metric, batch, "the metric")
+
+    def _terms(self, function: Callable[[Any, Any], Any], batch: Content, name: str) -> Terms:
+        # Aliases of the tensors: what is held must not come to require a gradient.
+        content = batch.map(Tensor.detach).content
+        with torch.enable_grad(), self._autocast():  # derivatives by inputs are part of it
+            result = function(self.model, content)
+        terms = as_terms(result, batch.count, name)
+        return Terms(*(part.float() if part.dtype in HALF else part for part in terms))
+
+
+def objective(
+    model: nn.Module,
+    loss: Loss,
+    metric: Metric | str | None = "auto",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    half: bool = False,
+) -> Objective:
+    """Put a network and its loss together.
+
+    Args:
+        model: The network.
+        loss: A closure, or what `per_sample_loss` takes.
+        metric: `metric(outputs, targets)`, of a closure `metric(model, batch)`; `"auto"` counts
+            top-1 hits, of a closure nothing, as does None.
+        device: Where tensors of the loss move.
+        dtype: Their type.
+        half: Whether the network is computed under bfloat16 autocast.
+
+    Raises:
+        ProblemError: For a metric that is none.
+    """
+    if not callable(metric) and metric not in ("auto", None):
+        raise ProblemError(f"expected a metric function, 'auto' or None, got {metric!r}")
+    own = metric if callable(metric) else None
+    if isinstance(loss, Closure):
+        return OfClosure(model, loss.to(device, dtype), own, half)
+    whole = per_sample_loss(loss, device, dtype)
+    if metric == "auto":
+        own = functools.partial(top1, layout=whole.layout)
+    return OfOutputs(model, whole, own or no_metric, half)
+
+
+def one_of(loss: Loss | None, closure: Callable[[Any, Any], Any] | None) -> Loss:
+    """Return a loss, or a closure in place of one.
+
+    Raises:
+        ProblemError: If both are given, or neither.
+    """
+    if loss is not None and closure is None:
+        return loss
+    if closure is None or loss is not None:
+        raise ProblemError(
+            f"expected a loss or a closure, got {'neither' if closure is None else 'both'}\n"
+            "a closure(model, batch) takes the place of loss(outputs, targets)"
+        )
+    return Closure(closure)
