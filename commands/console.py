@@ -30,6 +30,11 @@ class Console(Reporter):
         if self.speaks and not self.as_json:
             print(text, flush=True)
 
+    def warn(self, text: str) -> None:
+        """Print a warning to standard error, also with `--json`."""
+        if self.speaks:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
     def result(self, content: dict[str, Any]) -> None:
         """Print the result for machines; nothing without `--json`."""
         if self.speaks and self.as_json:

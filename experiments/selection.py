@@ -28,7 +28,15 @@ from isoloss.records.runs import (
     new_run,
     newest_run,
 )
-from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
+from isoloss.trainers.checkpoints import (
+    CheckpointError,
+    Fit,
+    Weights,
+    load_into,
+    load_weights,
+    read_weights,
+    save_weights,
+)
 from isoloss.trainers.losses import build_loss
 
 
@@ -48,13 +56,13 @@ def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
     which = selection.checkpoint or "last"
     if which not in CHECKPOINTS and not re.fullmatch(r"epoch-\d+", which):
         return _import_checkpoint(Path(which), selection, reporter)
-    for option in ("model", "dataset"):
-        if getattr(selection, option) is not None:
+    for option in ("model", "dataset", "key", "trust_pickle"):
+        if getattr(selection, option):
             raise OptionError(
                 option, "a run has its own; give it with `checkpoint` FILE for other weights"
             )
     run = _chosen_run(selection, reporter)
-    return _trained(run, run.checkpoint(which), selection)
+    return _trained(run, run.checkpoint(which), selection)[0]
 
 
 def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
@@ -69,7 +77,10 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
     return run
 
 
-def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
+def _trained(
+    run: Run, checkpoint: Path, selection: Selection, source: Path | None = None
+) -> tuple[Trained, Fit]:
+    """Put network, data and loss together; `source` is what the weights are called in errors."""
     options, facts = stored_options(run), run.facts()
     _refuse_changed_plugins(run, options, facts, selection)
     data = _load_data(run, options, facts, selection)
@@ -79,8 +90,8 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
     assert options.model is not None
     model = create_model(options.model, options.model_arg, data.info.model_context())
     loss = build_loss(loss_spec, loss_arguments)
-    load_into(model, load_weights(checkpoint), str(checkpoint))
-    return Trained(
+    fit = load_into(model, load_weights(checkpoint), str(source or checkpoint))
+    trained = Trained(
         model,
         loss,
         splits_of(data),
@@ -100,6 +111,7 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
         },
         notes={"run": run.name, "checkpoint": str(checkpoint.relative_to(run.path))},
     )
+    return trained, fit
 
 
 def _refuse_changed_plugins(
@@ -142,7 +154,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
             f"expected {' or '.join(CHECKPOINTS)}, or a file together with `model` and `dataset`, "
             f"got {file} alone",
         )
-    weights = load_weights(file)
+    if not file.is_file():
+        raise CheckpointError(f"expected a checkpoint, got no file at {file}")
     name = check_name(selection.run or file.stem)
     options = make(
         TrainOptions,
@@ -159,28 +172,70 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
             "optimizer": "imported",
         },
     )
-    config = dataclasses.asdict(options)
-    facts = Facts(
-        data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
-        imported_from=str(file.resolve()),
-        imported_sha256=file_sha256(file),
-        plugins=plugin_hashes(config),
-    )
+    sha256 = file_sha256(file)
     run = Run(selection.results / "runs" / name)
     if run.path.exists():
-        if stored_options(run) != options or run.facts().imported_sha256 != facts.imported_sha256:
+        if stored_options(run) != options or not _is_import(run.facts(), sha256, selection):
             raise ExperimentError(
                 f"run {name} exists and is not this import of {file}\n"
                 "name the import otherwise: give the run's name as the argument"
             )
-        return _trained(run, run.checkpoint(), selection)
+        return _trained(run, run.checkpoint(), selection)[0]
+    if selection.trust_pickle:
+        reporter.warn(f"--trust-pickle: code in {file} may be run, with all that you may do")
+    weights = read_weights(file, key=selection.key, trust_pickle=selection.trust_pickle)
+    config = dataclasses.asdict(options)
+    facts = Facts(
+        data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
+        imported_from=str(file.resolve()),
+        imported_sha256=sha256,
+        imported={
+            "key": weights.key,
+            "chosen": selection.key is not None,
+            "unpickled": weights.unpickled,
+        },
+        plugins=plugin_hashes(config),
+    )
     with (
         locked_run(selection.results, name),
         new_run(selection.results, name, config, facts) as begun,
     ):
         copy_plugins(begun, config)
-        save_weights(begun.checkpoints / "last.pt", weights, digest=True)
-        trained = _trained(begun, begun.checkpoint(), selection)
+        save_weights(begun.checkpoints / "last.pt", weights.tensors, digest=True)
+        trained, fit = _trained(begun, begun.checkpoint(), selection, source=file)
         begun.write_manifest("finished", imported_from=facts.imported_from)
-    reporter.say(f"imported {file} as run {name}")
+    reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
+    if bad := weights.not_finite():
+        reporter.warn(f"{file}: NaN or infinite values in {len(bad)} tensors, first {bad[0]}")
     return dataclasses.replace(trained, run=run)
+
+
+def _is_import(facts: Facts, sha256: str, selection: Selection) -> bool:
+    """Return whether a run is of this file and of the weights in it that are asked for."""
+    if facts.imported_sha256 != sha256:
+        return False
+    if selection.key is None:
+        return not facts.imported.get("chosen", False)
+    return selection.key == facts.imported.get("key")
+
+
+def _account(weights: Weights, fit: Fit, sha256: str) -> str:
+    """Return in a line what was taken of a file, and what is known of its integrity."""
+    taken = f"{len(weights.tensors) - len(fit.left_out)} tensors"
+    if weights.key:
+        taken += f" of {weights.key}"
+    others = [*weights.others, *fit.others]
+    parts = [taken + (f" (also there: {', '.join(others)}; choose with --key)" if others else "")]
+    if prefix := weights.prefix + fit.prefix:
+        parts.append(f"prefix {prefix} taken off")
+    if fit.added:
+        parts.append(f"prefix {fit.added} put on")
+    if fit.left_out:
+        more = ", .." if len(fit.left_out) > 1 else ""
+        parts.append(f"{len(fit.left_out)} left out ({fit.left_out[0]}{more})")
+    if weights.unpickled:
+        parts.append("unpickled, running its code")
+    digest = "its digest holds" if weights.digested else "no digest came with it"
+    sums = "its checksums hold" if weights.summed else "it has no checksums"
+    parts.append(f"{sums}, {digest}, SHA-256 {sha256[:12]}..")
+    return "; ".join(parts)

@@ -53,6 +53,17 @@ class Selection(Folders):
         aliases=("model_file",),
         otherwise="last",
     )
+    key: str | None = option(
+        None,
+        "Which weights of such a FILE: an entry, as ema or ema.state_dict, or what the names of "
+        "the tensors begin with, as ema_model.",
+        otherwise="state_dict, model, ..",
+    )
+    trust_pickle: bool = option(
+        False,
+        "Run whatever code such a FILE holds where it cannot be read otherwise: only for a file of "
+        "your own. The weights are kept in a plain form.",
+    )
     model: str | None = option(None, "Network: a name of `list models`, or file.py:factory.")
     model_arg: dict[str, Any] = option({}, "Argument of the network.")
     dataset: str | None = option(None, "Data: a name of `list data`, or file.py:factory.")

@@ -65,6 +65,12 @@ class TrainingLog(Reporter):
             self._reporter.say(text)
             self.note(text)
 
+    def warn(self, text: str) -> None:
+        """Warn the reporter, and write to the log."""
+        if self._speaks:
+            self._reporter.warn(text)
+            self.note(f"warning: {text}")
+
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
         """Accompany a piece of work as the reporter does."""
