@@ -37,6 +37,7 @@ from isoloss.trainers.checkpoints import (
     read_weights,
     save_weights,
 )
+from isoloss.trainers.errors import shown
 from isoloss.trainers.losses import build_loss
 
 
@@ -206,7 +207,9 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
     if bad := weights.not_finite():
-        reporter.warn(f"{file}: NaN or infinite values in {len(bad)} tensors, first {bad[0]}")
+        reporter.warn(
+            f"{file}: NaN or infinite values in {len(bad)} tensors, first {shown(bad[0])}"
+        )
     return dataclasses.replace(trained, run=run)
 
 
@@ -223,16 +226,16 @@ def _account(weights: Weights, fit: Fit, sha256: str) -> str:
     """Return in a line what was taken of a file, and what is known of its integrity."""
     taken = f"{len(weights.tensors) - len(fit.left_out)} tensors"
     if weights.key:
-        taken += f" of {weights.key}"
+        taken += f" of {shown(weights.key)}"
     others = [*weights.others, *fit.others]
-    parts = [taken + (f" (also there: {', '.join(others)}; choose with --key)" if others else "")]
+    parts = [taken + (f" (also there: {shown(*others)}; choose with --key)" if others else "")]
     if prefix := weights.prefix + fit.prefix:
-        parts.append(f"prefix {prefix} taken off")
+        parts.append(f"prefix {shown(prefix)} taken off")
     if fit.added:
         parts.append(f"prefix {fit.added} put on")
     if fit.left_out:
         more = ", .." if len(fit.left_out) > 1 else ""
-        parts.append(f"{len(fit.left_out)} left out ({fit.left_out[0]}{more})")
+        parts.append(f"{len(fit.left_out)} left out ({shown(fit.left_out[0])}{more})")
     if weights.unpickled:
         parts.append("unpickled, running its code")
     digest = "its digest holds" if weights.digested else "no digest came with it"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isoloss.trainers.errors import CheckpointError
+from isoloss.trainers.errors import CheckpointError, shown
 from isoloss.trainers.weight_search import strip_prefixes
 
 # What programs call the network within what they save, Lightning's `model.` first; where several
@@ -85,8 +85,8 @@ def _match(own: Mapping[str, Any], given: Mapping[str, Any], source: str) -> Fit
         known = [prefix for prefix in KNOWN_PREFIXES if prefix in fitting]
         if len(fitting) > 1 and not known:
             raise CheckpointError(
-                f"{source}: the network fits the weights under {', '.join(fitting)}: which are "
-                f"meant?\nchoose with `key`, such as {fitting[0]}"
+                f"{source}: the network fits the weights under {shown(*fitting[:8])}: which are "
+                f"meant?\nchoose with `key`, such as {shown(fitting[0])}"
             )
         taken = (known or fitting)[0]
         left_out = tuple(name for name in given if not name.startswith(taken))
@@ -105,9 +105,9 @@ def _compare(network: str, own: Mapping[str, Any], given: Mapping[str, Any], sou
     shapes, kinds = {}, {}
     for name in own.keys() & given.keys():
         if _shape(given[name]) != _shape(own[name]):
-            shapes[name] = f"{name}: expected {_shape(own[name])}, got {_shape(given[name])}"
+            shapes[name] = f"{shown(name)}: expected {_shape(own[name])}, got {_shape(given[name])}"
         elif (wanted := _kind(own[name])) != (found := _kind(given[name])):
-            kinds[name] = f"{name}: expected {wanted}, got {found}"
+            kinds[name] = f"{shown(name)}: expected {wanted}, got {found}"
     shapes = {name: shapes[name] for name in own if name in shapes}
     kinds = {name: kinds[name] for name in own if name in kinds}
     missing = [name for name in _required(own) if name not in given]
@@ -116,7 +116,7 @@ def _compare(network: str, own: Mapping[str, Any], given: Mapping[str, Any], sou
         *shapes.values(),
         *kinds.values(),
         *(f"{name}: missing" for name in missing),
-        *(f"{name}: not in the network" for name in unexpected),
+        *(f"{shown(name)}: not in the network" for name in unexpected),
     ]
     if not problems:
         return
@@ -165,7 +165,7 @@ def _likely(
             if agreeing > len(short) / 2:
                 return (
                     f"likely the same network within another: names in the {where} begin with "
-                    f"{prefix}, and {len(short) - agreeing} differ beside that; {ordinary}"
+                    f"{shown(prefix)}, and {len(short) - agreeing} differ beside that; {ordinary}"
                 )
     return ordinary
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from isoloss.trainers.errors import CheckpointError
+from isoloss.trainers.errors import CheckpointError, shown
 
 # The format's own bound on the table.
 LARGEST_TABLE = 100_000_000
@@ -73,9 +73,9 @@ def read_safetensors(path: Path, file: BinaryIO) -> dict[str, Tensor]:
             )
             whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
             if not whole or begin != position or end - begin != math.prod(shape) * dtype.itemsize:
-                raise _damaged(path, f"the shape or place of {name[:80]}")
+                raise _damaged(path, f"the shape or place of {shown(name)}")
             if end > size - 8 - length:
-                raise _damaged(path, f"{name[:80]}, which ends beyond the file")
+                raise _damaged(path, f"{shown(name)}, which ends beyond the file")
             content = bytearray(file.read(end - begin))
             flat = (
                 torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from isoloss.trainers.errors import CheckpointError
+from isoloss.trainers.errors import CheckpointError, shown
 
 # A number, text of fixed width, or time: what a numpy scalar or array of a checkpoint may hold.
 _PLAIN_DTYPE = re.compile(r"[?biufcSUmM]\d*")
@@ -120,7 +120,7 @@ def full_load(path: Path, file: BinaryIO) -> Any:
     except (Exception, SystemExit) as error:
         text = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{path} cannot be unpickled: {type(error).__name__}: {text[:200]}\n"
+            f"{path} cannot be unpickled: {type(error).__name__}: {shown(text)}\n"
             "the classes in it must be importable here, under the names they had there; or save "
             "the weights alone where they are: torch.save(model.state_dict(), FILE)"
         ) from error
@@ -133,6 +133,7 @@ def _explained(path: Path, file: BinaryIO, error: Exception) -> CheckpointError:
     name = str(error) if isinstance(error, _RefusedError) else ""
     if found is not None:
         name = (found[1] or found[2]).rstrip(".,")
+    name = shown(name)
     if _is_torchscript(file):
         return CheckpointError(
             f"{path} is a TorchScript archive, which holds a program beside the weights; refused\n"

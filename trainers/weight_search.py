@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isoloss.trainers.errors import CheckpointError
+from isoloss.trainers.errors import CheckpointError, shown
 
 # Where other programs keep the weights, in the order they are looked for; averaged ones last.
 WEIGHT_KEYS = (
@@ -91,15 +91,15 @@ def find_weights(content: Mapping[Any, Any], path: Path, key: str | None = None)
     known = [name for name in found if set(name.split(".")) & set(WEIGHT_KEYS)]
     taken = known[0] if known else "" if "" in found else next(iter(found), None)
     if taken is None:
-        held = ", ".join(map(str, list(content)[:8])) or "nothing"
+        held = shown(*list(content)[:8]) or "nothing"
         raise CheckpointError(
             f"{path}: expected a state dict, or a dictionary with one under "
-            f"{', '.join(WEIGHT_KEYS[:5])}, ..\ngot a dictionary with {held[:200]}"
+            f"{', '.join(WEIGHT_KEYS[:5])}, ..\ngot a dictionary with {held}"
         )
     if not known and taken and len(found) > 1:
         raise CheckpointError(
-            f"{path} holds weights under {', '.join(list(found)[:8])}: which are meant?\n"
-            f"choose with `key`, such as {taken}"
+            f"{path} holds weights under {shown(*list(found)[:8])}: which are meant?\n"
+            f"choose with `key`, such as {shown(taken)}"
         )
     names = set(_stripped(found[taken])[0])
     others = [
@@ -184,7 +184,7 @@ def _asked_for(
         names = [name for name in whole if name.startswith(beginning)]
         if names:
             return _weights({name.removeprefix(beginning): whole[name] for name in names}, key)
-    held = ", ".join(name or "the file itself" for name in list(found)[:8]) or "none"
+    held = shown(*(name or "the file itself" for name in list(found)[:8])) or "none"
     state = "holds no weights" if part is not None else "is not in it"
     raise CheckpointError(
         f"{path}: `key` {key} {state}\nentries with weights: {held}; or give what the names of the "
