@@ -11,13 +11,16 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
 import typer
 
+from isoloss.commands.console import results_alone
 from isoloss.errors import IsolossError, UsageError
 from isoloss.experiments.options import Option, Options, declared, make, parse
 
@@ -71,9 +74,12 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
                     for name, text in texts.items()
                     if text not in (None, [], ())
                 }
-                function(*(_fill(group, given) for group in groups))
+                with results_alone() if given.get("as_json") else nullcontext():
+                    function(*(_fill(group, given) for group in groups))
             except IsolossError as error:
                 raise CommandError(error, options) from error
+            except SystemExit as error:
+                raise CommandError(_left(error), options) from error
 
         made: Any = functools.update_wrapper(run, function)
         made.__signature__ = inspect.Signature([_parameter(o) for o in options.values()])
@@ -88,6 +94,16 @@ def _fill(group: type[Options] | Given, given: dict[str, Any]) -> Any:
     cls = group.options if isinstance(group, Given) else group
     own = {option.name: given[option.name] for option in declared(cls) if option.name in given}
     return own if isinstance(group, Given) else make(cls, own)
+
+
+def _left(error: SystemExit) -> IsolossError:
+    """Return what to say of code of the user's that would end the process, whatever the status."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return IsolossError(
+        f"expected a result, got an end of the program: sys.exit({error.code!r}) was called "
+        f"[{place.filename}, line {place.lineno}: {place.line}]\n"
+        "a network, loss or data set raises an error or returns; it does not leave the program"
+    )
 
 
 def with_flags(text: str, options: Mapping[str, Option]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from isoloss.datasets import Data
@@ -15,8 +16,8 @@ from isoloss.experiments.train_options import TrainOptions, stored_options
 from isoloss.experiments.train_record import copy_plugins, plugin_hashes
 from isoloss.experiments.trained import Trained, data_of, splits_of
 from isoloss.experiments.training import train
-from isoloss.models import create_model
-from isoloss.plugins import describe_plugin, plugin_file, plugin_sha256
+from isoloss.models import MODELS, create_model
+from isoloss.plugins import describe_plugin, plugin_file, plugin_identity
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import (
     CHECKPOINTS,
@@ -28,6 +29,7 @@ from isoloss.records.runs import (
     new_run,
     newest_run,
 )
+from isoloss.registry import load_factory
 from isoloss.trainers.checkpoints import (
     CheckpointError,
     Fit,
@@ -123,9 +125,14 @@ def _refuse_changed_plugins(
         if role == "loss" and selection.loss is not None:
             continue
         spec = getattr(options, role)
-        file = plugin_file(spec)
-        if file is None or plugin_sha256(spec) == expected:
+        found, file = plugin_identity(spec), plugin_file(spec)
+        if found == expected:
             continue
+        if file is None:
+            raise ExperimentError(
+                f"run {run.name} was made with {spec} of {expected}, here it is {found or 'gone'}\n"
+                f"install that (pip install {expected}), or train again"
+            )
         state = "has changed since" if file.is_file() else "is gone"
         raise ExperimentError(
             f"run {run.name} was made with {file}, which {state}\n"
@@ -184,7 +191,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         return _trained(run, run.checkpoint(), selection)[0]
     if selection.trust_pickle:
         reporter.warn(f"--trust-pickle: code in {file} may be run, with all that you may do")
-    weights = read_weights(file, key=selection.key, trust_pickle=selection.trust_pickle)
+    with _classes(selection):
+        weights = read_weights(file, key=selection.key, trust_pickle=selection.trust_pickle)
     config = dataclasses.asdict(options)
     facts = Facts(
         data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
@@ -211,6 +219,13 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
             f"{file}: NaN or infinite values in {len(bad)} tensors, first {shown(bad[0])}"
         )
     return dataclasses.replace(trained, run=run)
+
+
+def _classes(selection: Selection) -> AbstractContextManager[None]:
+    """Put the plug-in of the network in place, whose modules a pickle of it names."""
+    assert selection.model is not None
+    plugin = load_factory(selection.model, MODELS).plugin if selection.trust_pickle else None
+    return nullcontext() if plugin is None or plugin.modules is None else plugin.modules.active()
 
 
 def _is_import(facts: Facts, sha256: str, selection: Selection) -> bool:

@@ -64,13 +64,17 @@ class Selection(Folders):
         "Run whatever code such a FILE holds where it cannot be read otherwise: only for a file of "
         "your own. The weights are kept in a plain form.",
     )
-    model: str | None = option(None, "Network: a name of `list models`, or file.py:factory.")
+    model: str | None = option(
+        None, "Network: a name of `list models`, file.py:factory or module:factory."
+    )
     model_arg: dict[str, Any] = option({}, "Argument of the network.")
-    dataset: str | None = option(None, "Data: a name of `list data`, or file.py:factory.")
+    dataset: str | None = option(
+        None, "Data: a name of `list data`, file.py:factory or module:factory."
+    )
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
     loss: str | None = option(
         None,
-        "Loss: a name of `list losses`, or file.py:function.",
+        "Loss: a name of `list losses`, file.py:function or module:function.",
         aliases=("loss_name",),
         otherwise="the run's own",
     )

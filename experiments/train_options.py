@@ -28,13 +28,15 @@ class TrainOptions(Options):
     label: str | None = option(None, "What figures call the run; any text.", otherwise="its name")
     model: str | None = option(
         None,
-        "Network: a name of `list models`, or file.py:factory.",
+        "Network: a name of `list models`, file.py:factory or module:factory.",
         otherwise="the data set's",
         convert=absolute_spec,
     )
     model_arg: dict[str, Any] = option({}, "Argument of the network.")
     dataset: str = option(
-        "digits", "Data: a name of `list data`, or file.py:factory.", convert=absolute_spec
+        "digits",
+        "Data: a name of `list data`, file.py:factory or module:factory.",
+        convert=absolute_spec,
     )
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
     fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
@@ -87,7 +89,7 @@ class TrainOptions(Options):
     intel: bool = option(False, "Use Intel's extension for PyTorch.", off="no-intel")
     loss: str = option(
         "cross-entropy",
-        "Loss: a name of `list losses`, or file.py:function.",
+        "Loss: a name of `list losses`, file.py:function or module:function.",
         aliases=("loss_name",),
         convert=absolute_spec,
     )

@@ -18,7 +18,7 @@ from isoloss.evaluation.networks import placement
 from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
 from isoloss.models import model_facts
-from isoloss.plugins import PLUGIN_ROLES, plugin_file, plugin_sha256
+from isoloss.plugins import PLUGIN_ROLES, is_module_spec, plugin_file, plugin_identity
 from isoloss.records.files import write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
@@ -155,9 +155,9 @@ def copy_plugins(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def plugin_hashes(config: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return the SHA-256 of each of the user's files that take part, by role."""
+    """Return SHA-256 or version of each of the user's files and modules, by role."""
     return {
-        role: plugin_sha256(config[role])
+        role: plugin_identity(config[role])
         for role in PLUGIN_ROLES
-        if plugin_file(config[role]) is not None
+        if plugin_file(config[role]) is not None or is_module_spec(config[role])
     }

@@ -73,7 +73,7 @@ class Facts:
         command: The command line.
         versions: Of Python and packages.
         git: Commit of the source tree.
-        plugins: SHA-256 of the user's files that took part, by role.
+        plugins: SHA-256 of the user's files, or versions of modules, that took part, by role.
         imported_from: File of weights from elsewhere.
         imported_sha256: Its SHA-256.
         imported: How it was read: the entry taken (`key`), whether that was asked for (`chosen`),

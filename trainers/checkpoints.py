@@ -120,11 +120,11 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def _read(
     path: Path, *, foreign: bool, trust_pickle: bool = False
-) -> tuple[dict[Any, Any], dict[str, bool]]:
+) -> tuple[dict[Any, Any], dict[str, Any]]:
     """Return what a file holds, and what was checked and done: fields of `Weights`."""
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint, got no file at {path}")
-    checks = {}
+    checks: dict[str, Any] = {}
     # One handle for all: a training may put another file in its place.
     with open(path, "rb") as file:
         checks["digested"] = _check_digest(path, file)
