@@ -25,10 +25,9 @@ from isoloss.plugins import (
     PluginError,
     is_module_spec,
     load_plugin,
-    plugin_identity,
     undone,
 )
-from isoloss.specs import FAMILIES
+from isoloss.specs import FAMILIES, installed_module
 
 __all__ = [
     "ArgumentError",
@@ -215,7 +214,7 @@ def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
         PluginError: the file or its attribute cannot be had; says what was expected and found.
     """
     if is_plugin(spec, registry):
-        if is_module_spec(spec) and plugin_identity(spec) is None and registry.resembles(spec):
+        if is_module_spec(spec) and installed_module(spec) is None and registry.resembles(spec):
             registry.get(spec)  # a slip of the pen, rather than a module that is not installed
         plugin = load_plugin(spec)
         return Factory(spec, plugin.function, plugin=plugin)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ def is_module_spec(spec: str) -> bool:
     """Return whether a spec is ``module:attribute``, and not of a file or a registered family."""
     family = spec.partition(":")[0]
     return bool(_MODULE_SPEC.fullmatch(spec)) and ".py:" not in spec and family not in FAMILIES
+
+
+def installed_module(spec: str) -> ModuleSpec | None:
+    """Return where the module of ``module:attribute`` is; None where it is not, and for others."""
+    if not is_module_spec(spec):
+        return None
+    try:
+        return find_spec(spec.partition(":")[0])
+    except (ImportError, ValueError):  # a parent that is not there, or is no package
+        return None
 
 
 def plugin_file(spec: str) -> Path | None:
@@ -55,16 +66,10 @@ def plugin_version(spec: str) -> str | None:
     That is the version of its distribution, as ``timm==1.0.19``; of code that changes without a
     new version (an editable installation, a module on the path) the SHA-256 of the module's file.
     """
-    if not is_module_spec(spec):
-        return None
-    module = spec.partition(":")[0]
-    try:
-        found = find_spec(module)
-    except (ImportError, ValueError):  # a parent that is not there, or is no package
-        return None
+    found = installed_module(spec)
     if found is None:
         return None
-    names = set(importlib.metadata.packages_distributions().get(module.partition(".")[0], ()))
+    names = _distributions(found.name.partition(".")[0])
     pinned = sorted(f"{name}=={importlib.metadata.version(name)}" for name in names)
     if pinned and not any(map(_is_editable, names)):
         return ", ".join(pinned)
@@ -82,6 +87,19 @@ def describe_plugin(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return what identifies a network or loss: spec, arguments, and hash or version if any."""
     known = {"spec": spec, "arguments": arguments, "sha256": plugin_sha256(spec)}
     return {**known, "version": plugin_version(spec)} if is_module_spec(spec) else known
+
+
+def _distributions(top: str) -> set[str]:
+    """Return the distributions that a top-level module comes from."""
+    # Most have its name; reading what all distributions hold takes a third of a second.
+    try:
+        own = importlib.metadata.distribution(top)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    else:
+        if any(file.parts[0] == top for file in own.files or ()):
+            return {own.metadata["Name"]}
+    return set(importlib.metadata.packages_distributions().get(top, ()))
 
 
 def _is_editable(name: str) -> bool:

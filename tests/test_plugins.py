@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
+import importlib.metadata
 import io
 import json
 import random
@@ -283,12 +283,12 @@ ZOO = """
 def distribution(folder: Path, version: str = "1.2", **files: str) -> Path:
     """What pip leaves of a package: modules, and a folder that names and lists them."""
     texts = {"fakezoo/__init__.py": ZOO, "fakezoo/parts.py": PARTS, **files}
-    info = f"Fake_Zoo-{version}.dist-info"
+    info = f"fakezoo-{version}.dist-info"
     write(folder, texts)
     write(
         folder,
         {
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: fake-zoo\nVersion: {version}\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: fakezoo\nVersion: {version}\n",
             f"{info}/RECORD": "".join(f"{name},,\n" for name in texts),
         },
     )
@@ -331,20 +331,22 @@ def test_a_module_makes_networks_data_and_losses(zoo: Path) -> None:
 
 
 def test_a_module_is_known_by_the_version_of_its_distribution(zoo: Path) -> None:
-    assert plugin_identity("fakezoo.parts:make_small") == "fake-zoo==1.2"
+    assert plugin_identity("fakezoo.parts:make_small") == "fakezoo==1.2"
     assert describe_plugin("fakezoo:create_model", {"model_name": "net7"}) == {
         "spec": "fakezoo:create_model",
         "arguments": {"model_name": "net7"},
         "sha256": None,
-        "version": "fake-zoo==1.2",
+        "version": "fakezoo==1.2",
     }
     assert describe_plugin("fashion-cnn", {}).keys() == {"spec", "arguments", "sha256"}
+    sklearn = importlib.metadata.version("scikit-learn")  # a distribution of another name
+    assert plugin_identity("sklearn.linear_model:Ridge") == f"scikit-learn=={sklearn}"
     assert plugin_identity("no_such_module:make") is None
     assert plugin_identity("fakezoo.none:make") is None
     # Code that changes without a version is known by its file.
     digest = hashlib.sha256((zoo / "fakezoo" / "__init__.py").read_bytes()).hexdigest()
-    write(zoo, {"Fake_Zoo-1.2.dist-info/direct_url.json": '{"dir_info": {"editable": true}}'})
-    assert plugin_identity("fakezoo:create_model") == f"fake-zoo==1.2, sha256:{digest}"
+    write(zoo, {"fakezoo-1.2.dist-info/direct_url.json": '{"dir_info": {"editable": true}}'})
+    assert plugin_identity("fakezoo:create_model") == f"fakezoo==1.2, sha256:{digest}"
     write(zoo, {"loose.py": "def make():\n    pass"})
     digest = hashlib.sha256((zoo / "loose.py").read_bytes()).hexdigest()
     assert plugin_identity("loose:make") == f"sha256:{digest}"
@@ -357,17 +359,17 @@ def test_another_version_of_a_module_is_refused(zoo: Path, tmp_path: Path, capsy
              "--loss", "fakezoo:Smooth.build", "--epochs", "1"]  # fmt: skip
     assert cli.main([*train, *where]) == 0
     assert set(Run(tmp_path / "results" / "runs" / "a").facts().plugins.items()) == {
-        ("model", "fake-zoo==1.2"), ("dataset", "fake-zoo==1.2"), ("loss", "fake-zoo==1.2")
+        ("model", "fakezoo==1.2"), ("dataset", "fakezoo==1.2"), ("loss", "fakezoo==1.2")
     }  # fmt: skip
     assert cli.main(["evaluate", "a", *where]) == 0
-    (zoo / "Fake_Zoo-1.2.dist-info").rename(zoo / "Fake_Zoo-1.3.dist-info")
-    write(zoo, {"Fake_Zoo-1.3.dist-info/METADATA": "Name: fake-zoo\nVersion: 1.3\n"})
+    (zoo / "fakezoo-1.2.dist-info").rename(zoo / "fakezoo-1.3.dist-info")
+    write(zoo, {"fakezoo-1.3.dist-info/METADATA": "Name: fakezoo\nVersion: 1.3\n"})
     importlib.invalidate_caches()
     capsys.readouterr()
     assert cli.main(["evaluate", "a", *where]) == 1
     error = capsys.readouterr().err
-    assert "fakezoo:create_model of fake-zoo==1.2, here it is fake-zoo==1.3" in error
-    assert "pip install fake-zoo==1.2" in error
+    assert "fakezoo:create_model of fakezoo==1.2, here it is fakezoo==1.3" in error
+    assert "pip install fakezoo==1.2" in error
 
 
 @pytest.mark.parametrize(
@@ -418,7 +420,7 @@ def test_libraries_that_look_around_at_import_work(
     # What transformers and datasets do: versions, optional parts, a module that replaces itself.
     library = """
         import importlib.metadata, importlib.util, sys, types
-        assert importlib.metadata.version("fake-zoo") == "1.2"
+        assert importlib.metadata.version("fakezoo") == "1.2"
         assert importlib.util.find_spec("torch") is not None
         assert importlib.util.find_spec("datasets").origin.endswith("__init__.py")
         import datasets
@@ -445,7 +447,7 @@ def test_libraries_that_look_around_at_import_work(
         import importlib.metadata
         import biglibrary
         import datasets
-        version = importlib.metadata.version("fake-zoo")
+        version = importlib.metadata.version("fakezoo")
 
         def make():
             from biglibrary import NAME
