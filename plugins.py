@@ -218,7 +218,7 @@ class PluginModules(MetaPathFinder):
         loaded = self._table.get(resolve_name("." * level + name, package) if level else name)
         if loaded is not None and all(hasattr(loaded, attribute) for attribute in fromlist or ()):
             return loaded if fromlist else self._table[name.partition(".")[0]]
-        with self.active():
+        with undone(), self.active():
             return builtins.__import__(name, globals, locals, fromlist or (), level)
 
     def load(self, file: Path) -> ModuleType:

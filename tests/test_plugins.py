@@ -553,6 +553,24 @@ def test_what_a_plugin_sets_globally_is_undone(tmp_path: Path) -> None:
     assert loaded[0].info.digest == loaded[1].info.digest
 
 
+def test_what_an_import_within_forward_sets_is_undone(tmp_path: Path) -> None:
+    text = """
+        from torch import nn
+
+        class Net(nn.Linear):
+            def forward(self, x):
+                import sets
+                return super().forward(x)
+
+        def make():
+            return Net(2, 2)
+        """
+    write(tmp_path, {"sets.py": SETS, "net.py": text})
+    net, before = factory(tmp_path)(), settings()
+    assert net(torch.ones(1, 2)).requires_grad
+    assert settings() == before
+
+
 def test_a_seed_decides_the_weights_whatever_a_plugin_seeds_at_import(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "import torch\ntorch.manual_seed(9)\n" + PLAIN, "b.py": PLAIN})
     nets = []

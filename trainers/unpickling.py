@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from isoloss.registry import undone
 from isoloss.trainers.errors import CheckpointError, shown
 
 # A number, text of fixed width, or time: what a numpy scalar or array of a checkpoint may hold.
@@ -116,7 +117,8 @@ def full_load(path: Path, file: BinaryIO) -> Any:
         CheckpointError: If that fails; says with what.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=False)
+        with undone():
+            return torch.load(file, map_location="cpu", weights_only=False)
     except (Exception, SystemExit) as error:
         text = (str(error).splitlines() or [""])[0]
         raise CheckpointError(

@@ -36,6 +36,8 @@ WEIGHT_KEYS = (
 )
 # Put before every name by DataParallel and DistributedDataParallel, and by torch.compile.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# Levels of dictionaries that weights are looked for in; a file may nest them without end.
+DEEPEST = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Weights:
             and value.layout == torch.strided
             and not (value.is_meta or value.is_quantized)
             and (value.is_floating_point() or value.is_complex())
-            and not value.isfinite().all()
+            and not (value if value.element_size() > 1 else value.float()).isfinite().all()
         ]
 
 
@@ -116,33 +118,29 @@ def strip_prefixes(weights: Mapping[str, Any]) -> dict[str, Any]:
 def is_state_dict(content: Any) -> bool:
     """Return whether something is a dictionary of tensors by name."""
     return (
-        isinstance(content, Mapping)
+        isinstance(content, dict)
         and bool(content)
         and all(
             isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
-            for name, value in content.items()
+            for name, value in _items(content)
         )
     )
 
 
-def plain(content: Any) -> Any:
+def plain(content: Any, depth: int = DEEPEST) -> Any:
     """Return a dictionary, and those within it, as plain ones; anything else as it is.
 
     The methods of an `OrderedDict` from a file may be hidden by attributes of the same names, so
     they are not asked. A network becomes its state dict.
     """
+    # Sparse tensors cannot be viewed so, and are refused by name later.
+    if isinstance(content, Tensor) and content.layout == torch.strided:  # free of attributes, hooks
+        return torch.Tensor.as_subclass(torch.Tensor.detach(content), torch.Tensor)
     if isinstance(content, nn.Module):
         content = content.state_dict()
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not depth:
         return content
-    return {name: _plain_entry(value) for name, value in _items(content)}
-
-
-def _plain_entry(value: Any) -> Any:
-    # Sparse tensors cannot be viewed so, and are refused by name later.
-    if isinstance(value, Tensor) and value.layout == torch.strided:  # free of attributes, hooks
-        return torch.Tensor.as_subclass(torch.Tensor.detach(value), torch.Tensor)
-    return value if not isinstance(value, dict | nn.Module) else plain(value)
+    return {name: plain(value, depth - 1) for name, value in _items(content)}
 
 
 def _items(content: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
@@ -173,7 +171,7 @@ def _asked_for(
         return _weights(found[key], key)
     part: Any = content
     for name in key.split("."):
-        part = part.get(name) if isinstance(part, Mapping) else None
+        part = dict.get(part, name) if isinstance(part, dict) else None
     if is_state_dict(part):
         return _weights(part, key)
     nested = [name for name in found if name.startswith(f"{key}.")]
@@ -187,8 +185,8 @@ def _asked_for(
     held = shown(*(name or "the file itself" for name in list(found)[:8])) or "none"
     state = "holds no weights" if part is not None else "is not in it"
     raise CheckpointError(
-        f"{path}: `key` {key} {state}\nentries with weights: {held}; or give what the names of the "
-        "tensors to take begin with"
+        f"{path}: `key` {shown(key)} {state}\nentries with weights: {held}; or give what the "
+        "names of the tensors to take begin with"
     )
 
 

@@ -228,6 +228,8 @@ def test_values_that_are_not_finite_are_named(tmp_path):
     content["1.running_var"][0] = float("inf")
     assert account(tmp_path / "x.pt", content).not_finite() == ["0.bias", "1.running_var"]
     assert not account(tmp_path / "x.pt", scaled(1)).not_finite()
+    eights = {"a": torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn), "n": torch.ones(1)}
+    assert account(tmp_path / "x.pt", eights).not_finite() == ["a"]
 
 
 def safetensors(tensors: dict) -> bytes:

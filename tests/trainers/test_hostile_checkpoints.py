@@ -336,6 +336,19 @@ OTHER: dict[str, tuple[int, Callable[[str], bytes]]] = {
             dictionary(items=b"N", keys=b"N", get=b"N", values=b"N", __class__=b"N"),
         ),
     ),
+    "dictionary in itself": (2, lambda c: b"}q\x01" + text("state_dict") + b"h\x01s"),
+    "dictionaries without end": (
+        2,
+        lambda c: (b"}" + text("model")) * 20000 + b"N" + b"s" * 20000,
+    ),
+    "disguised deeply": (
+        2,
+        lambda c: (
+            (b"}" + text("model")) * 6
+            + build(call(name("collections", "OrderedDict")), dictionary(items=b"N", get=b"N"))
+            + b"s" * 6
+        ),
+    ),
     "extension registry": (2, lambda c: b"\x82\x01"),
     "persistent text": (0, lambda c: f"P{c}\n".encode()),
     "persistent tuple": (2, lambda c: b"(" + text("module") + shell(c) + b"tQ"),
@@ -596,6 +609,16 @@ def test_crafted_safetensors_are_refused(case, suffix, tmp_path):
     path = tmp_path / f"theirs{suffix}"
     path.write_bytes(SAFETENSORS[case])
     refused(path, tmp_path / "canary")
+
+
+def test_a_key_leads_nowhere_in_dictionaries_without_end(tmp_path):
+    path = tmp_path / "x.pt"
+    for case in ("dictionary in itself", "dictionaries without end", "disguised deeply"):
+        path.write_bytes(archive(whole(OTHER[case][1](""))))
+        for key in ("model", ".".join(["model"] * 8), ".".join(["state_dict"] * 3000)):
+            with pytest.raises(CheckpointError, match=r"x\.pt: `key`") as error:
+                read_weights(path, key=key)
+            assert len(str(error.value)) < 1000
 
 
 def test_names_from_a_file_are_made_printable(tmp_path):
