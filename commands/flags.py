@@ -13,14 +13,13 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
 import typer
 
-from isoloss.commands.console import results_alone
 from isoloss.errors import IsolossError, UsageError
 from isoloss.experiments.options import Option, Options, declared, make, parse
 
@@ -74,7 +73,7 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
                     for name, text in texts.items()
                     if text not in (None, [], ())
                 }
-                with results_alone() if given.get("as_json") else nullcontext():
+                with _printing(given.get("as_json", False)):
                     function(*(_fill(group, given) for group in groups))
             except IsolossError as error:
                 raise CommandError(error, options) from error
@@ -94,6 +93,15 @@ def _fill(group: type[Options] | Given, given: dict[str, Any]) -> Any:
     cls = group.options if isinstance(group, Given) else group
     own = {option.name: given[option.name] for option in declared(cls) if option.name in given}
     return own if isinstance(group, Given) else make(cls, own)
+
+
+def _printing(as_json: bool) -> AbstractContextManager[None]:
+    """Return what holds while a command runs: under `--json`, results alone are printed."""
+    if not as_json:
+        return nullcontext()
+    from isoloss.commands.console import results_alone
+
+    return results_alone()
 
 
 def _left(error: SystemExit) -> IsolossError:
