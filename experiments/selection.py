@@ -36,6 +36,7 @@ from isoloss.trainers.checkpoints import (
     Weights,
     load_into,
     load_weights,
+    match_names,
     read_weights,
     save_weights,
 )
@@ -81,9 +82,21 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
 
 
 def _trained(
-    run: Run, checkpoint: Path, selection: Selection, source: Path | None = None
+    run: Run,
+    checkpoint: Path,
+    selection: Selection,
+    weights: Weights | None = None,
+    source: Path | None = None,
 ) -> tuple[Trained, Fit]:
-    """Put network, data and loss together; `source` is what the weights are called in errors."""
+    """Put network, data and loss together.
+
+    Args:
+        run: The run.
+        checkpoint: Which of its checkpoints.
+        selection: What else is asked for.
+        weights: Of an import: written to the checkpoint under the network's names.
+        source: Of an import: what errors call the weights.
+    """
     options, facts = stored_options(run), run.facts()
     _refuse_changed_plugins(run, options, facts, selection)
     data = _load_data(run, options, facts, selection)
@@ -93,7 +106,11 @@ def _trained(
     assert options.model is not None
     model = create_model(options.model, options.model_arg, data.info.model_context())
     loss = build_loss(loss_spec, loss_arguments)
-    fit = load_into(model, load_weights(checkpoint), str(source or checkpoint))
+    fit = Fit()
+    if weights is not None:
+        named, fit = match_names(model, weights.tensors, str(source))
+        save_weights(checkpoint, named, digest=True)
+    load_into(model, load_weights(checkpoint), str(source or checkpoint))
     trained = Trained(
         model,
         loss,
@@ -210,8 +227,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         new_run(selection.results, name, config, facts) as begun,
     ):
         copy_plugins(begun, config)
-        save_weights(begun.checkpoints / "last.pt", weights.tensors, digest=True)
-        trained, fit = _trained(begun, begun.checkpoint(), selection, source=file)
+        last = begun.checkpoints / "last.pt"
+        trained, fit = _trained(begun, last, selection, weights, file)
         begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
     if bad := weights.not_finite():

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from isoloss.trainers.errors import CheckpointError, shown
 from isoloss.trainers.weight_search import strip_prefixes
 
-# What programs call the network within what they save, Lightning's `model.` first; where several
-# parts of a file would fit, the first of these is taken.
+# What programs call the network within what they save, Lightning's `model.` first: taken without
+# asking, the first of these where several would fit, although other weights are left out.
 KNOWN_PREFIXES = ("model.", "net.", "network.", "module.", "_orig_mod.", "_forward_module.")
 EXAMPLES = 3
 
@@ -35,20 +35,13 @@ class Fit:
     others: tuple[str, ...] = ()
 
 
-def load_into(model: nn.Module, weights: Mapping[str, Any], source: str) -> Fit:
+def load_into(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
     """Load weights into a network, all of them or none.
-
-    Where every name of the network is in the file with the same words before it (`model.`,
-    `student.`), those are taken off, and what has other words is left out; likewise where the
-    network's names have words that the file's lack.
 
     Args:
         model: The network. Left as it is when the weights do not fit.
         weights: From `load_weights`, or any state dict.
         source: What to call the weights in an error, such as the file.
-
-    Returns:
-        How the names were matched.
 
     Raises:
         CheckpointError: If names or shapes differ, or weights are of a kind that would be changed
@@ -58,15 +51,35 @@ def load_into(model: nn.Module, weights: Mapping[str, Any], source: str) -> Fit:
     # Both sides without wrapper prefixes: the network may be wrapped, too.
     originals = dict(zip(strip_prefixes(own), own, strict=True))
     given = strip_prefixes(weights)
-    fit = _match(originals, given, source)
-    if fit.prefix:
-        given = {
-            n.removeprefix(fit.prefix): v for n, v in given.items() if n.startswith(fit.prefix)
-        }
-    given = {fit.added + name: value for name, value in given.items()}
     _compare(type(model).__name__, {n: own[o] for n, o in originals.items()}, given, source)
     model.load_state_dict({originals[name]: value for name, value in given.items()})
-    return fit
+
+
+def match_names(
+    model: nn.Module, weights: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], Fit]:
+    """Give weights from elsewhere the names of a network, where words before them differ.
+
+    Where all the network's names are in the file with the same words before them (`model.`,
+    `encoder.`), those are taken off; where the network's names have words that the file's lack,
+    they are put on. What has other words is left out beside `KNOWN_PREFIXES` alone.
+
+    Args:
+        model: The network.
+        weights: Any state dict.
+        source: What to call the weights in an error, such as the file.
+
+    Returns:
+        The weights, those without a match as they were, and what was done.
+
+    Raises:
+        CheckpointError: If the network fits a part of the weights that may not be the one meant.
+    """
+    own, given = strip_prefixes(model.state_dict()), strip_prefixes(weights)
+    fit = _match(own, given, source)
+    if fit.prefix:
+        given = {n.removeprefix(fit.prefix): v for n, v in given.items() if n not in fit.left_out}
+    return {fit.added + name: value for name, value in given.items()}, fit
 
 
 def _required(names: Iterable[str]) -> list[str]:
@@ -76,24 +89,22 @@ def _required(names: Iterable[str]) -> list[str]:
 
 def _match(own: Mapping[str, Any], given: Mapping[str, Any], source: str) -> Fit:
     """Return the words to take off or to add so that names agree; none where nothing helps."""
-    required = _required(own)
-    if not required or all(name in given for name in required):
+    required, names = _required(own), _required(given)
+    if not required or not names or all(name in given for name in required):
         return Fit()
     ends = [name.removesuffix(required[0]) for name in given if name.endswith(f".{required[0]}")]
     fitting = [p for p in ends if all(p + name in given for name in required)]
-    if fitting:
-        known = [prefix for prefix in KNOWN_PREFIXES if prefix in fitting]
-        if len(fitting) > 1 and not known:
-            raise CheckpointError(
-                f"{source}: the network fits the weights under {shown(*fitting[:8])}: which are "
-                f"meant?\nchoose with `key`, such as {shown(fitting[0])}"
-            )
-        taken = (known or fitting)[0]
-        left_out = tuple(name for name in given if not name.startswith(taken))
-        return Fit(taken, "", left_out, tuple(p for p in fitting if p != taken))
-    names = _required(given)
-    if not names:
-        return Fit()
+    for prefix in [*(known for known in KNOWN_PREFIXES if known in fitting), *fitting]:
+        left_out = tuple(name for name in given if not name.startswith(prefix))
+        if prefix in KNOWN_PREFIXES or not left_out:
+            return Fit(prefix, "", left_out, tuple(p for p in fitting if p != prefix))
+    # Part of another network, or the network itself beside a teacher: not for us to say.
+    alike = [p for p in fitting if all(_shape(given[p + n]) == _shape(own[n]) for n in required)]
+    if alike:
+        raise CheckpointError(
+            f"{source}: the network fits the weights under {shown(*alike[:8])} alone: are those "
+            f"meant?\nchoose with `key`, such as {shown(alike[0])}"
+        )
     for prefix in (n.removesuffix(names[0]) for n in required if n.endswith(f".{names[0]}")):
         if {prefix + name for name in names} == set(required):
             return Fit(added=prefix)

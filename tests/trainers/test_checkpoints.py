@@ -20,6 +20,7 @@ from isoloss.trainers.checkpoints import (
     load_into,
     load_state,
     load_weights,
+    match_names,
     read_weights,
     save_weights,
 )
@@ -99,13 +100,20 @@ FOREIGN = {
 }
 
 
+def put_into(model: nn.Module, weights: dict, source: str = "x.pt"):
+    """What an import does."""
+    named, fit = match_names(model, weights, source)
+    load_into(model, named, source)
+    return fit
+
+
 @pytest.mark.parametrize("form", FOREIGN)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_usual_forms_load(tmp_path, form, zipped):
     path = tmp_path / "theirs.pth"
     torch.save(FOREIGN[form](), path, _use_new_zipfile_serialization=zipped)
     model = network(seed=1)
-    load_into(model, load_weights(path), str(path))
+    put_into(model, load_weights(path), str(path))
     assert same(model, network())
 
 
@@ -186,7 +194,7 @@ def test_which_entry_is_taken(tmp_path, key, content, taken, factor, others):
     assert found.summed
     assert not found.unpickled
     model = network(seed=1)
-    load_into(model, found.tensors, "x.pt")
+    put_into(model, found.tensors)
     assert torch.equal(model.state_dict()["0.weight"], factor * network().state_dict()["0.weight"])
 
 
@@ -205,21 +213,33 @@ def test_entries_that_cannot_be_taken(tmp_path, key, content, message):
 
 
 def test_how_names_were_matched_is_said():
-    fit = load_into(network(), {**scaled(1, "model."), "loss.weight": torch.ones(2)}, "x.pt")
+    fit = put_into(network(), {**scaled(1, "model."), "loss.weight": torch.ones(2)})
     assert (fit.prefix, fit.left_out, fit.others) == ("model.", ("loss.weight",), ())
     both = {**scaled(2, "teacher."), **scaled(3, "net.")}
     model = network(seed=1)
-    fit = load_into(model, both, "x.pt")
+    fit = put_into(model, both)
     assert (fit.prefix, fit.others) == ("net.", ("teacher.",))
     assert torch.equal(model.state_dict()["0.weight"], 3 * network().state_dict()["0.weight"])
-    with pytest.raises(CheckpointError, match=r"under teacher., student.: which"):
-        load_into(model, {**scaled(2, "teacher."), **scaled(3, "student.")}, "x.pt")
+    assert put_into(model, scaled(1, "features.stem.")).prefix == "features.stem."
+    assert same(model, network())
     holder = nn.ModuleDict({"backbone": network(seed=1)})
-    fit = load_into(holder, scaled(1), "x.pt")
-    assert fit.added == "backbone."
+    assert put_into(holder, scaled(1)).added == "backbone."
     assert same(holder["backbone"], network())
-    fit = load_into(network(), scaled(1, "module."), "x.pt")
+    fit = put_into(network(), scaled(1, "module."))
     assert (fit.prefix, fit.added, fit.left_out, fit.others) == ("", "", (), ())
+
+
+def test_a_part_that_may_not_be_meant_is_asked_for():
+    with pytest.raises(CheckpointError, match=r"under teacher\., student\. alone: are those"):
+        put_into(network(), {**scaled(2, "teacher."), **scaled(3, "student.")})
+    wide = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with pytest.raises(CheckpointError, match=r"under 1\. alone: are those meant\?\n.*such as 1\."):
+        put_into(nn.Linear(4, 2), wide.state_dict())
+    with pytest.raises(CheckpointError, match="does not fit Linear"):  # a layer of no such shape
+        put_into(nn.Linear(3, 2), wide.state_dict())
+    # What a run has written itself is never searched.
+    with pytest.raises(CheckpointError, match="does not fit Sequential: 0 other shapes, 6 missing"):
+        load_into(network(), scaled(1, "model."), "x.pt")
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):
