@@ -1,4 +1,4 @@
-"""Loads somebody else's Python file beside our own modules.
+"""Loads somebody else's Python code, from a file or an installed module, beside our own modules.
 
 Most research repositories have a ``models/``, a ``datasets/`` or a ``utils.py`` at their top level,
 and two of them may be used together. A plug-in therefore gets a private table of modules, one for
@@ -16,6 +16,7 @@ The swap concerns the whole process: no other thread should import anything mean
 from __future__ import annotations
 
 import builtins
+import difflib
 import hashlib
 import importlib
 import re
@@ -23,7 +24,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -33,6 +34,30 @@ from types import ModuleType
 from typing import Any
 
 from isoloss.errors import IsolossError
+from isoloss.plugin_guard import undone
+from isoloss.specs import (
+    absolute_spec,
+    describe_plugin,
+    is_module_spec,
+    plugin_file,
+    plugin_identity,
+    plugin_sha256,
+)
+
+__all__ = [
+    "HOUSE",
+    "PLUGIN_ROLES",
+    "Plugin",
+    "PluginError",
+    "absolute_spec",
+    "describe_plugin",
+    "is_module_spec",
+    "load_plugin",
+    "plugin_file",
+    "plugin_identity",
+    "plugin_sha256",
+    "undone",
+]
 
 # Settings of a run that can name a file of the user's.
 PLUGIN_ROLES = ("model", "dataset", "loss", "closure")
@@ -48,33 +73,36 @@ class PluginError(IsolossError, RuntimeError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """A callable from a plug-in file.
+    """A callable from a plug-in file or an installed module.
 
     Attributes:
-        spec: as the user wrote it, ``path/file.py:attribute``.
-        file: the file, absolute.
-        sha256: of the file's bytes.
+        spec: as the user wrote it, ``path/file.py:attribute`` or ``module:attribute``.
+        folder: where its code is.
         function: the bare callable; right for what is called often (a loss), as import statements
             inside it are served all the same.
+        file: the file, absolute; None for a module.
+        sha256: of the file's bytes; None for a module.
+        modules: the modules of the file's folder; None for a module.
     """
 
     spec: str
-    file: Path
-    sha256: str
+    folder: Path
     function: Callable[..., Any]
-    modules: PluginModules
+    file: Path | None = None
+    sha256: str | None = None
+    modules: PluginModules | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function with the plug-in's modules in place.
+        """Call the function with the plug-in's modules in place, and undo what it sets globally.
 
         Raises:
             PluginError: the function raised; names the exception and the plug-in's line.
         """
-        with self.modules.active():
+        with undone(), self.modules.active() if self.modules else nullcontext():
             try:
                 return self.function(*args, **kwargs)
             except (Exception, SystemExit) as error:
-                raise PluginError(f"{self.spec} failed: {self.modules.describe(error)}") from error
+                raise PluginError(f"{self.spec} failed: {_describe(error, self.folder)}") from error
 
 
 class PluginModules(MetaPathFinder):
@@ -190,7 +218,7 @@ class PluginModules(MetaPathFinder):
         loaded = self._table.get(resolve_name("." * level + name, package) if level else name)
         if loaded is not None and all(hasattr(loaded, attribute) for attribute in fromlist or ()):
             return loaded if fromlist else self._table[name.partition(".")[0]]
-        with self.active():
+        with undone(), self.active():
             return builtins.__import__(name, globals, locals, fromlist or (), level)
 
     def load(self, file: Path) -> ModuleType:
@@ -209,23 +237,6 @@ class PluginModules(MetaPathFinder):
         importlib.invalidate_caches()
         with self.active():
             return importlib.import_module(name)
-
-    def describe(self, error: BaseException) -> str:
-        """Return type, first line of the message and the plug-in's line of an exception in one."""
-        message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        if isinstance(error, SystemExit):
-            message += " (code that runs a program belongs under: if __name__ == '__main__')"
-        lines = [
-            (Path(frame.filename), frame.lineno, frame.line or "")
-            for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        if isinstance(error, SyntaxError) and error.filename:
-            lines.append((Path(error.filename), error.lineno, (error.text or "").strip()))
-        own = [line for line in lines if line[0].is_relative_to(self.folder)]
-        for path, number, text in reversed(own):
-            if "site-packages" not in path.parts:
-                return f"{message} [{path}, line {number}: {text}]"
-        return message
 
 
 class _Loader(SourceFileLoader):
@@ -247,20 +258,25 @@ _folders: dict[Path, PluginModules] = {}
 
 
 def load_plugin(spec: str) -> Plugin:
-    """Load ``path/file.py:attribute``.
+    """Load ``path/file.py:attribute``, or ``module:attribute`` from an installed module.
 
     A file inside a package (a folder with ``__init__.py``) is imported as part of it, with the
     folder above the package first on the path, so that its relative imports work; any other file
     is imported as a top-level module, with its own folder first. Files of one folder share their
-    modules; a file that changed since it was loaded is loaded afresh, with new modules.
+    modules; a file that changed since it was loaded is loaded afresh, with new modules. What it
+    sets globally while it is imported (seeds, default dtype, ..) is undone.
 
     Raises:
-        PluginError: malformed spec, missing file or attribute, something that cannot be called, or
-            an exception while importing.
+        PluginError: malformed spec, missing file, module or attribute, something that cannot be
+            called, or an exception while importing.
     """
+    if is_module_spec(spec):
+        return _load_installed(spec)
     path, _, attribute = spec.rpartition(":")
     if not path.endswith(".py") or not attribute.isidentifier():
-        raise PluginError(f"expected a plug-in as path/file.py:factory, got {spec!r}")
+        raise PluginError(
+            f"expected a plug-in as path/file.py:factory or module:factory, got {spec!r}"
+        )
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise PluginError(f"{spec}: expected a Python file at {file}, found none; check the path")
@@ -273,47 +289,85 @@ def load_plugin(spec: str) -> Plugin:
         modules = _folders[folder] = PluginModules(folder)
         modules.digests[file] = digest
     try:
-        module = modules.load(file)
+        with undone():
+            module = modules.load(file)
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{spec} cannot be imported: {modules.describe(error)}") from error
-    if not hasattr(module, attribute):
-        offered = [name for name, value in vars(module).items() if _is_own(value, module)]
+        raise PluginError(f"{spec} cannot be imported: {_describe(error, folder)}") from error
+    function = _attribute(module, attribute, str(file), spec)
+    return Plugin(spec, folder, function, file, digest, modules)
+
+
+def _load_installed(spec: str) -> Plugin:
+    name, _, attribute = spec.partition(":")
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
         raise PluginError(
-            f"{file} has no {attribute!r}; it defines: {', '.join(offered) or 'nothing to call'}"
+            f"{spec}: expected a module with networks, data or losses, got {top} of Python's own"
         )
-    function = getattr(module, attribute)
+    try:
+        with undone():
+            module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise PluginError(f"{spec} cannot be imported: {_describe(error, Path())}") from error
+        if error.name != top:
+            raise PluginError(f"{spec}: {top} is installed, but has no {error.name}") from error
+        raise PluginError(
+            f"{spec}: no module {top} is installed here; install it, as with: pip install {top}\n"
+            f"a file of your own is path/file.py:{attribute}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        place = getattr(importlib.util.find_spec(top), "origin", None)
+        folder = Path(place).parent if place else Path()
+        raise PluginError(f"{spec} cannot be imported: {_describe(error, folder)}") from error
+    folder = Path(sys.modules[top].__file__ or name).parent
+    return Plugin(spec, folder, _attribute(module, attribute, name, spec))
+
+
+def _attribute(module: ModuleType, attribute: str, where: str, spec: str) -> Callable[..., Any]:
+    """Return what a spec names in its module, where it can be called."""
+    function: Any = module
+    for part in attribute.split("."):
+        if not hasattr(function, part):
+            offered = _offered(module, attribute)
+            raise PluginError(f"{where} has no {attribute!r}; it defines: {offered}")
+        function = getattr(function, part)
     if not callable(function):
         raise PluginError(
             f"{spec}: expected a function or class, got {type(function).__name__}; "
             f"name a factory that returns it"
         )
-    return Plugin(spec, file, digest, function, modules)
+    return function
 
 
-def plugin_file(spec: str) -> Path | None:
-    """Return the file of a plug-in ``path/file.py:attribute``; None for a registered name."""
-    file, separator, _ = spec.rpartition(".py:")
-    return Path(f"{file}.py") if separator else None
+def _offered(module: ModuleType, attribute: str) -> str:
+    """Return some names to choose from, near ones first."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and f"{getattr(value, '__module__', '')}.".startswith(f"{module.__name__}.")
+    ]
+    near = difflib.get_close_matches(attribute, names, n=3)
+    ordered = [*near, *(name for name in names if name not in near)]
+    more = f", and {len(ordered) - 8} more" if len(ordered) > 8 else ""
+    return ", ".join(ordered[:8]) + more if ordered else "nothing to call"
 
 
-def absolute_spec(spec: str) -> str:
-    """Return a spec that means the same from any folder."""
-    file = plugin_file(spec)
-    return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
-
-
-def plugin_sha256(spec: str) -> str | None:
-    """Return the SHA-256 of a plug-in's file; None for a registered name."""
-    file = plugin_file(spec)
-    if file is None or not file.is_file():
-        return None
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def describe_plugin(spec: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return what identifies a network or loss: spec, arguments, and the file's hash if any."""
-    return {"spec": spec, "arguments": arguments, "sha256": plugin_sha256(spec)}
-
-
-def _is_own(value: object, module: ModuleType) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == module.__name__
+def _describe(error: BaseException, folder: Path) -> str:
+    """Return type, first line of the message and the plug-in's line of an exception in one."""
+    message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if isinstance(error, SystemExit):
+        message += " (code that runs a program belongs under: if __name__ == '__main__')"
+    lines = [
+        (Path(frame.filename), frame.lineno, frame.line or "")
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((Path(error.filename), error.lineno, (error.text or "").strip()))
+    own = [line for line in lines if line[0].is_relative_to(folder)]
+    for path, number, text in reversed(own):
+        if "site-packages" not in path.relative_to(folder).parts:
+            return f"{message} [{path}, line {number}: {text}]"
+    return message

@@ -1,7 +1,8 @@
 """Names for what a command line can ask for, and what stands behind them.
 
 A `Registry` maps names to factories; `load_factory` turns what a user wrote, a registered name, a
-member of a registered family as ``family:NAME``, or ``path/file.py:factory``, into a `Factory`;
+member of a registered family as ``family:NAME``, ``path/file.py:factory`` or ``module:factory``,
+into a `Factory`;
 `call_with_arguments` calls it with the user's ``key=value`` pairs and with what is known of the
 data.
 """
@@ -19,7 +20,14 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from isoloss.errors import UsageError
-from isoloss.plugins import Plugin, PluginError, load_plugin
+from isoloss.plugins import (
+    Plugin,
+    PluginError,
+    is_module_spec,
+    load_plugin,
+    undone,
+)
+from isoloss.specs import FAMILIES, installed_module
 
 __all__ = [
     "ArgumentError",
@@ -33,6 +41,7 @@ __all__ = [
     "is_plugin",
     "load_factory",
     "parse_arguments",
+    "undone",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,6 +117,8 @@ class Registry(Generic[F]):
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered already")
             self._entries[name] = Entry(name, factory, description, MappingProxyType(facts))
+            if name.endswith(":"):
+                FAMILIES.add(name.removesuffix(":"))
             return factory
 
         return decorate
@@ -127,8 +138,13 @@ class Registry(Generic[F]):
         suggestion = f"; did you mean {heads[near[0]]}? " if near else _suggest(name, valid)
         raise UnknownNameError(
             f"unknown {self.kind} {name!r}{suggestion}"
-            f"valid: {', '.join(valid)}, or path/file.py:factory"
+            f"valid: {', '.join(valid)}, or path/file.py:factory, module:factory"
         )
+
+    def resembles(self, spec: str) -> bool:
+        """Return whether what comes before a colon is a name of this registry, or nearly one."""
+        heads = [name.removesuffix(":") for name in self._entries]
+        return bool(difflib.get_close_matches(spec.partition(":")[0], heads, n=1))
 
     def has_family(self, spec: str) -> bool:
         """Return whether a spec is ``family:...`` of a registered family, whatever follows."""
@@ -186,18 +202,20 @@ def is_path(spec: str) -> bool:
 
 
 def is_plugin(spec: str, registry: Registry[Any]) -> bool:
-    """Return whether a spec means a plug-in, not a path that follows the colon of a family."""
-    return is_path(spec) and not registry.has_family(spec)
+    """Return whether a spec means a plug-in, not what follows the colon of a family."""
+    return (is_path(spec) or is_module_spec(spec)) and not registry.has_family(spec)
 
 
 def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
-    """Find what ``name``, ``family:NAME`` or ``path/file.py:factory`` stands for.
+    """Find what ``name``, ``family:NAME``, ``path/file.py:factory`` or ``module:factory`` means.
 
     Raises:
         UnknownNameError: no such name, or a family without a member.
         PluginError: the file or its attribute cannot be had; says what was expected and found.
     """
     if is_plugin(spec, registry):
+        if is_module_spec(spec) and installed_module(spec) is None and registry.resembles(spec):
+            registry.get(spec)  # a slip of the pen, rather than a module that is not installed
         plugin = load_plugin(spec)
         return Factory(spec, plugin.function, plugin=plugin)  # type: ignore[arg-type]
     entry = registry.get(spec)

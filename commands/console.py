@@ -6,12 +6,29 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.records.progress import Progress
 from isoloss.records.runs import to_json
+
+_machine: TextIO | None = None
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Keep standard output for the results of a command; all else that is printed goes to stderr.
+
+    Networks, losses and data of the user's may print what they like, whenever they are called.
+    """
+    global _machine
+    before, _machine = _machine, sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _machine = before
 
 
 class Console(Reporter):
@@ -30,10 +47,16 @@ class Console(Reporter):
         if self.speaks and not self.as_json:
             print(text, flush=True)
 
+    def warn(self, text: str) -> None:
+        """Print a warning to standard error, also with `--json`."""
+        if self.speaks:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
     def result(self, content: dict[str, Any]) -> None:
         """Print the result for machines; nothing without `--json`."""
         if self.speaks and self.as_json:
-            print(json.dumps(to_json(content), indent=2, allow_nan=False), flush=True)
+            text = json.dumps(to_json(content), indent=2, allow_nan=False)
+            print(text, file=_machine or sys.stdout, flush=True)
 
     def cost(self, cost: Cost) -> None:
         """Print what some work would take."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
@@ -71,9 +73,12 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
                     for name, text in texts.items()
                     if text not in (None, [], ())
                 }
-                function(*(_fill(group, given) for group in groups))
+                with _printing(given.get("as_json", False)):
+                    function(*(_fill(group, given) for group in groups))
             except IsolossError as error:
                 raise CommandError(error, options) from error
+            except SystemExit as error:
+                raise CommandError(_left(error), options) from error
 
         made: Any = functools.update_wrapper(run, function)
         made.__signature__ = inspect.Signature([_parameter(o) for o in options.values()])
@@ -88,6 +93,25 @@ def _fill(group: type[Options] | Given, given: dict[str, Any]) -> Any:
     cls = group.options if isinstance(group, Given) else group
     own = {option.name: given[option.name] for option in declared(cls) if option.name in given}
     return own if isinstance(group, Given) else make(cls, own)
+
+
+def _printing(as_json: bool) -> AbstractContextManager[None]:
+    """Return what holds while a command runs: under `--json`, results alone are printed."""
+    if not as_json:
+        return nullcontext()
+    from isoloss.commands.console import results_alone
+
+    return results_alone()
+
+
+def _left(error: SystemExit) -> IsolossError:
+    """Return what to say of code of the user's that would end the process, whatever the status."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return IsolossError(
+        f"expected a result, got an end of the program: sys.exit({error.code!r}) was called "
+        f"[{place.filename}, line {place.lineno}: {place.line}]\n"
+        "a network, loss or data set raises an error or returns; it does not leave the program"
+    )
 
 
 def with_flags(text: str, options: Mapping[str, Option]) -> str:

@@ -13,7 +13,7 @@ from isoloss.datasets.conversion import convert
 from isoloss.datasets.grouping import grouped_indices, mixes_groups
 from isoloss.datasets.info import DataInfo
 from isoloss.datasets.splits import stratified_indices
-from isoloss.registry import call_with_arguments, is_plugin, load_factory
+from isoloss.registry import call_with_arguments, is_plugin, load_factory, undone
 from isoloss.split import Split
 
 
@@ -86,10 +86,11 @@ def load_data(
         raise DataError(f"expected a validation fraction from 0 to below 1, got {val_fraction}")
     what = f"data set {spec!r}"
     factory = load_factory(spec, DATASETS)
-    returned = call_with_arguments(
-        factory, arguments or {}, {"download": download}, what, positional=(Path(data_dir),)
-    )
-    splits, info = convert(returned, what)
+    with undone():  # a plug-in's data may be drawn while they are read
+        returned = call_with_arguments(
+            factory, arguments or {}, {"download": download}, what, positional=(Path(data_dir),)
+        )
+        splits, info = convert(returned, what)
     val_from = "source"
     if "val" not in splits:
         train = splits["train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from isoloss.records.progress import Progress
 
 
 class Reporter:
-    """Says nothing; override what is to be heard."""
+    """Says nothing but warnings; override what is to be heard."""
 
     def say(self, text: str) -> None:
         """Take a line for people."""
+
+    def warn(self, text: str) -> None:
+        """Take a line that must not be missed; a Python warning where nothing overrides it."""
+        warnings.warn(text, stacklevel=2)
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from isoloss.experiments.train_options import (
 from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin_hashes
 from isoloss.experiments.trained import Trained, data_of, splits_of
 from isoloss.experiments.training import train
-from isoloss.models import create_model
-from isoloss.plugins import describe_plugin, plugin_file, plugin_sha256
+from isoloss.models import MODELS, create_model
+from isoloss.plugins import describe_plugin, plugin_file, plugin_identity
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import (
     CHECKPOINTS,
@@ -34,7 +35,18 @@ from isoloss.records.runs import (
     new_run,
     newest_run,
 )
-from isoloss.trainers.checkpoints import load_into, load_weights, save_weights
+from isoloss.registry import load_factory
+from isoloss.trainers.checkpoints import (
+    CheckpointError,
+    Fit,
+    Weights,
+    load_into,
+    load_weights,
+    match_names,
+    read_weights,
+    save_weights,
+)
+from isoloss.trainers.errors import shown
 from isoloss.trainers.losses import choose_loss
 
 
@@ -54,13 +66,13 @@ def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
     which = selection.checkpoint or "last"
     if which not in CHECKPOINTS and not re.fullmatch(r"epoch-\d+", which):
         return _import_checkpoint(Path(which), selection, reporter)
-    for option in ("model", "dataset"):
-        if getattr(selection, option) is not None:
+    for option in ("model", "dataset", "key", "trust_pickle"):
+        if getattr(selection, option):
             raise OptionError(
                 option, "a run has its own; give it with `checkpoint` FILE for other weights"
             )
     run = _chosen_run(selection, reporter)
-    return _trained(run, run.checkpoint(which), selection)
+    return _trained(run, run.checkpoint(which), selection)[0]
 
 
 def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
@@ -75,15 +87,34 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
     return run
 
 
-def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
+def _trained(
+    run: Run,
+    checkpoint: Path,
+    selection: Selection,
+    weights: Weights | None = None,
+    source: Path | None = None,
+) -> tuple[Trained, Fit]:
+    """Put network, data and loss together.
+
+    Args:
+        run: The run.
+        checkpoint: Which of its checkpoints.
+        selection: What else is asked for.
+        weights: Of an import: written to the checkpoint under the network's names.
+        source: Of an import: what errors call the weights.
+    """
     options, facts = stored_options(run), run.facts()
     _refuse_changed_plugins(run, options, facts, selection)
     data = _load_data(run, options, facts, selection)
     loss = _loss_options(options, selection)
     assert options.model is not None
     model = create_model(options.model, options.model_arg, data.info.model_context())
-    load_into(model, load_weights(checkpoint), str(checkpoint))
-    return Trained(
+    fit = Fit()
+    if weights is not None:
+        named, fit = match_names(model, weights.tensors, str(source))
+        save_weights(checkpoint, named, digest=True)
+    load_into(model, load_weights(checkpoint), str(source or checkpoint))
+    trained = Trained(
         model,
         choose_loss(loss["loss"], loss["closure"], loss["loss_arg"]),
         splits_of(data),
@@ -103,6 +134,7 @@ def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
         },
         notes={"run": run.name, "checkpoint": str(checkpoint.relative_to(run.path))},
     )
+    return trained, fit
 
 
 def _loss_options(options: TrainOptions, selection: Selection) -> dict[str, Any]:
@@ -126,9 +158,14 @@ def _refuse_changed_plugins(
         if role in ("loss", "closure") and (selection.loss or selection.closure):
             continue
         spec = getattr(options, role)
-        file = plugin_file(spec)
-        if file is None or plugin_sha256(spec) == expected:
+        found, file = plugin_identity(spec), plugin_file(spec)
+        if found == expected:
             continue
+        if file is None:
+            raise ExperimentError(
+                f"run {run.name} was made with {spec} of {expected}, here it is {found or 'gone'}\n"
+                f"install that (pip install {expected}), or train again"
+            )
         state = "has changed since" if file.is_file() else "is gone"
         raise ExperimentError(
             f"run {run.name} was made with {file}, which {state}\n"
@@ -158,7 +195,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
             f"expected {' or '.join(CHECKPOINTS)}, or a file together with `model` and `dataset`, "
             f"got {file} alone",
         )
-    weights = load_weights(file)
+    if not file.is_file():
+        raise CheckpointError(f"expected a checkpoint, got no file at {file}")
     name = check_name(selection.run or file.stem)
     options = make(
         TrainOptions,
@@ -176,28 +214,80 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
             "optimizer": "imported",
         },
     )
-    config = dataclasses.asdict(options)
-    facts = Facts(
-        data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
-        imported_from=str(file.resolve()),
-        imported_sha256=file_sha256(file),
-        plugins=plugin_hashes(config),
-    )
+    sha256 = file_sha256(file)
     run = Run(selection.results / "runs" / name)
     if run.path.exists():
-        if stored_options(run) != options or run.facts().imported_sha256 != facts.imported_sha256:
+        if stored_options(run) != options or not _is_import(run.facts(), sha256, selection):
             raise ExperimentError(
                 f"run {name} exists and is not this import of {file}\n"
                 "name the import otherwise: give the run's name as the argument"
             )
-        return _trained(run, run.checkpoint(), selection)
+        return _trained(run, run.checkpoint(), selection)[0]
+    if selection.trust_pickle:
+        reporter.warn(f"--trust-pickle: code in {file} may be run, with all that you may do")
+    with _classes(selection):
+        weights = read_weights(file, key=selection.key, trust_pickle=selection.trust_pickle)
+    config = dataclasses.asdict(options)
+    facts = Facts(
+        data_dir=str((selection.data_dir or DEFAULT_DATA_DIR).resolve()),
+        imported_from=str(file.resolve()),
+        imported_sha256=sha256,
+        imported={
+            "key": weights.key,
+            "chosen": selection.key is not None,
+            "unpickled": weights.unpickled,
+        },
+        plugins=plugin_hashes(config),
+    )
     with (
         locked_run(selection.results, name),
         new_run(selection.results, name, config, facts) as begun,
     ):
         copy_plugins(begun, config)
-        save_weights(begun.checkpoints / "last.pt", weights, digest=True)
-        trained = _trained(begun, begun.checkpoint(), selection)
+        last = begun.checkpoints / "last.pt"
+        trained, fit = _trained(begun, last, selection, weights, file)
         begun.write_manifest("finished", imported_from=facts.imported_from)
-    reporter.say(f"imported {file} as run {name}")
+    reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
+    if bad := weights.not_finite():
+        reporter.warn(
+            f"{file}: NaN or infinite values in {len(bad)} tensors, first {shown(bad[0])}"
+        )
     return dataclasses.replace(trained, run=run)
+
+
+def _classes(selection: Selection) -> AbstractContextManager[None]:
+    """Put the plug-in of the network in place, whose modules a pickle of it names."""
+    assert selection.model is not None
+    plugin = load_factory(selection.model, MODELS).plugin if selection.trust_pickle else None
+    return nullcontext() if plugin is None or plugin.modules is None else plugin.modules.active()
+
+
+def _is_import(facts: Facts, sha256: str, selection: Selection) -> bool:
+    """Return whether a run is of this file and of the weights in it that are asked for."""
+    if facts.imported_sha256 != sha256:
+        return False
+    if selection.key is None:
+        return not facts.imported.get("chosen", False)
+    return selection.key == facts.imported.get("key")
+
+
+def _account(weights: Weights, fit: Fit, sha256: str) -> str:
+    """Return in a line what was taken of a file, and what is known of its integrity."""
+    taken = f"{len(weights.tensors) - len(fit.left_out)} tensors"
+    if weights.key:
+        taken += f" of {shown(weights.key)}"
+    others = [*weights.others, *fit.others]
+    parts = [taken + (f" (also there: {shown(*others)}; choose with --key)" if others else "")]
+    if prefix := weights.prefix + fit.prefix:
+        parts.append(f"prefix {shown(prefix)} taken off")
+    if fit.added:
+        parts.append(f"prefix {fit.added} put on")
+    if fit.left_out:
+        more = ", .." if len(fit.left_out) > 1 else ""
+        parts.append(f"{len(fit.left_out)} left out ({shown(fit.left_out[0])}{more})")
+    if weights.unpickled:
+        parts.append("unpickled, running its code")
+    digest = "its digest holds" if weights.digested else "no digest came with it"
+    sums = "its checksums hold" if weights.summed else "it has no checksums"
+    parts.append(f"{sums}, {digest}, SHA-256 {sha256[:12]}..")
+    return "; ".join(parts)

@@ -54,19 +54,35 @@ class Selection(Folders):
         aliases=("model_file",),
         otherwise="last",
     )
-    model: str | None = option(None, "Network: a name of `list models`, or file.py:factory.")
+    key: str | None = option(
+        None,
+        "Which weights of such a FILE: an entry, as ema or ema.state_dict, or what the names of "
+        "the tensors begin with, as ema_model.",
+        otherwise="state_dict, model, ..",
+    )
+    trust_pickle: bool = option(
+        False,
+        "Run whatever code such a FILE holds where it cannot be read otherwise: only for a file of "
+        "your own. The weights are kept in a plain form.",
+    )
+    model: str | None = option(
+        None, "Network: a name of `list models`, file.py:factory or module:factory."
+    )
     model_arg: dict[str, Any] = option({}, "Argument of the network.")
-    dataset: str | None = option(None, "Data: a name of `list data`, or file.py:factory.")
+    dataset: str | None = option(
+        None, "Data: a name of `list data`, file.py:factory or module:factory."
+    )
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
     loss: str | None = option(
         None,
-        "Loss: a name of `list losses`, or file.py:function.",
+        "Loss: a name of `list losses`, file.py:function or module:function.",
         aliases=("loss_name",),
         otherwise="the run's own",
     )
     closure: str | None = option(
         None,
-        "In place of a loss: file.py:function of (model, batch), one value a sample.",
+        "In place of a loss: file.py:function, or module:function, of (model, batch), one value "
+        "a sample.",
         otherwise="the run's own, if any",
         convert=absolute_spec,
     )

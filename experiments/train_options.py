@@ -30,13 +30,15 @@ class TrainOptions(Options):
     label: str | None = option(None, "What figures call the run; any text.", otherwise="its name")
     model: str | None = option(
         None,
-        "Network: a name of `list models`, or file.py:factory.",
+        "Network: a name of `list models`, file.py:factory or module:factory.",
         otherwise="the data set's",
         convert=absolute_spec,
     )
     model_arg: dict[str, Any] = option({}, "Argument of the network.")
     dataset: str = option(
-        "digits", "Data: a name of `list data`, or file.py:factory.", convert=absolute_spec
+        "digits",
+        "Data: a name of `list data`, file.py:factory or module:factory.",
+        convert=absolute_spec,
     )
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
     fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
@@ -89,13 +91,14 @@ class TrainOptions(Options):
     intel: bool = option(False, "Use Intel's extension for PyTorch.", off="no-intel")
     loss: str = option(
         DEFAULT_LOSS,
-        "Loss: a name of `list losses`, or file.py:function.",
+        "Loss: a name of `list losses`, file.py:function or module:function.",
         aliases=("loss_name",),
         convert=absolute_spec,
     )
     closure: str | None = option(
         None,
-        "In place of a loss: file.py:function of (model, batch), one value a sample.",
+        "In place of a loss: file.py:function, or module:function, of (model, batch), one value "
+        "a sample.",
         convert=absolute_spec,
         otherwise="the loss",
     )

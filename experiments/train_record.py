@@ -18,7 +18,13 @@ from isoloss.evaluation.networks import placement
 from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
 from isoloss.models import model_facts
-from isoloss.plugins import PLUGIN_ROLES, describe_plugin, plugin_file, plugin_sha256
+from isoloss.plugins import (
+    PLUGIN_ROLES,
+    describe_plugin,
+    is_module_spec,
+    plugin_file,
+    plugin_identity,
+)
 from isoloss.records.files import write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
@@ -64,6 +70,12 @@ class TrainingLog(Reporter):
         if self._speaks:
             self._reporter.say(text)
             self.note(text)
+
+    def warn(self, text: str) -> None:
+        """Warn the reporter, and write to the log."""
+        if self._speaks:
+            self._reporter.warn(text)
+            self.note(f"warning: {text}")
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
@@ -152,8 +164,13 @@ def copy_plugins(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def plugin_hashes(config: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return the SHA-256 of each of the user's files that take part, by role."""
-    return {role: plugin_sha256(config[role]) for role in _plugin_files(config)}
+    """Return SHA-256 or version of each of the user's files and modules, by role."""
+    specs = {role: config[role] for role in PLUGIN_ROLES if config.get(role)}
+    return {
+        role: plugin_identity(spec)
+        for role, spec in specs.items()
+        if plugin_file(spec) is not None or is_module_spec(spec)
+    }
 
 
 def describe_loss(config: Mapping[str, Any]) -> dict[str, Any]:

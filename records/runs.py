@@ -73,9 +73,11 @@ class Facts:
         command: The command line.
         versions: Of Python and packages.
         git: Commit of the source tree.
-        plugins: SHA-256 of the user's files that took part, by role.
+        plugins: SHA-256 of the user's files, or versions of modules, that took part, by role.
         imported_from: File of weights from elsewhere.
         imported_sha256: Its SHA-256.
+        imported: How it was read: the entry taken (`key`), whether that was asked for (`chosen`),
+            and whether it was unpickled, which runs code from the file (`unpickled`).
     """
 
     parameters: int | None = None
@@ -94,6 +96,7 @@ class Facts:
     plugins: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     imported_from: str | None = None
     imported_sha256: str | None = None
+    imported: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Facts:

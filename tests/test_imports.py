@@ -14,8 +14,10 @@ OPEN = {"errors", "pyg"}
 ALLOWED = {
     "errors": set(),
     "pyg": set(),
-    "plugins": set(),
-    "registry": {"plugins"},
+    "specs": set(),
+    "plugin_guard": set(),
+    "plugins": {"specs", "plugin_guard"},
+    "registry": {"plugins", "specs"},
     "records": set(),
     "landscape": {"records"},
     "hessian": {"landscape", "records"},

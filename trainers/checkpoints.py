@@ -10,29 +10,47 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from isoloss.errors import IsolossError
 from isoloss.records.digests import expected_digests, write_with_digest
-from isoloss.records.files import FileError, write_atomically
+from isoloss.records.files import write_atomically
+from isoloss.trainers.errors import CheckpointError
+from isoloss.trainers.fitting import Fit, load_into, match_names
+from isoloss.trainers.safetensors import is_safetensors, read_safetensors
+from isoloss.trainers.unpickling import full_load, restricted_load
+from isoloss.trainers.weight_search import (
+    WEIGHT_KEYS,
+    Weights,
+    find_weights,
+    plain,
+    strip_prefixes,
+)
 
-# Where other programs keep the weights in a checkpoint dictionary, most telling name first.
-WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "net")
-# Put before every name by DataParallel and DistributedDataParallel, and by torch.compile.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-EXAMPLES = 3
+__all__ = [
+    "WEIGHT_KEYS",
+    "CheckpointError",
+    "Fit",
+    "Weights",
+    "load_into",
+    "load_state",
+    "load_weights",
+    "match_names",
+    "read_weights",
+    "save_state",
+    "save_weights",
+    "strip_prefixes",
+]
 
-
-class CheckpointError(IsolossError, RuntimeError):
-    """A file that is damaged, holds no weights, or weights of another network."""
+# What tensors may take beyond the bytes of their file: a few are stored once and repeated.
+REPEATED = 2**30
 
 
 def save_weights(path: Path, weights: Mapping[str, Any], *, digest: bool = False) -> None:
@@ -61,32 +79,34 @@ def save_state(path: Path, state: dict[str, Any], *, digest: bool = False) -> No
 
 
 def load_weights(path: Path) -> dict[str, Any]:
-    """Read weights from a checkpoint of any usual form.
+    """Read weights from a checkpoint of any usual form: the tensors of `read_weights`."""
+    return read_weights(path).tensors
 
-    That is a state dict, or a dictionary that holds one under one of `WEIGHT_KEYS`. Prefixes that
-    wrappers put before every name are taken off.
+
+def read_weights(path: Path, *, key: str | None = None, trust_pickle: bool = False) -> Weights:
+    """Read weights from a checkpoint of any usual form, and say where in it they were.
+
+    That is a state dict, or a dictionary that holds one (see `weight_search`), written by
+    `torch.save` or as safetensors. Prefixes that wrappers put before every name are taken off.
 
     Args:
         path: The file.
+        key: The entry to take where there are several.
+        trust_pickle: Whether a file that cannot be read otherwise is unpickled, which runs
+            whatever code it names. For files of one's own.
 
     Returns:
-        Tensors by name, on the CPU.
+        Tensors by name, on the CPU, with an account of where they were.
 
     Raises:
         CheckpointError: If the file is missing or damaged, needs unpickling of foreign objects,
             or holds no weights.
     """
-    content = load_state(path)
-    for key in WEIGHT_KEYS:
-        if isinstance(content.get(key), Mapping) and _is_state_dict(content[key]):
-            return strip_prefixes(content[key])
-    if _is_state_dict(content):
-        return strip_prefixes(content)
-    found = ", ".join(map(str, list(content)[:8])) or "nothing"
-    raise CheckpointError(
-        f"{path}: expected a state dict, or a dictionary with one under {', '.join(WEIGHT_KEYS)}\n"
-        f"got a dictionary with {found}"
-    )
+    path = Path(path)
+    content, checks = _read(path, foreign=True, trust_pickle=trust_pickle)
+    found = find_weights(content, path, key)
+    _check_sizes(path, found.tensors)
+    return replace(found, **checks)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -96,43 +116,42 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: If the file is missing or damaged, needs unpickling of foreign objects,
             or holds no dictionary.
     """
-    path = Path(path)
+    return _read(Path(path), foreign=False)[0]
+
+
+def _read(
+    path: Path, *, foreign: bool, trust_pickle: bool = False
+) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """Return what a file holds, and what was checked and done: fields of `Weights`."""
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint, got no file at {path}")
-    try:
-        # One handle for all: a training may put another file in its place.
-        with open(path, "rb") as file:
-            _check_digest(path, file)
-            _check_sums(path, file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, CheckpointError, FileError):
-        raise
-    except Exception as error:  # damaged bytes raise nearly anything, IndexError to AssertionError
-        foreign = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
-        if foreign:
-            name = (foreign[1] or foreign[2]).rstrip(".,")
-            raise CheckpointError(
-                f"{path} holds objects beside tensors and plain values ({name}): unpickling those "
-                "runs code from the file, so it is refused\n"
-                "in the program that made it, save the weights alone: "
-                "torch.save(model.state_dict(), FILE)"
-            ) from error
-        raise CheckpointError(
-            f"expected a checkpoint written by torch.save, got {path} "
-            f"({path.stat().st_size} bytes), which is truncated or of another format"
-        ) from error
+    checks: dict[str, Any] = {}
+    # One handle for all: a training may put another file in its place.
+    with open(path, "rb") as file:
+        checks["digested"] = _check_digest(path, file)
+        if is_safetensors(path, file):
+            return dict(read_safetensors(path, file)), checks
+        checks["summed"] = _check_sums(path, file)
+        try:
+            content = restricted_load(path, file, foreign=foreign)
+        except CheckpointError:
+            if not trust_pickle:
+                raise
+            file.seek(0)
+            content, checks["unpickled"] = full_load(path, file), True
+    content = plain(content)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{path}: expected a dictionary of tensors, got {type(content).__name__}"
         )
-    return dict(content)
+    return dict(content), checks
 
 
-def _check_digest(path: Path, file: BufferedReader) -> None:
-    """Refuse a file that is not what was written."""
+def _check_digest(path: Path, file: BufferedReader) -> bool:
+    """Refuse a file that is not what was written; return whether that is known."""
     expected = expected_digests(path)
     if not expected:
-        return
+        return False
     found = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     if found not in expected:
@@ -141,86 +160,50 @@ def _check_digest(path: Path, file: BufferedReader) -> None:
             f"{found[:12]}..: it is damaged or another file\n"
             "put a copy of it back, take another checkpoint, or train the run again (`force`)"
         )
+    return True
 
 
-def _check_sums(path: Path, file: BufferedReader) -> None:
-    """Refuse an archive with an entry that does not have its checksum."""
+def _check_sums(path: Path, file: BufferedReader) -> bool:
+    """Refuse an archive with an entry that does not have its checksum; return if it has any."""
     zipped = file.read(4) == b"PK\x03\x04"  # as torch decides
     file.seek(0)
     if not zipped:
-        return
+        return False
     damaged: str | None = "its directory"
+    unsummed = False
     # Flipped bits make the reader raise nearly anything: NotImplementedError, OSError, ..
     with contextlib.suppress(Exception), zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
         # All of them 0: saved under torch.serialization.set_crc32_options(False).
-        unsummed = not any(entry.CRC for entry in archive.infolist())
-        damaged = None if unsummed else archive.testzip()
+        unsummed = not any(entry.CRC for entry in entries)
+        if sum(entry.file_size for entry in entries) > path.stat().st_size + REPEATED:
+            damaged = "the sizes of its entries"  # torch compresses none
+        else:
+            damaged = None if unsummed else archive.testzip()
     file.seek(0)
     if damaged is not None:
         raise CheckpointError(
             f"expected a whole checkpoint, got {path} with damage in {damaged}: it is truncated or "
             "of another format, or bits of it have changed\nget a new copy of it"
         )
+    return not unsummed
 
 
-def strip_prefixes(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the wrapper prefixes off that every name has."""
-    names = dict(weights)
-    while prefix := next((p for p in WRAPPER_PREFIXES if _all_start(names, p)), ""):
-        names = {name.removeprefix(prefix): value for name, value in names.items()}
-    return names
-
-
-def load_into(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
-    """Load weights into a network, all of them or none.
-
-    Args:
-        model: The network. Left as it is when the weights do not fit.
-        weights: From `load_weights`, or any state dict.
-        source: What to call the weights in an error, such as the file.
-
-    Raises:
-        CheckpointError: If names or shapes differ, or weights are of a kind that would be changed
-            by loading them: integer where the network has floating point, complex, sparse, ..
-    """
-    own = model.state_dict()
-    # Both sides without wrapper prefixes: the network may be wrapped, too.
-    originals = dict(zip(strip_prefixes(own), own, strict=True))
-    given = strip_prefixes(weights)
-    shapes, kinds, missing = [], [], []
-    for name, original in originals.items():
-        if name not in given:
-            # Older than torch 1.0; torch fills it in.
-            if not name.endswith("num_batches_tracked"):
-                missing.append(f"{name}: missing")
-        elif _shape(given[name]) != _shape(own[original]):
-            expected, got = _shape(own[original]), _shape(given[name])
-            shapes.append(f"{name}: expected {expected}, got {got}")
-        elif (wanted := _kind(own[original])) != (found := _kind(given[name])):
-            kinds.append(f"{name}: expected {wanted}, got {found}")
-    unexpected = [f"{name}: not in the network" for name in given if name not in originals]
-    problems = shapes + kinds + missing + unexpected
-    if problems:
-        more = f"; and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
+def _check_sizes(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse tensors that claim more values than the file can hold."""
+    held = path.stat().st_size
+    storages, total = {}, 0
+    for tensor in tensors.values():
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_meta:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            total += tensor.numel() * tensor.element_size()
+    if sum(storages.values()) > held or total > held + REPEATED:
         raise CheckpointError(
-            f"{source} does not fit {type(model).__name__}: {len(shapes)} other shapes, "
-            + (f"{len(kinds)} of another kind, " if kinds else "")
-            + f"{len(missing)} missing, {len(unexpected)} unexpected\n"
-            f"{'; '.join(problems[:EXAMPLES])}{more}\n"
-            "build the network the weights were trained with: same model, same arguments"
+            f"expected tensors as large as their file, got {path} of {held} bytes with "
+            f"{max(total, sum(storages.values()))} bytes of tensors: it is truncated or made up\n"
+            "get a new copy of it"
         )
-    model.load_state_dict({originals[name]: value for name, value in given.items()})
-
-
-def _all_start(names: Mapping[str, Any], prefix: str) -> bool:
-    return bool(names) and all(name.startswith(prefix) for name in names)
-
-
-def _is_state_dict(content: Mapping[Any, Any]) -> bool:
-    return bool(content) and all(
-        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
-        for name, value in content.items()
-    )
 
 
 def _detached(value: Any) -> Any:
@@ -228,24 +211,3 @@ def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return value
-
-
-def _kind(value: Any) -> str:
-    """Return what kind of numbers a tensor holds, and how; copying would change them."""
-    if not isinstance(value, Tensor):
-        return "no tensor"
-    if value.is_meta:
-        return "a meta tensor, without values"
-    if value.is_quantized:
-        return "quantised numbers"
-    if value.layout != torch.strided:
-        return f"a tensor of layout {value.layout}"
-    if value.dtype == torch.bool:
-        return "booleans"
-    if value.is_complex():
-        return "complex numbers"
-    return "floating point" if value.is_floating_point() else "integers"
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None

@@ -85,7 +85,7 @@ def test_digits_as_they_are() -> None:
     found = torch.cat([data.train.inputs, data.test.inputs]).flatten(1) * 16
     source = torch.from_numpy(load_digits().data).float()
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, source.tolist()))
-    with pytest.raises(DataError, match="size 8 .* or more, got 7"):
+    with pytest.raises(DataError, match=r"size 8 .* or more, got 7"):
         load_data("digits", {"size": 7})
 
 

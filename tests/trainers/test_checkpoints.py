@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
+import pathlib
 import pickle
-from collections import OrderedDict
+import struct
+from collections import OrderedDict, defaultdict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +20,8 @@ from isoloss.trainers.checkpoints import (
     load_into,
     load_state,
     load_weights,
+    match_names,
+    read_weights,
     save_weights,
 )
 
@@ -37,6 +44,23 @@ def prefixed(prefix: str) -> OrderedDict:
     return OrderedDict((prefix + name, value) for name, value in network().state_dict().items())
 
 
+def everything_else() -> dict:
+    """What research code puts beside the weights."""
+    history = defaultdict(list, {"loss": [np.float64(0.5)], "acc": [np.float32(0.9)]})
+    settings = {"lr": 0.1, "out": pathlib.Path("runs") / "a", "dtype": np.dtype("float32")}
+    return {
+        "args": argparse.Namespace(**settings, nested=argparse.Namespace(n=np.int64(3))),
+        "optimizer": torch.optim.Adam(network().parameters()).state_dict(),
+        "history": history,
+        "counts": defaultdict(int, {"seen": 4}),
+        "sets": defaultdict(set),
+        "scores": OrderedDict(top1=np.float64(71.5), done=np.bool_(True)),
+        "numpy_rng": np.random.RandomState(0).get_state(),
+        "kinds": (np.float32, np.int64(1), np.str_("a"), np.complex64(1j), np.datetime64("2020")),
+        "windows": pathlib.PureWindowsPath("C:/runs"),
+    }
+
+
 FOREIGN = {
     "bare": lambda: network().state_dict(),
     "state_dict": lambda: {"state_dict": network().state_dict(), "acc": 0.9, "epoch": 3},
@@ -46,10 +70,41 @@ FOREIGN = {
     "data parallel": lambda: {"state_dict": prefixed("module.")},
     "compiled": lambda: prefixed("_orig_mod."),
     "compiled in data parallel": lambda: prefixed("module._orig_mod."),
+    "params": lambda: {"params": network().state_dict(), "iter": 3},
+    "lightning": lambda: {
+        "epoch": 3,
+        "global_step": 40,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": prefixed("model."),
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"ModelCheckpoint{'mode': 'min'}": {"best_model_score": torch.tensor(0.3)}},
+        "optimizer_states": [torch.optim.Adam(network().parameters()).state_dict()],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"width": 4},
+    },
+    "lightning, compiled": lambda: {"state_dict": prefixed("model._orig_mod.")},
+    "lightning with a loss": lambda: {
+        "state_dict": {**prefixed("model."), "criterion.weight": torch.ones(3)}
+    },
+    "net.": lambda: prefixed("net."),
+    "network.": lambda: prefixed("network."),
+    "an encoder": lambda: {"encoder": prefixed("encoder.")},
+    "averaged by torch": lambda: {**prefixed("module."), "n_averaged": torch.tensor(7)},
+    "averaged alone": lambda: {"ema": {"state_dict": network().state_dict(), "decay": 0.99}},
+    "an entry of another name": lambda: {"generator_weights": network().state_dict(), "step": 3},
+    "with arguments": lambda: {"model": network().state_dict(), **everything_else()},
     "before batch counts": lambda: {
         k: v for k, v in network().state_dict().items() if "num_batches" not in k
     },
 }
+
+
+def put_into(model: nn.Module, weights: dict, source: str = "x.pt"):
+    """What an import does."""
+    named, fit = match_names(model, weights, source)
+    load_into(model, named, source)
+    return fit
 
 
 @pytest.mark.parametrize("form", FOREIGN)
@@ -58,7 +113,7 @@ def test_usual_forms_load(tmp_path, form, zipped):
     path = tmp_path / "theirs.pth"
     torch.save(FOREIGN[form](), path, _use_new_zipfile_serialization=zipped)
     model = network(seed=1)
-    load_into(model, load_weights(path), str(path))
+    put_into(model, load_weights(path), str(path))
     assert same(model, network())
 
 
@@ -101,6 +156,243 @@ def test_objects_that_need_unpickling_are_refused_and_not_run(tmp_path):
             load_weights(tmp_path / name)
         assert len(str(error.value).splitlines()) <= 3
     assert not (tmp_path / "executed").exists()
+
+
+def account(path, content, **asked):
+    torch.save(content, path)
+    return read_weights(path, **asked)
+
+
+def scaled(factor: float, prefix: str = "") -> dict:
+    return {prefix + name: factor * value for name, value in network().state_dict().items()}
+
+
+SEVERAL = {"args": argparse.Namespace(), "ema": scaled(2), "net": scaled(3), "model": scaled(4)}
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "taken", "factor", "others"),
+    [
+        (None, SEVERAL, "model", 4, ("net", "ema")),
+        ("ema", SEVERAL, "ema", 2, ()),
+        (None, {"ema": scaled(2)}, "ema", 2, ()),
+        (None, {"ema": {"decay": 0.9, "model": scaled(2)}}, "ema.model", 2, ()),
+        ("ema.model", {"state_dict": scaled(3), "ema": {"model": scaled(2)}}, "ema.model", 2, ()),
+        ("ema", {"state_dict": scaled(3), "ema": {"model": scaled(2)}}, "ema.model", 2, ()),
+        ("mine", {"model": scaled(3), "mine": scaled(2)}, "mine", 2, ()),
+        (None, {"model": scaled(3), "mine": scaled(2)}, "model", 3, ("mine",)),
+        (None, {"model": scaled(3), "centres": {"x": torch.ones(2)}}, "model", 3, ()),
+        ("ema_model", {"state_dict": {**scaled(3, "model."), **scaled(2, "ema_model.")}},
+         "ema_model", 2, ()),
+        ("ema_model.", scaled(2, "ema_model."), "ema_model.", 2, ()),
+        (None, scaled(3), "", 3, ()),
+    ],
+)  # fmt: skip
+def test_which_entry_is_taken(tmp_path, key, content, taken, factor, others):
+    found = account(tmp_path / "x.pt", content, key=key)
+    assert (found.key, found.others) == (taken, others)
+    assert found.summed
+    assert not found.unpickled
+    model = network(seed=1)
+    put_into(model, found.tensors)
+    assert torch.equal(model.state_dict()["0.weight"], factor * network().state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        (None, {"first": scaled(1), "second": scaled(2)}, "under first, second: which"),
+        ("emma", SEVERAL, "`key` emma is not in it\\nentries with weights: model, net, ema"),
+        ("args", SEVERAL, "`key` args holds no weights"),
+        ("epoch", {"epoch": 3}, "`key` epoch holds no weights\\nentries with weights: none"),
+    ],
+)
+def test_entries_that_cannot_be_taken(tmp_path, key, content, message):
+    with pytest.raises(CheckpointError, match=message):
+        account(tmp_path / "x.pt", content, key=key)
+
+
+def test_how_names_were_matched_is_said():
+    fit = put_into(network(), {**scaled(1, "model."), "loss.weight": torch.ones(2)})
+    assert (fit.prefix, fit.left_out, fit.others) == ("model.", ("loss.weight",), ())
+    both = {**scaled(2, "teacher."), **scaled(3, "net.")}
+    model = network(seed=1)
+    fit = put_into(model, both)
+    assert (fit.prefix, fit.others) == ("net.", ("teacher.",))
+    assert torch.equal(model.state_dict()["0.weight"], 3 * network().state_dict()["0.weight"])
+    assert put_into(model, scaled(1, "features.stem.")).prefix == "features.stem."
+    assert same(model, network())
+    holder = nn.ModuleDict({"backbone": network(seed=1)})
+    assert put_into(holder, scaled(1)).added == "backbone."
+    assert same(holder["backbone"], network())
+    fit = put_into(network(), scaled(1, "module."))
+    assert (fit.prefix, fit.added, fit.left_out, fit.others) == ("", "", (), ())
+
+
+def test_a_part_that_may_not_be_meant_is_asked_for():
+    with pytest.raises(CheckpointError, match=r"under teacher\., student\. alone: are those"):
+        put_into(network(), {**scaled(2, "teacher."), **scaled(3, "student.")})
+    wide = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with pytest.raises(CheckpointError, match=r"under 1\. alone: are those meant\?\n.*such as 1\."):
+        put_into(nn.Linear(4, 2), wide.state_dict())
+    with pytest.raises(CheckpointError, match="does not fit Linear"):  # a layer of no such shape
+        put_into(nn.Linear(3, 2), wide.state_dict())
+    # What a run has written itself is never searched.
+    with pytest.raises(CheckpointError, match="does not fit Sequential: 0 other shapes, 6 missing"):
+        load_into(network(), scaled(1, "model."), "x.pt")
+
+
+def test_values_that_are_not_finite_are_named(tmp_path):
+    content = scaled(1)
+    content["0.bias"][1] = float("nan")
+    content["1.running_var"][0] = float("inf")
+    assert account(tmp_path / "x.pt", content).not_finite() == ["0.bias", "1.running_var"]
+    assert not account(tmp_path / "x.pt", scaled(1)).not_finite()
+    eights = {"a": torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn), "n": torch.ones(1)}
+    assert account(tmp_path / "x.pt", eights).not_finite() == ["a"]
+
+
+def safetensors(tensors: dict) -> bytes:
+    """The format, written by hand: little-endian length, JSON, bytes."""
+    names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.bool: "BOOL"}
+    table: dict = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, t in tensors.items():
+        content = t.contiguous().view(torch.uint8).numpy().tobytes() if t.dim() else (
+            t.reshape(1).view(torch.uint8).numpy().tobytes())  # fmt: skip
+        place = [len(data), len(data) + len(content)]
+        table[name] = {"dtype": names[t.dtype], "shape": list(t.shape), "data_offsets": place}
+        data += content
+    header = json.dumps(table).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.bin"])
+def test_safetensors_load(tmp_path, name):
+    (tmp_path / name).write_bytes(safetensors(network().state_dict()))
+    found = read_weights(tmp_path / name)
+    assert (found.summed, found.digested) == (False, False)
+    model = network(seed=1)
+    load_into(model, found.tensors, name)
+    assert same(model, network())
+
+
+def test_safetensors_of_other_dtypes_and_shapes(tmp_path):
+    tensors = {
+        "half": torch.tensor([1.5, -2.0, 3e38]).bfloat16(),
+        "flags": torch.tensor([[True, False]]),
+        "count": torch.tensor(7),
+        "none": torch.empty(0, 3),
+    }
+    (tmp_path / "w.safetensors").write_bytes(safetensors(tensors))
+    found = load_weights(tmp_path / "w.safetensors")
+    assert list(found) == list(tensors)
+    assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in tensors.items())
+
+
+def test_safetensors_agree_with_their_library(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    library.save_file(network().state_dict(), tmp_path / "w.safetensors", {"format": "pt"})
+    found = load_weights(tmp_path / "w.safetensors")
+    expected = library.load_file(tmp_path / "w.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="beyond the file"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_whole_network_is_refused_with_the_lines_that_convert_it(tmp_path):
+    path = tmp_path / "theirs.pt"
+    torch.save(network(), path)
+    with pytest.raises(CheckpointError) as error:
+        read_weights(path)
+    first, lines, last = str(error.value).splitlines()
+    assert "theirs.pt holds a whole pickled network" in first
+    assert "`trust_pickle`" in last
+    exec(lines)  # as it is printed
+    model = network(seed=1)
+    load_into(model, load_weights(tmp_path / "theirs-weights.pt"), "x.pt")
+    assert same(model, network())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_refused_with_the_lines_that_convert_it(tmp_path):
+    path = tmp_path / "theirs.pt"
+    torch.jit.script(network()).save(path)
+    with pytest.raises(CheckpointError, match="TorchScript") as error:
+        read_weights(path)
+    exec(str(error.value).splitlines()[1].partition(": ")[2])
+    model = network(seed=1)
+    load_into(model, load_weights(tmp_path / "theirs-weights.pt"), "x.pt")
+    assert same(model, network())
+
+
+@pytest.mark.parametrize("form", ["network", "entry", "state dict"])
+def test_a_trusted_file_is_unpickled_only_where_it_must_be(tmp_path, form):
+    content = {
+        "network": network(),
+        "entry": {"model": network(), "epoch": 3, "hook": complex},
+        "state dict": {"model": network().state_dict()},
+    }[form]
+    found = account(tmp_path / "x.pt", content, trust_pickle=True)
+    assert found.unpickled == (form != "state dict")
+    model = network(seed=1)
+    load_into(model, found.tensors, "x.pt")
+    assert same(model, network())
+
+
+def test_a_trusted_file_whose_classes_are_not_here(tmp_path):
+    content = io.BytesIO()
+    torch.save(network(), content)
+    damaged = content.getvalue().replace(
+        b"torch.nn.modules.container", b"torch.nn.modules.kontainer"
+    )
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"\x80\x02cno_such_module\nNet\n)\x81.")
+    with pytest.raises(CheckpointError, match=r"x.pt cannot be unpickled: .*\nthe classes in it"):
+        read_weights(path, trust_pickle=True)
+    path.write_bytes(damaged)  # checksums come first, also in trusted files
+    with pytest.raises(CheckpointError, match="damage in"):
+        read_weights(path, trust_pickle=True)
+
+
+def test_a_runs_own_state_names_no_foreign_objects(tmp_path):
+    torch.save({"args": argparse.Namespace()}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"argparse\.Namespace"):
+        load_state(tmp_path / "state.pt")
+
+
+class Classifier(nn.Module):
+    def __init__(self, classes: int = 10, channels: int = 3, width: int = 5) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, classes)
+
+
+MISFITS = {
+    "classes": (Classifier(100).state_dict(), "7 of 9", "num_classes=100"),
+    "channels": (Classifier(channels=1).state_dict(), "8 of 9", "1 in the file and 3 here"),
+    "width": (Classifier(width=6).state_dict(), "2 of 9", "same model, same arguments"),
+    "within another": (
+        {f"encoder.{n}": v for n, v in list(Classifier().state_dict().items())[:-1]},
+        "0 of 9",
+        "names in the file begin with encoder., and 1 differ",
+    ),
+    "another network": (network().state_dict(), "0 of 9", "same model, same arguments"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_likely_happened(case):
+    weights, fitting, likely = MISFITS[case]
+    with pytest.raises(CheckpointError, match=f"x.pt does not fit Classifier: .*; {fitting}") as e:
+        load_into(Classifier(), weights, "x.pt")
+    lines = str(e.value).splitlines()
+    assert len(lines) == 3
+    assert likely in lines[2]
+    assert len(lines[1].split("; ")) <= 4
 
 
 def whole_file() -> bytes:
