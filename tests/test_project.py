@@ -27,7 +27,7 @@ def test_the_readme_examples_run_as_printed(tmp_path, index):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     if index == 0:
-        assert "trace ± s.e." in done.stdout
+        assert "trace ± probes ± sample" in done.stdout
         return
     assert "standard_error" in done.stdout
     with h5py.File(tmp_path / "surface.h5") as file:
