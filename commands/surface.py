@@ -55,7 +55,7 @@ def _say(summary: Mapping[str, Any], data: SurfaceData, console: Console) -> Non
         lost = f", {column['not_finite']} points not finite" if column["not_finite"] else ""
         console.say(f"{name}: {column['origin']:.6g}{spread} at the origin, {bounds}{lost}")
         if (widest := data.widest(name)) is not None:
-            at = ", ".join(f"{axis} = {c:g}" for axis, c in zip("xy", widest.at, strict=False))
+            at = ", ".join(f"{axis} = {c:.3g}" for axis, c in zip("xy", widest.at, strict=False))
             planes = "directions" if data.y is None else "planes"
             console.say(
                 f"{name}: {data.directions_done} {planes} differ most at {at}: median "

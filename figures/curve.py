@@ -60,12 +60,14 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
     fields = [field(line, key) for key in _drawable_keys(line)]
     losses = [what for what in fields if not is_accuracy(what.key)]
     accuracies = [what for what in fields if is_accuracy(what.key)]
-    notes = [*curve_notes(fields), *_key_to_directions(losses, accuracies)]
+    notes = curve_notes(fields)
+    if losses and losses[0].several:
+        notes.append(f"thin: {losses[0].label} along each")
     lines = (len(fields) + 1) // 2 + bool(title) + (note_text(notes, COLUMN).count("\n") + 1)
     figure = new_figure(COLUMN, 1.85 + 0.13 * lines)
     axes = figure.add_subplot()
     handles: list[Artist] = []
-    each = [what.directions.each for what in losses[:1] if what.directions is not None]
+    each = [what.several.each for what in losses[:1] if what.several]
     scale = shared_scale([*(what.drawable for what in losses), *each], log=log, clip=False)
     for what in losses[:1]:
         _draw_band(axes, what, scale, LOSS_COLOR)
@@ -110,8 +112,8 @@ def draw_curves(
     """
     arrays = [what.drawable for _, _, what in curves]
     for _, _, what in curves:
-        if what.directions is not None:
-            arrays += [what.directions.low, what.directions.high]
+        if what.several:
+            arrays += [what.several.low, what.several.high]
     scale = shared_scale(arrays, log=log, clip=False)
     for label, style, what in curves:
         _draw_band(axes, what, scale, style.color)
@@ -209,7 +211,7 @@ def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list
         values,
         color=color,
         linestyle=_SPLITS.get(split, "solid"),
-        linewidth=None if what.directions is None else _MEDIAN_WIDTH,
+        linewidth=_MEDIAN_WIDTH if what.several else None,
         marker="o" if what.x.size <= _MARKED else "",
         markersize=2.2,
         mfc=color if split == "train" else "white",
@@ -220,9 +222,9 @@ def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list
 
 def _draw_band(axes: Axes, what: Field, scale: Scale | None, color: str) -> None:
     """Fill what several directions span; where the upper end is infinite, up to the axis's."""
-    if what.directions is None or len(what.directions.each) == 1:
+    if what.several is None:
         return
-    low, high = (_on_axis(end, scale) for end in (what.directions.low, what.directions.high))
+    low, high = (_on_axis(end, scale) for end in (what.several.low, what.several.high))
     if scale is not None:
         high = np.minimum(high, scale.vmax)
     axes.fill_between(what.x, low, high, color=color, alpha=0.15, linewidth=0.0, zorder=1.2)
@@ -230,20 +232,11 @@ def _draw_band(axes: Axes, what: Field, scale: Scale | None, color: str) -> None
 
 def _draw_each(axes: Axes, what: Field, scale: Scale, color: str) -> None:
     """Draw each of several directions as a thin line."""
-    if what.directions is None or len(what.directions.each) == 1:
+    if what.several is None:
         return
-    for values in what.directions.each:
+    for values in what.several.each:
         drawable = _on_axis(np.where(np.isfinite(values), values, np.nan), scale)
         axes.plot(what.x, drawable, color=color, alpha=0.5, linewidth=0.4, zorder=1.5)
-
-
-def _key_to_directions(losses: Sequence[Field], accuracies: Sequence[Field]) -> list[str]:
-    """Say what thin lines and bands are of, where any are drawn."""
-    for what in (*losses[:1], *accuracies[:1]):
-        if what.directions is not None and len(what.directions.each) > 1:
-            thin = "" if is_accuracy(what.key) else f"thin: {what.label} along each; "
-            return [f"{thin}band: their {what.directions.band}"]
-    return []
 
 
 def _on_axis(values: np.ndarray, scale: Scale | None) -> np.ndarray:

@@ -62,9 +62,12 @@ class Directions:
             notes.append(f"one of {self.total} {what}: the others are pending")
         else:
             waiting = f" ({self.total - count} pending)" if count < self.total else ""
-            notes.append(f"median of {count} {what}{waiting}")
+            band = "" if planes else f", band: their {self.band}"
+            notes.append(f"median of {count} {what}{waiting}{band}")
         if planes and self.widest is not None:  # a curve's figure shows it
-            at = ", ".join(f"{name} = {c:g}" for name, c in zip("xy", self.widest.at, strict=False))
+            at = ", ".join(
+                f"{name} = {c:.3g}" for name, c in zip("xy", self.widest.at, strict=False)
+            )
             span = f"{number(self.widest.low)} to {number(self.widest.high)}"
             notes.append(f"they differ most at {at}: {span}")
         if flawed := int((~np.isfinite(self.each)).any(axis=0).sum()):
@@ -95,6 +98,11 @@ class Field:
     def label(self) -> str:
         """The quantity in words: ``train loss``, ``test accuracy (%)``."""
         return quantity(self.key)
+
+    @property
+    def several(self) -> Directions | None:
+        """What the median is of, where two directions or more are finished."""
+        return self.directions if self.directions and len(self.directions.each) > 1 else None
 
     @property
     def sound(self) -> np.ndarray:

@@ -55,8 +55,8 @@ def range_figure(
     if data.y is None:
         raise FigureError("expected a 2-D surface, got a 1-D curve: draw it with curve_figure")
     what = field(data, key)
-    several = what.directions
-    if several is None or len(several.each) == 1:
+    several = what.several
+    if several is None:
         raise FigureError(
             "expected two finished planes or more, got one: `repeat` says how many to draw"
         )

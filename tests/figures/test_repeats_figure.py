@@ -75,7 +75,7 @@ def test_a_curve_shows_median_each_direction_and_band() -> None:
         "train loss (0.1 at 0)",
         "train accuracy (98.5 at 0)",
     ]
-    assert "median of 4 directions; thin: train loss along each; band: their range" in texts(figure)
+    assert "median of 4 directions, band: their range; thin: train loss along each" in texts(figure)
 
 
 def test_from_ten_directions_on_the_band_leaves_the_tails_out() -> None:
