@@ -161,9 +161,7 @@ def _notes(
         if surface is not None:
             notes += _prefixed(group.label, surface_notes(surface, scale, "filled"))
         if (own or group.several) and curve is not None:
-            band = curve.directions and len(curve.directions.each) > 1 and curve.directions.band
-            found = [*curve_notes([curve]), *([f"band: {band}"] if band else [])]
-            along.setdefault(", ".join(found), []).append(group.label)
+            along.setdefault(", ".join(curve_notes([curve])), []).append(group.label)
         if not own and surface is not None and curve is None:
             notes.append(f"{group.label}: no curve, its surface has no row y = 0")
     notes += [f"{', '.join(labels)}, curve: {text}" for text, labels in along.items() if text]

@@ -62,7 +62,7 @@ class Directions:
             notes.append(f"one of {self.total} {what}: the others are pending")
         else:
             waiting = f" ({self.total - count} pending)" if count < self.total else ""
-            band = "" if planes else f", band: their {self.band}"
+            band = "" if planes else f", band: {self.band if self.of else f'their {self.band}'}"
             notes.append(f"median of {count} {what}{waiting}{band}")
         if planes and self.widest is not None:  # a curve's figure shows it
             at = ", ".join(
