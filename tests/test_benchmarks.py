@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import math
 import subprocess
@@ -39,24 +40,40 @@ def test_they_are_listed():
     assert "expected a benchmark among" in benchmarks("none-of-them").stderr
 
 
-def test_each_part_of_coverage_has_its_table_and_its_rows_in_the_file(tmp_path, monkeypatch):
+def test_coverage_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOLOSS_DATA", str(tmp_path))  # without heartbeats
     file = tmp_path / "coverage.json"
-    counts = {"traces": 30, "networks": 6, "losses": 3, "samples": 19, "scores": 26}
-    for parts in ("traces,losses,scores", "networks,samples"):
-        done = benchmarks("coverage", "--only", parts, "--repeats", "2", "--out", str(file))
-        assert done.returncode == 0, done.stderr
-        verdicts = ("holds", "falls short", "(holds)", "(falls short)", "skipped")
-        lines = [line for line in done.stdout.splitlines() if line.endswith(verdicts)]
-        assert len(lines) == sum(counts[part] for part in parts.split(","))
+    # Five spectra, three methods, two stops; accuracies, areas, losses, tests.
+    counts = {"traces": 5 * 3 * 2, "losses": 3, "scores": 2 * 2 + 2 * 5 + 2 + 3 * 3 + 3}
+    done = benchmarks(
+        "coverage", "--only", ",".join(counts), "--repeats", "2", "--out", str(file)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    verdicts = ("holds", "falls short", "(holds)", "(falls short)", "skipped")
+    lines = [line for line in done.stdout.splitlines() if line.endswith(verdicts)]
     stored = json.loads(file.read_text())
     assert {part: len(stored[part]["rows"]) for part in stored} == counts
     rows = [row for part in stored.values() for row in part["rows"]]
-    skipped = [row for row in rows if not row["repeats"]]
-    assert [row["case"] for row in skipped] == ["MIT-BIH, inter-patient"]
-    assert "ISOLOSS_DATA" in skipped[0]["note"]
-    assert all(0.01 < row["ratio"] < 100 for row in rows if row["kind"] == "error")
+    assert len(lines) == len(rows)
+    (skipped,) = (row for row in rows if not row["repeats"])
+    assert skipped["case"] == "MIT-BIH, inter-patient"
+    assert "ISOLOSS_DATA" in skipped["note"]
+    assert all(
+        0.01 < row["ratio"] < 100 for row in rows if row["kind"] == "error" and row["repeats"]
+    )
     assert "expected parts among" in benchmarks("coverage", "--only", "none").stderr
+
+
+def test_coverage_of_networks_and_of_draws_from_their_samples(module):
+    sgd = list(itertools.islice(module("coverage.networks").rows(2), 3))
+    assert [row.method.split(",")[0] for row in sgd] == ["xtrace", "hutch++", "hutchinson"]
+    draws = list(itertools.islice(module("coverage.samples").rows(3), 4))
+    assert [row.method for row in draws[:3]] == [
+        f"less bias: {x}" for x in ("none", "its own", "mean")
+    ]
+    # Errors and what is claimed for them are of one size.
+    assert all(0.1 < row.ratio < 10 for row in sgd + draws)
+    assert all(row.repeats == 3 for row in draws)
 
 
 def test_errors_of_known_size(module):

@@ -26,8 +26,6 @@ from isoloss.evaluation.uncertainty import (
 REPEATS = 2000
 GROUPS = 20
 PERCENTILE_RESAMPLES = 1000
-# Errors from 0 or 100 % within which an interval is printed in the error's place.
-NEAR_AN_EDGE = 3
 
 
 def rows(repeats: int | None = None) -> Iterator[Row]:
@@ -60,10 +58,7 @@ def independent_accuracy(accuracy: float, size: int, repeats: int) -> Iterator[R
     intervals = {"Wilson": [wilson_interval(share, size) for share in shares]}
     yield from held(case, intervals, accuracy, ("Wilson",))
     errors = [ratio(_hits(share, size), np.ones(size))[1] for share in shares]
-    plain = NEAR_AN_EDGE * math.sqrt(accuracy * (1 - accuracy) / size) < 1 - accuracy
-    yield of_errors(
-        case, "binomial error", shares - accuracy, errors, freedom=size - 1, asked=plain
-    )
+    yield of_errors(case, "binomial error", shares - accuracy, errors, freedom=size - 1)
 
 
 def clustered_accuracy(accuracy: float, spread: float, repeats: int) -> Iterator[Row]:
@@ -90,8 +85,7 @@ def clustered_accuracy(accuracy: float, spread: float, repeats: int) -> Iterator
         made.append(share - accuracy)
         claimed.append(error)
     yield from held(case, intervals, accuracy, names[:1])
-    plain = NEAR_AN_EDGE * math.sqrt(float(np.mean(np.square(made)))) < 1 - accuracy
-    yield of_errors(case, "clustered error", made, claimed, freedom=GROUPS - 1, asked=plain)
+    yield of_errors(case, "clustered error", made, claimed, freedom=GROUPS - 1)
 
 
 def area(groups: int, repeats: int) -> Row:
