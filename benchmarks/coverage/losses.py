@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from benchmarks.coverage.judgement import Row, of_errors
 from isoloss.datasets import load_data, proportional_indices
 from isoloss.datasets.catalogue import DataMissingError
+from isoloss.datasets.splits import TensorSplit
 from isoloss.experiments.settings import DEFAULT_DATA_DIR, LARGEST_SAMPLE
 from isoloss.landscape import Sample
 
@@ -40,6 +41,7 @@ def heartbeats(folder: Path) -> tuple[Tensor, Tensor]:
         DataMissingError: If the records are not in the folder.
     """
     split = load_data("mitbih", {"split": "inter-patient"}, folder, val_fraction=0.0).train
+    assert isinstance(split, TensorSplit)
     inputs, targets = split.inputs.flatten(1), split.targets
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -48,7 +48,9 @@ def trained(optimizer: str) -> nn.Sequential:
         order = torch.randperm(len(split), generator=generator)
         for inputs, targets in split.batches(BATCH, order):
 
-            def closure(inputs: torch.Tensor = inputs, targets: torch.Tensor = targets):
+            def closure(
+                inputs: torch.Tensor = inputs, targets: torch.Tensor = targets
+            ) -> torch.Tensor:
                 model.zero_grad()
                 loss = F.cross_entropy(model(inputs), targets)
                 loss.backward()
