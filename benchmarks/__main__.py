@@ -9,7 +9,7 @@ from pathlib import Path
 
 import isoloss
 
-FILES = {f.stem: f for f in sorted(Path(__file__).parent.glob("*.py")) if f.stem[0] != "_"}
+FILES = {f.parent.name: f for f in sorted(Path(__file__).parent.glob("[!_]*/__init__.py"))}
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:] or [""]

@@ -17,6 +17,7 @@ from isoloss.evaluation.uncertainty import (
     Interval,
     bootstrap_interval,
     cluster_sums,
+    clustered_share_interval,
     half_carriers,
     ratio,
     share_interval,
@@ -99,7 +100,8 @@ class Scores:
         groups: Scores of groups of classes, where the data set names any.
         clusters: Groups of samples; None where samples are independent.
         accuracy_binomial_error: sqrt(p (1 - p) / N) in any case.
-        accuracy_interval: 95 %, Wilson's; see `uncertainty.share_interval` for clusters and tokens.
+        accuracy_interval: 95 %, Wilson's; see `uncertainty.share_interval` for tokens, and
+            `uncertainty.clustered_share_interval` for clusters.
         loss_interval: 95 %, mean -+ t error; by the bootstrap where few samples carry the loss.
         loss_interval_method: "t" or "bootstrap-t".
         half_loss_samples: The fewest samples that have half of the loss; 0 where a loss is negative
@@ -223,6 +225,8 @@ def _means(predictions: Predictions, terms: SampleTerms) -> Scores:
     binomial = math.sqrt(accuracy * (1 - accuracy) / counted) if counted else math.nan
     if predictions.classes and predictions.groups is None:
         error, interval = binomial, wilson_interval(accuracy, counted)
+    elif predictions.groups is not None:
+        interval = clustered_share_interval(parts.hits, parts.counted)
     else:
         interval = share_interval(accuracy, error, counted, number)
     heaviest = half_carriers(terms.losses)

@@ -11,6 +11,9 @@ from scipy.stats import norm, t
 LEVEL = 0.95
 RESAMPLES = 2000
 CHUNK = 4_000_000  # draws held at a time
+# A mean of n values of skewness g is normal enough for a 95 % interval (which then errs in 6 of 100
+# cases at most) where n > 25 g^2: Cochran 1977, section 2.15.
+COCHRAN = 25
 Interval = tuple[float, float]
 UNKNOWN: Interval = (math.nan, math.nan)
 
@@ -147,6 +150,33 @@ def bootstrap_interval(
     return max(0.0, value - float(low) * error), value - float(high) * error
 
 
+def clustered_share_interval(
+    hits: NDArray[np.float64], counts: NDArray[np.float64], seed: int = 0
+) -> Interval:
+    """Return the interval of a share over clusters, of which few may have most of the misses.
+
+    That of `share_interval` where the clusters' deviations hits - share counts are not too skewed
+    for their number (Cochran's rule, 25 times the squared skewness). Otherwise those clusters that
+    would move the share most may not have been met, and it is the bootstrap-t interval of the
+    rarer outcome, hit or miss; but no wider than Wilson's of one sample a cluster, which it would
+    be were all samples of a cluster alike.
+
+    Args:
+        hits: (G,) of each cluster.
+        counts: (G,) samples of each.
+        seed: Of the bootstrap.
+    """
+    share, error = ratio(hits, counts)
+    parts = len(hits)
+    deviations = hits - share * counts
+    if share in (0, 1) or not error > 0 or parts > COCHRAN * _skewness(deviations) ** 2:
+        return share_interval(share, error, float(counts.sum()), parts)
+    low, high = bootstrap_interval(hits if share < 0.5 else counts - hits, counts, seed=seed)
+    least, most = wilson_interval(min(share, 1 - share), parts)
+    low, high = max(low, least), min(high, most)
+    return (low, high) if share < 0.5 else (1 - high, 1 - low)
+
+
 def half_carriers(losses: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the fewest samples that have half of the loss, the largest first.
 
@@ -162,3 +192,8 @@ def half_carriers(losses: NDArray[np.float64]) -> NDArray[np.int64]:
     order = np.argsort(-losses, kind="stable")
     needed = int(np.searchsorted(np.cumsum(losses[order]), total / 2)) + 1
     return order[:needed]
+
+
+def _skewness(deviations: NDArray[np.float64]) -> float:
+    """Return Fisher's coefficient of values of mean 0: the third moment over s^3."""
+    return float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5)

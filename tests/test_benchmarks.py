@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import json
+import math
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 HOUSE = Path(__file__).resolve().parent.parent
 
@@ -21,35 +25,101 @@ def benchmarks(*arguments):
     )  # fmt: skip
 
 
+@pytest.fixture
+def module(monkeypatch):
+    """Modules of the benchmarks by name, from this repository."""
+    monkeypatch.syspath_prepend(str(HOUSE))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
 def test_they_are_listed():
     done = benchmarks()
     assert done.returncode == 0, done.stderr
     listed = {line.split()[0] for line in done.stdout.splitlines()}
-    assert listed == {f.stem for f in (HOUSE / "benchmarks").glob("[a-z]*.py")}
+    assert listed == {f.parent.name for f in (HOUSE / "benchmarks").glob("[a-z]*/__init__.py")}
     assert "expected a benchmark among" in benchmarks("none-of-them").stderr
 
 
-def test_coverage_measures_each_method_on_each_spectrum():
-    done = benchmarks("coverage", "--repeats", "2", "--size", "201")
+def test_coverage_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOLOSS_DATA", str(tmp_path))  # without heartbeats
+    file = tmp_path / "coverage.json"
+    # Five spectra, three methods, two stops; accuracies, areas, losses, tests.
+    counts = {"traces": 5 * 3 * 2, "losses": 3, "scores": 2 * 2 + 2 * 5 + 2 + 3 * 3 + 3}
+    done = benchmarks(
+        "coverage", "--only", ",".join(counts), "--repeats", "2", "--out", str(file)
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2 + 4 * 3 * 2
-    assert all(0.01 < float(line.split()[-1]) < 100 for line in lines[2:])
+    verdicts = ("holds", "falls short", "(holds)", "(falls short)", "skipped")
+    lines = [line for line in done.stdout.splitlines() if line.endswith(verdicts)]
+    stored = json.loads(file.read_text())
+    assert {part: len(stored[part]["rows"]) for part in stored} == counts
+    rows = [row for part in stored.values() for row in part["rows"]]
+    assert len(lines) == len(rows)
+    (skipped,) = (row for row in rows if not row["repeats"])
+    assert skipped["case"] == "MIT-BIH, inter-patient"
+    assert "ISOLOSS_DATA" in skipped["note"]
+    assert all(
+        0.01 < row["ratio"] < 100 for row in rows if row["kind"] == "error" and row["repeats"]
+    )
+    assert "expected parts among" in benchmarks("coverage", "--only", "none").stderr
 
 
-def test_coverage_of_normal_errors_of_known_size():
-    spec = spec_from_file_location("coverage_benchmark", HOUSE / "benchmarks" / "coverage.py")
-    coverage = module_from_spec(spec)
-    spec.loader.exec_module(coverage)
-    errors = np.random.default_rng(0).normal(size=10_000)
-    results = [
-        SimpleNamespace(value=7 + error, standard_error=0.5, samples=10**9, products=3)
-        for error in errors
+def test_coverage_of_networks_and_of_draws_from_their_samples(module):
+    sgd = list(itertools.islice(module("coverage.networks").rows(2), 3))
+    assert [row.method.split(",")[0] for row in sgd] == ["xtrace", "hutch++", "hutchinson"]
+    draws = list(itertools.islice(module("coverage.samples").rows(3), 4))
+    assert [row.method for row in draws[:3]] == [
+        f"less bias: {x}" for x in ("none", "its own", "mean")
     ]
-    cells = coverage.row(results, 7.0).split()
-    repeats, products, covered, doubt, nominal, ratio = [float(c) for c in cells if c not in "±%"]
-    assert (repeats, products, ratio) == (10_000, 3, 0.5)  # to the two digits printed
+    # Errors and what is claimed for them are of one size.
+    assert all(0.1 < row.ratio < 10 for row in sgd + draws)
+    assert all(row.repeats == 3 for row in draws)
+
+
+def test_errors_of_known_size(module):
+    errors = np.random.default_rng(0).normal(size=10_000)
+    row = module("coverage.judgement").of_errors("x", "y", errors, np.full(10_000, 0.5))
     # P(|z| < 2 * 0.5), by 10,000 draws to 0.47 %; and P(|z| < 2).
-    assert covered == pytest.approx(68.27, abs=4 * 0.47)
-    assert doubt == 0.5
-    assert nominal == pytest.approx(95.45, abs=0.06)
+    assert 100 * row.share == pytest.approx(68.27, abs=4 * 0.47)
+    assert row.nominal == pytest.approx(0.9545, abs=6e-4)
+    assert row.ratio == pytest.approx(0.5, abs=0.02)
+    assert (row.by_t, row.verdict) == (None, "falls short")
+    # Errors of means of 5 normal values: as often as their t says, and by t as of known width.
+    values = np.random.default_rng(1).normal(size=(10_000, 5))
+    means, given = values.mean(1), values.std(1, ddof=1) / math.sqrt(5)
+    row = module("coverage.judgement").of_errors("x", "y", means, given, freedom=4)
+    assert row.share == pytest.approx(row.nominal, abs=4 * 0.0033)
+    assert row.nominal == pytest.approx(0.8839, abs=1e-4)
+    assert row.by_t == pytest.approx(0.9545, abs=4 * 0.0021)
+    assert row.verdict == "holds"
+
+
+def test_verdicts_are_those_of_the_bound(module):
+    judgement = module("coverage.judgement")
+
+    def verdict(hits, repeats=2000, **options):
+        return judgement.Row("x", "y", repeats, hits / repeats, 0.95, **options).verdict
+
+    # 0.93 * 2000 - 2.33 sqrt(2000 * 0.93 * 0.07) = 1833.4; 100 + 2.33 sqrt(2000 * 0.05 * 0.95).
+    assert (verdict(1834), verdict(1833)) == ("holds", "falls short")
+    assert (verdict(122, kind="test"), verdict(123, kind="test")) == ("holds", "falls short")
+    assert (verdict(1900, ratio=1.5), verdict(1900, ratio=1.51)) == ("holds", "falls short")
+    assert (verdict(1900, by_t=0.9), verdict(1800, by_t=0.95)) == ("falls short", "holds")
+    assert judgement.Row("x", "y", 0, 0.0, 0.0).verdict == "skipped"
+
+
+def test_traces_of_single_samples_are_those_of_their_hessians(module):
+    networks, samples = module("coverage.networks"), module("coverage.samples")
+    model, split = networks.trained("sam"), networks.digits().subset([3, 700])
+    point = torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+    names, sizes = zip(*((n, w.numel()) for n, w in model.named_parameters()), strict=True)
+
+    def loss(vector, image, target):
+        parts = zip(names, vector.split(sizes), model.parameters(), strict=True)
+        weights = {name: part.view_as(weight) for name, part, weight in parts}
+        return F.cross_entropy(torch.func.functional_call(model, weights, (image,)), target)
+
+    for i, found in enumerate(samples.sample_traces(model, split)):
+        one = split.inputs[i : i + 1].double(), split.targets[i : i + 1]
+        hessian = torch.func.hessian(lambda vector, one=one: loss(vector, *one))(point)
+        assert found == pytest.approx(float(hessian.trace()), rel=1e-10)

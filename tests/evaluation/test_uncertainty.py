@@ -15,6 +15,7 @@ from isoloss.evaluation.scores import SampleTerms, score
 from isoloss.evaluation.uncertainty import (
     bootstrap_interval,
     cluster_sums,
+    clustered_share_interval,
     half_carriers,
     ratio,
     share_interval,
@@ -219,3 +220,46 @@ def test_the_error_of_an_area_over_groups_by_trial():
     single = auc(positive, scores, np.arange(300))[1]
     assert single == pytest.approx(auc(positive, scores)[1], rel=0.02)  # 1 / n for 1 / (n - 1)
     assert math.isnan(auc(positive, scores, np.zeros(300, int))[1])
+
+
+def test_few_clusters_that_have_most_misses_may_not_have_been_met():
+    generator = np.random.default_rng(0)
+    mean, spread, repeats = 0.985, 0.03, 400
+    scale = mean * (1 - mean) / spread**2 - 1
+    held = {"plain": 0, "clustered": 0}
+    for _ in range(repeats):
+        sizes = generator.integers(50, 251, 20).astype(float)
+        chances = generator.beta(mean * scale, (1 - mean) * scale, 20)
+        hits = generator.binomial(sizes.astype(int), chances).astype(float)
+        share, error = ratio(hits, sizes)
+        intervals = {
+            "plain": share_interval(share, error, float(sizes.sum()), 20),
+            "clustered": clustered_share_interval(hits, sizes),
+        }
+        for name, (low, high) in intervals.items():
+            held[name] += low <= mean <= high
+        # Never less sure than by one sample a cluster.
+        low, high = intervals["clustered"]
+        least, most = wilson_interval(share, 20)
+        assert least - 1e-12 <= low <= share <= high <= most + 1e-12
+    assert held["plain"] < 0.91 * repeats
+    assert held["clustered"] >= binom.ppf(0.01, repeats, 0.93), held
+
+
+def test_the_interval_of_even_clusters_and_of_the_edges_is_that_of_the_share():
+    hits, sizes = np.array([6.0, 7, 8, 9, 10] * 20), np.full(100, 16.0)
+    plain = share_interval(*ratio(hits, sizes), 1600, 100)
+    assert clustered_share_interval(hits, sizes) == plain  # no skewness
+    assert clustered_share_interval(sizes, sizes) == wilson_interval(1.0, 100)
+    assert all(map(math.isnan, clustered_share_interval(hits[:1], sizes[:1])))
+
+
+def test_hits_and_misses_have_the_same_interval():
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(50, 251, 20).astype(float)
+    hits = sizes - generator.binomial(5, 0.2, 20)
+    hits[3] -= 40
+    low, high = clustered_share_interval(hits, sizes)
+    assert clustered_share_interval(sizes - hits, sizes) == pytest.approx((1 - high, 1 - low))
+    share, error = ratio(hits, sizes)
+    assert share - low > t.ppf(0.975, 19) * error > high - share  # the longer side is the misses'
