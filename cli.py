@@ -9,14 +9,28 @@ that folder off the path, where `models` or `datasets` would hide other people's
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 
 if not __package__:  # a script; also in processes that multiprocessing starts from one
     from importlib.util import find_spec, module_from_spec, spec_from_file_location
     from pathlib import Path
 
+    def _of_start_up(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Say of Ctrl-C before `main` can what it says."""
+        if issubclass(kind, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = _of_start_up
     _HOUSE = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _HOUSE]
     _spec = spec_from_file_location(
@@ -36,6 +50,8 @@ from isoloss.commands.flags import CommandError
 from isoloss.errors import IsolossError
 from isoloss.records.provenance import remember_command
 
+INTERRUPTED = "interrupted; the same command goes on with what is finished (train: with --resume)"
+_BY_CTRL_C = 130  # what typer makes of KeyboardInterrupt
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage. Any command takes --debug for a traceback."
 
 app = typer.Typer(
@@ -71,10 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     remember_command(arguments)
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="cli.py", standalone_mode=False)
+        with _ended_as_by_ctrl_c():
+            code = command.main(arguments, prog_name="cli.py", standalone_mode=False)
+        if code == _BY_CTRL_C:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 1
     except Exception as error:
         if debug:
@@ -83,6 +102,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         if text:
             print(text, file=sys.stderr)
         return exit_code
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM (of Slurm, say) and a closed terminal end a command as Ctrl-C does.
+
+    Under torchrun they end the process at once, as it cannot be woken while it waits for others.
+    """
+    names = [] if "RANK" in os.environ else ["SIGTERM", "SIGHUP"]
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    try:
+        for one in signals:
+            before[one] = signal.signal(one, interrupt)
+    except ValueError:  # not the main thread: signals are somebody else's
+        pass
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def entry_point() -> None:

@@ -69,6 +69,20 @@ def locked(path: Path, what: str, instead: str = "") -> Iterator[None]:
         held.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether some process is at work on a file or folder."""
+    lock = Path(os.path.abspath(path)).with_name(f".{path.name}.lock")
+    if not lock.exists():
+        return False
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except (Timeout, OSError):
+        return True
+    held.release()
+    return False
+
+
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
     """Hold the lock of an output file, which excludes whoever holds its whole run.

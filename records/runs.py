@@ -38,7 +38,7 @@ import numpy as np
 
 from isoloss.errors import IsolossError, UsageError
 from isoloss.records.files import write_text
-from isoloss.records.locks import locked_folder
+from isoloss.records.locks import is_locked, locked_folder
 from isoloss.records.replacing import make_work_folder, set_aside, sweep
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -127,8 +127,11 @@ class Run:
 
     @property
     def status(self) -> str:
-        """One of `STATUSES`. A training that was killed still says "training"."""
-        return str(self.manifest().get("status"))
+        """One of `STATUSES`; of a training whose process is gone, killed, "interrupted"."""
+        status = str(self.manifest().get("status"))
+        if status == "training" and not is_locked(self.path):
+            return "interrupted"
+        return status
 
     @property
     def checkpoints(self) -> Path:

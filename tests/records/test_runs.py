@@ -64,7 +64,9 @@ def test_names(tmp_path, name):
 
 def test_a_run_describes_itself(tmp_path):
     run = create_run(tmp_path, "one", {**CONFIG, "label": "SGD, lr 0.05"})
-    assert (run.status, run.label) == ("training", "SGD, lr 0.05")
+    with locked_run(tmp_path, "one"):
+        assert (run.status, run.label) == ("training", "SGD, lr 0.05")
+    assert run.status == "interrupted"  # nobody is at work on it
     run.write_history([Record(1, 0.5, math.nan), Record(2, 0.25, math.inf)])
     run.write_evaluation({"loss": np.float32(0.5), "confusion": np.eye(2, dtype=int)})
     created = run.manifest()["created"]
@@ -139,7 +141,7 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     run = create_run(tmp_path, "one", CONFIG)
     with pytest.raises(RunError, match=r"no evaluation\.json"):
         run.evaluation()
-    with pytest.raises(RunError, match=r"no checkpoint best\.pt \(status: training\)"):
+    with pytest.raises(RunError, match=r"no checkpoint best\.pt \(status: interrupted\)"):
         run.checkpoint("best")
     for content, message in (
         ('{"loss": 1', "damaged"),
@@ -199,7 +201,7 @@ def test_checkpoints_of_epochs_are_listed_in_order(tmp_path):
 
 def test_a_run_appears_whole_or_not_at_all(tmp_path):
     with new_run(tmp_path, "one", CONFIG) as run:
-        assert (run.name, run.status, run.config()) == ("one", "training", CONFIG)
+        assert (run.name, run.manifest()["status"], run.config()) == ("one", "training", CONFIG)
         assert list_runs(tmp_path) == []
         (run.checkpoints / "last.pt").write_bytes(b"weights")
     assert find_run(tmp_path, "one").checkpoint().read_bytes() == b"weights"
