@@ -9,6 +9,7 @@ from isoloss.commands.flags import Command
 from isoloss.commands.hessian import hessian
 from isoloss.commands.listing import list_
 from isoloss.commands.plot import plot
+from isoloss.commands.reproduce import reproduce
 from isoloss.commands.surface import surface
 from isoloss.commands.train import train
 from isoloss.commands.tune import tune
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Command] = {
     "hessian": hessian,
     "compare": compare,
     "plot": plot,
+    "reproduce": reproduce,
     "list": list_,
     "demo": demo,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ class SpectrumExperiment:
                 stored = read_settings(file).get("plan")
             plan = None if stored is None else Plan.from_json(stored)
         problem = self.subject.problem(self.settings.split, self.settings, self.settings, plan)
-        return Spectrum(problem, self.settings, about=self.subject.notes_of_result())
+        about = {**self.subject.notes_of_result(), "asked": asdict(self.settings)}
+        return Spectrum(problem, self.settings, about=about)
 
     def run(self, reporter: Reporter | None = None) -> SpectrumResult:
         """Compute the stages that are not finished yet.

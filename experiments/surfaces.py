@@ -98,7 +98,11 @@ class SurfaceExperiment:
             )
 
         first, *others = repeat_seeds(settings.seed, settings.repeat)
-        about = {**self.subject.notes_of_result(), "split": settings.split}
+        about = {
+            **self.subject.notes_of_result(),
+            "split": settings.split,
+            "asked": asdict(settings),
+        }
         return Surface(problems, grid, draw(first), repeats=Draws(draw, others), about=about)
 
     def run(self, reporter: Reporter | None = None) -> SurfaceResult:

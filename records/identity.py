@@ -14,7 +14,7 @@ from isoloss.records.files import FileError
 # What may differ between the parts of one computation without changing its numbers. Versions are
 # kept by the plan, which refuses to be continued by another torch.
 FREE_SETTINGS = (
-    "command", "git", "versions", "run", "label", "checkpoint", "loss_at_weights",
+    "command", "git", "versions", "run", "label", "checkpoint", "loss_at_weights", "asked",
 )  # fmt: skip
 
 # What is stored only where it is another value than this: files made before it could be another
