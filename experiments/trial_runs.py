@@ -91,7 +91,8 @@ def run_trial(options: TrainOptions, place: Place) -> TrialResult:
     except (MemoryError, torch.OutOfMemoryError) as error:
         return TrialResult("failed", f"out of memory: {error}".splitlines()[0])
     except RuntimeError as error:
-        status = run.status if (run.path / "run.json").is_file() else ""
+        # As it was written: whatever else ended the training is no interruption.
+        status = run.manifest().get("status") if (run.path / "run.json").is_file() else ""
         if status not in ("diverged", "interrupted"):
             raise
         state = "failed" if status == "diverged" else "interrupted"
