@@ -9,10 +9,10 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isoloss.errors import IsolossError
 from isoloss.hessian.operators import OperatorError, check_matrix, check_vector
+from isoloss.landscape.kernels import no_checkpointing, second_derivatives
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
@@ -161,8 +161,8 @@ class HessianOperator:
         variables = list(self._variables.values())
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
-            # The fused attention kernels have no second derivative.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(second_derivatives())
+            stack.enter_context(no_checkpointing())
             if not self._cudnn:
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             if recalibration is not None and self._statistics:

@@ -1,0 +1,127 @@
+"""Layers that torch computes in several ways: values, gradients and Hessians are of one function."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.backends import mha
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
+
+from isoloss.evaluation.networks import predict
+from isoloss.datasets.splits import TensorSplit
+from isoloss.hessian import HessianOperator
+from isoloss.landscape import Problem
+from isoloss.landscape.determinism import ProblemError
+from isoloss.landscape.kernels import CheckpointingError
+
+F64 = torch.float64
+
+
+def squared(model, x):
+    return model(x).square().flatten(1).mean(1)
+
+
+def direction(problem):
+    generator = torch.Generator().manual_seed(3)
+    return {
+        n: torch.randn(t.shape, generator=generator, dtype=F64)
+        for n, t in problem.parameters.items()
+    }
+
+
+def moved(problem, v, step):
+    return {name: tensor + step * v[name] for name, tensor in problem.parameters.items()}
+
+
+class Padded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x):
+        return self.encoder(x, src_key_padding_mask=x[..., 0] > 0.5)
+
+
+class Squeezed(nn.Module):
+    """The gate of MobileNetV3."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        return x * nn.functional.hardsigmoid(self.gate(x), inplace=True)
+
+
+NETWORKS = {
+    "padded attention": Padded,
+    "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh()),
+    "weight norm of columns": lambda: parametrizations.weight_norm(nn.Linear(4, 5), dim=1),
+    "weight norm as a whole": lambda: parametrizations.weight_norm(nn.Linear(4, 5), dim=None),
+    "hardsigmoid": Squeezed,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_derivatives_are_differences(name):
+    """Of losses for gradients, of gradients for products, with errors h^2 + 1e-16 / h."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 4, dtype=F64)
+    x[:, 0, 0] = -1  # no sample is padding alone
+    problem = Problem(NETWORKS[name]().double(), closure=squared, batches=[x], dtype=F64)
+    v, h = direction(problem), 1e-6
+    flat = torch.cat([part.flatten() for part in v.values()])
+    above, below = (problem.evaluate(moved(problem, v, step)).loss for step in (h, -h))
+    slope = torch.cat([part.flatten() for part in problem.gradient().values()]) @ flat
+    assert slope.item() == pytest.approx((above - below) / (2 * h), rel=1e-7)
+    above, below = (problem.gradient(moved(problem, v, step)) for step in (h, -h))
+    differences = torch.cat([((above[n] - below[n]) / (2 * h)).flatten() for n in above])
+    with HessianOperator(problem) as hessian:
+        product = hessian.matvec(flat)
+    torch.testing.assert_close(product, differences, rtol=1e-6, atol=1e-7 * product.norm().item())
+
+
+def test_predictions_are_those_of_training():
+    torch.manual_seed(0)
+    model, x = Padded().eval(), torch.randn(6, 3, 4)
+    x[:, 0, 0] = -1
+    found = predict(model, TensorSplit(x, torch.zeros(6)))
+    torch.testing.assert_close(torch.from_numpy(found.outputs), model(x).detach())
+    assert mha.get_fastpath_enabled()
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.block, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        x = checkpoint(self.block, self.first(x).tanh(), use_reentrant=self.reentrant)
+        return self.last(x.tanh())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("strategy", ["gradient", "product"])
+def test_gradient_checkpointing_is_refused(reentrant, strategy):
+    problem = Problem(Checkpointed(reentrant), closure=squared, batches=[torch.randn(6, 4)])
+    assert problem.evaluate().loss > 0
+    with pytest.raises(CheckpointingError, match="turn it off"):
+        if strategy == "gradient":
+            problem.gradient()
+        else:
+            HessianOperator(problem).matvec(torch.ones(HessianOperator(problem).size))
+
+
+@pytest.mark.parametrize(
+    "change", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 4))]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchscript_is_refused(change):
+    scripted = change(nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(ProblemError, match="load_state_dict"):
+        Problem(scripted, closure=squared, batches=[torch.randn(6, 4)])
