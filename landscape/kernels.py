@@ -32,6 +32,27 @@ class CheckpointingError(IsolossError, RuntimeError):
     """Derivatives through a network that computes parts of it again in its backward pass."""
 
 
+COMPILED = "_orig_mod"  # where `torch.compile` keeps what it wraps, and what it adds to names
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return a network without what `torch.compile` put around it or its parts, in place.
+
+    What it compiles has no second derivatives.
+    """
+    for module in list(model.modules()):
+        for name, part in module.named_children():
+            if hasattr(part, COMPILED):
+                setattr(module, name, getattr(part, COMPILED))
+    own: nn.Module = getattr(model, COMPILED, model)
+    return own
+
+
+def uncompiled_name(name: str) -> str:
+    """Return the name that a parameter has in the network without what `torch.compile` adds."""
+    return ".".join(part for part in name.split(".") if part != COMPILED)
+
+
 @contextmanager
 def same_without_gradients() -> Iterator[None]:
     """Compute without gradients what is computed with them."""

@@ -23,7 +23,7 @@ from isoloss.landscape.batch_norm import HALF
 from isoloss.landscape.batches import Batch, Samples, as_batch
 from isoloss.landscape.contents import Content, as_content
 from isoloss.landscape.determinism import ProblemError
-from isoloss.landscape.kernels import same_without_gradients
+from isoloss.landscape.kernels import same_without_gradients, uncompiled
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.terms import Terms, as_terms
@@ -217,7 +217,9 @@ def one_of(loss: Loss | None, closure: Callable[[Any, Any], Any] | None) -> Loss
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """Return a copy of a network that was lent.
+    """Return a copy of a network that was lent, without what `torch.compile` put around it.
+
+    Compiled networks have no second derivatives.
 
     Raises:
         ProblemError: If it cannot be copied, or its weights not be replaced.
@@ -229,7 +231,7 @@ def copy_of(model: nn.Module) -> nn.Module:
             "then network.load_state_dict(scripted.state_dict())"
         )
     try:
-        return copy.deepcopy(model)
+        return uncompiled(copy.deepcopy(model))
     except Exception as error:
         raise ProblemError(
             f"expected a network that can be copied (it is lent and must stay unchanged), but "

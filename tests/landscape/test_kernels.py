@@ -1,4 +1,4 @@
-"""Layers that torch computes in several ways: values, gradients and Hessians are of one function."""
+"""Layers that torch computes in several ways: values and derivatives are of one function."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch.backends import mha
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from isoloss.evaluation.networks import predict
 from isoloss.datasets.splits import TensorSplit
+from isoloss.evaluation.networks import predict
 from isoloss.hessian import HessianOperator
 from isoloss.landscape import Problem
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.kernels import CheckpointingError
+from isoloss.landscape.probing import OuterWeightsError
 
 F64 = torch.float64
 
@@ -106,15 +107,15 @@ class Checkpointed(nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("strategy", ["gradient", "product"])
-def test_gradient_checkpointing_is_refused(reentrant, strategy):
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_gradient_checkpointing_is_refused(reentrant):
     problem = Problem(Checkpointed(reentrant), closure=squared, batches=[torch.randn(6, 4)])
+    hessian = HessianOperator(problem)
     assert problem.evaluate().loss > 0
     with pytest.raises(CheckpointingError, match="turn it off"):
-        if strategy == "gradient":
-            problem.gradient()
-        else:
-            HessianOperator(problem).matvec(torch.ones(HessianOperator(problem).size))
+        problem.gradient()
+    with pytest.raises(CheckpointingError, match="turn it off"):
+        hessian.matvec(torch.ones(hessian.size))
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,40 @@ def test_torchscript_is_refused(change):
     scripted = change(nn.Sequential(nn.Linear(4, 2)))
     with pytest.raises(ProblemError, match="load_state_dict"):
         Problem(scripted, closure=squared, batches=[torch.randn(6, 4)])
+
+
+def compiled_whole(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_part(model):
+    model[0] = torch.compile(model[0], backend="eager")
+    return model
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compile", [compiled_whole, compiled_part, compiled_in_place])
+def test_compiled_networks_are_differentiated_as_they_were_before(compile):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double(), torch.randn(6, 4, dtype=F64)
+    plain = Problem(model, closure=squared, batches=[x], dtype=F64)
+    names, expected = (
+        list(plain.parameters),
+        HessianOperator(plain).matvec(torch.ones(15, dtype=F64)),
+    )
+    wrapped = compile(model)
+    kinds = [type(module) for module in wrapped.modules()]
+    problem = Problem(wrapped, closure=squared, batches=[x], dtype=F64)
+    assert list(problem.parameters) == names
+    assert torch.equal(HessianOperator(problem).matvec(torch.ones(15, dtype=F64)), expected)
+    assert [type(module) for module in wrapped.modules()] == kinds
+
+    def outside(_, x):
+        return squared(model, x)
+
+    with pytest.raises(OuterWeightsError):
+        Problem(wrapped, closure=outside, batches=[x], dtype=F64)

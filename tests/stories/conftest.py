@@ -21,7 +21,7 @@ from isoloss.experiments.settings import Numerics, SurfaceSettings
 from isoloss.experiments.subject import Subject
 from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.hessian import HessianOperator, top_eigenpairs
-from isoloss.landscape import Grid, Problem, Surface, random_directions
+from isoloss.landscape import Grid, Surface, random_directions
 
 # float32 here and there: sums in another order differ by some 1e-7 relative.
 LOSS_TOLERANCE = 1e-6
@@ -54,6 +54,9 @@ def compare(problem, model, own_loss, data):
         model: The user's network.
         own_loss: `own_loss(model, data)`, the user's loss of all data, a tensor.
         data: What is handed to it: tensors and graphs in dicts, lists and tuples.
+
+    Returns:
+        The losses of the surface and the largest eigenvalue, as found by hand.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if isinstance(problem, Subject):
@@ -63,10 +66,11 @@ def compare(problem, model, own_loss, data):
     else:
         directions = random_directions(problem.parameters, 1, seed=0)
         surface = Surface(problem, Grid.parse(f"{STEPS[0]}:{STEPS[-1]}:{len(STEPS)}"), directions)
-    compare_losses(problem, surface, model, own_loss, data)
-    compare_curvatures(problem, model, own_loss, data)
+    losses = compare_losses(problem, surface, model, own_loss, data)
+    largest = compare_curvatures(problem, model, own_loss, data)
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)  # lent, never changed
+    return losses, largest
 
 
 def compare_losses(problem, surface, model, own_loss, data):
@@ -83,6 +87,7 @@ def compare_losses(problem, surface, model, own_loss, data):
         by_hand.append(plain(own_loss, moved, data))
     assert len({round(value / expected, 4) for value in by_hand}) == len(STEPS)  # it is moved
     np.testing.assert_allclose(found, by_hand, rtol=LOSS_TOLERANCE)
+    return by_hand
 
 
 def compare_curvatures(problem, model, own_loss, data):
@@ -96,6 +101,7 @@ def compare_curvatures(problem, model, own_loss, data):
     assert pairs.eigenvalues[0].item() == pytest.approx(expected, rel=CURVATURE_TOLERANCE)
     difference = np.linalg.norm(product - gradient.slope(vector))
     assert difference <= CURVATURE_TOLERANCE * np.linalg.norm(product)
+    return expected
 
 
 class Gradient:
@@ -115,7 +121,8 @@ class Gradient:
     def slope(self, vector):
         """H v by central differences of the gradient: no second derivative of torch's.
 
-        In float64 a step h = 1e-7 leaves some h^2 + 1e-15 / h = 1e-8, and hardly a ReLU changes sides.
+        In float64 a step h = 1e-7 leaves some h^2 + 1e-15 / h = 1e-8, and hardly any ReLU
+        changes sides.
         """
         direction = torch.from_numpy(np.asarray(vector, dtype=np.float64).ravel())
         step = 1e-7 / direction.norm()

@@ -24,7 +24,8 @@ def tokens(count=10, length=6, words=20):
 def bert(kernel, **settings):
     config = transformers.BertConfig(
         vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=12, max_position_embeddings=8, initializer_range=0.3, attn_implementation=kernel, **settings,
+        intermediate_size=12, max_position_embeddings=8, initializer_range=0.3,
+        attn_implementation=kernel, **settings,
     )  # fmt: skip
     return transformers.BertForSequenceClassification(config)
 
