@@ -6,7 +6,8 @@ torch computes some layers in several ways, and not all of them are the layer:
   zeros at padded places, where with gradients (in training, in Hessians) they put out values;
 - the fused kernel of weight normalisation takes the norms for constants in its second derivative,
   which is wrong without an error, as differences of gradients show (torch 2.15);
-- the fused kernels of attention and `hardsigmoid` have no second derivative, and say so.
+- the fused kernels of attention and `hardsigmoid` have no second derivative, and say so; cuDNN's
+  recurrent layers have none either, and in `eval` mode no first one.
 
 Gradient checkpointing computes a part of the network again in the backward pass, when the weights
 it was called with are gone.
@@ -15,7 +16,7 @@ it was called with are gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -69,6 +70,33 @@ def second_derivatives() -> Iterator[None]:
     """Compute networks by functions that can be differentiated twice and more."""
     with sdpa_kernel(SDPBackend.MATH), _PlainFormulas():
         yield
+
+
+@contextmanager
+def derivatives(model: nn.Module, *, second: bool) -> Iterator[None]:
+    """Compute a network in `eval` mode by functions that can be differentiated, once or more.
+
+    Raises:
+        CheckpointingError: For gradient checkpointing.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with (
+        without_cudnn() if recurrent else nullcontext(),
+        second_derivatives() if second else nullcontext(),
+        no_checkpointing(),
+    ):
+        yield
+
+
+def without_cudnn() -> AbstractContextManager[None]:
+    """Leave cuDNN out: torch's own kernels have the derivatives."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False)
+    return flags
+
+
+def is_of_cudnn_recurrence(error: RuntimeError) -> bool:
+    """Return whether torch says that cuDNN's recurrent layers lack a derivative."""
+    return "cudnn rnn" in str(error).lower()
 
 
 @contextmanager

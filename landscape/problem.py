@@ -27,7 +27,7 @@ from isoloss.landscape.determinism import (
     refuse_different,
 )
 from isoloss.landscape.evaluation import Evaluation
-from isoloss.landscape.kernels import no_checkpointing, second_derivatives
+from isoloss.landscape.kernels import derivatives
 from isoloss.landscape.objective import Loss, Metric, Objective, copy_of, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
@@ -296,9 +296,8 @@ class Problem:
         }
         for batch in self.micro_batches():
             # A closure's loss may be made of derivatives already.
-            with nullcontext() if self.has_outputs else second_derivatives():
+            with derivatives(self._model, second=not self.has_outputs):
                 loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
-            with no_checkpointing():
                 parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for name, part in zip(variables, parts, strict=True):
                 if part is not None:

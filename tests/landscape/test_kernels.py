@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isoloss.datasets.splits import TensorSplit
 from isoloss.evaluation.networks import predict
-from isoloss.hessian import HessianOperator
+from isoloss.hessian import HessianOperator, sample_error
 from isoloss.landscape import Problem
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.kernels import CheckpointingError
@@ -116,6 +116,47 @@ def test_gradient_checkpointing_is_refused(reentrant):
         problem.gradient()
     with pytest.raises(CheckpointingError, match="turn it off"):
         hessian.matvec(torch.ones(hessian.size))
+
+
+class OfCudnn(torch.autograd.Function):
+    """Refuses as cuDNN's recurrent layers do in `eval` mode, where cuDNN is not left out."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.cudnn = torch.backends.cudnn.enabled
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if ctx.cudnn:
+            raise RuntimeError("cudnn RNN backward can only be called in training mode")
+        return gradient
+
+
+class Recurrent(nn.LSTM):
+    def forward(self, x):
+        return OfCudnn.apply(super().forward(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["loss", "closure"])
+def test_recurrent_layers_are_differentiated_without_cudnn(kind):
+    torch.manual_seed(0)
+    model, x = Recurrent(3, 2, batch_first=True), torch.randn(6, 4, 3)
+    data = (x, torch.zeros(6, 4, 2))
+    problem = (
+        Problem(model, nn.MSELoss(), [data])
+        if kind == "loss"
+        else Problem(model, closure=lambda model, batch: squared(model, batch[0]), batches=[data])
+    )
+    slope = problem.gradient()
+    with HessianOperator(problem) as hessian:
+        u = torch.ones(hessian.size) / hessian.size**0.5
+        curvature = (u @ hessian.matvec(u)).item()
+    outputs = nn.LSTM.forward(model, x)[0]
+    expected = torch.autograd.grad(outputs.square().mean(), [*model.parameters()])
+    torch.testing.assert_close(list(slope.values()), list(expected))
+    assert sample_error(problem, u).value == pytest.approx(curvature, rel=1e-4)
+    assert torch.backends.cudnn.enabled
 
 
 @pytest.mark.parametrize(
