@@ -231,10 +231,21 @@ def copy_of(model: nn.Module) -> nn.Module:
             "then network.load_state_dict(scripted.state_dict())"
         )
     try:
-        return uncompiled(copy.deepcopy(model))
+        copied = uncompiled(copy.deepcopy(model))
     except Exception as error:
         raise ProblemError(
             f"expected a network that can be copied (it is lent and must stay unchanged), but "
             f"copying {type(model).__name__} failed\n{type(error).__name__}: {error}\n"
             "a common cause is a tensor with a gradient history kept as an attribute: detach it"
         ) from error
+    for name, module in copied.named_modules():
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            continue
+        if module.max_norm is not None:
+            raise ProblemError(
+                f"expected weights that stay what they are, got max_norm={module.max_norm} in "
+                f"{name or 'the embedding'}, which shortens rows whenever they are looked up\n"
+                "set it to None for measuring: at rows that are within it the loss is the same"
+            )
+        module.scale_grad_by_freq = False  # for optimizers: it makes gradients no derivatives
+    return copied

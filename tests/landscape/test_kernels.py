@@ -58,7 +58,19 @@ class Squeezed(nn.Module):
         return x * nn.functional.hardsigmoid(self.gate(x), inplace=True)
 
 
+class Frequent(nn.Module):
+    """Rows of tokens that are looked up often; torch divides their gradients by how often."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(3, 4, scale_grad_by_freq=True)
+
+    def forward(self, x):
+        return (x + self.rows((x[..., 0] > 0).long())).tanh()
+
+
 NETWORKS = {
+    "embedding with frequencies": Frequent,
     "padded attention": Padded,
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh()),
     "weight norm of columns": lambda: parametrizations.weight_norm(nn.Linear(4, 5), dim=1),
@@ -204,3 +216,11 @@ def test_compiled_networks_are_differentiated_as_they_were_before(compile):
 
     with pytest.raises(OuterWeightsError):
         Problem(wrapped, closure=outside, batches=[x], dtype=F64)
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_that_change_their_weights_are_refused(kind):
+    model = nn.Sequential(kind(9, 4, max_norm=1.0), nn.Linear(4, 2))
+    with pytest.raises(ProblemError, match=r"max_norm=1\.0 in 0") as caught:
+        Problem(model, closure=squared, batches=[torch.randint(9, (6, 5))])
+    assert len(str(caught.value).splitlines()) <= 3
