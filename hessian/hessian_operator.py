@@ -9,10 +9,15 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isoloss.errors import IsolossError
 from isoloss.hessian.operators import OperatorError, check_matrix, check_vector
+from isoloss.landscape.kernels import (
+    is_of_cudnn_recurrence,
+    no_checkpointing,
+    second_derivatives,
+    without_cudnn,
+)
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
@@ -131,10 +136,9 @@ class HessianOperator:
         try:
             total = self._sum_over_batches(parts)
         except RuntimeError as error:
-            if "CuDNN RNN" not in str(error) or not self._cudnn:
+            if not is_of_cudnn_recurrence(error) or not self._cudnn:
                 _explain(error)
                 raise
-            # cuDNN's recurrent layers have no second derivative, torch's own kernels do.
             self._cudnn, self._graphs = False, None
             total = self._sum_over_batches(parts)
         self.products += 1
@@ -161,10 +165,10 @@ class HessianOperator:
         variables = list(self._variables.values())
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
-            # The fused attention kernels have no second derivative.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(second_derivatives())
+            stack.enter_context(no_checkpointing())
             if not self._cudnn:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+                stack.enter_context(without_cudnn())
             if recalibration is not None and self._statistics:
                 adjoint = self._statistics_gradient(where)
                 moved, curved = recalibration.second_order(

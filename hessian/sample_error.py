@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isoloss.errors import IsolossError
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.operators import OperatorError, probe_vector
 from isoloss.landscape.batches import Samples
+from isoloss.landscape.kernels import is_of_cudnn_recurrence, second_derivatives, without_cudnn
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.terms import Terms
 from isoloss.landscape.vectors import unflatten
@@ -184,22 +184,20 @@ def sample_curvatures(problem: Problem, direction: Tensor) -> Terms:
     try:
         return _all_curvatures(problem, parts)
     except RuntimeError as error:
-        if "derivative for" in str(error):
+        if not is_of_cudnn_recurrence(error):
+            if "derivative for" not in str(error):
+                raise
             raise SampleErrorUnavailableError(
                 f"a function of the network has no third derivative: {str(error).splitlines()[0]}"
             ) from error
-        if "CuDNN RNN" not in str(error):
-            raise
-    # cuDNN's recurrent layers have no second derivative, torch's own kernels do.
-    with torch.backends.cudnn.flags(enabled=False):
+    with without_cudnn():
         return _all_curvatures(problem, parts)
 
 
 def _all_curvatures(problem: Problem, parts: dict[str, Tensor]) -> Terms:
     buffers = problem.buffers_at(problem.parameters)
     columns: list[Tensor] = []
-    # The fused attention kernels have no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.enable_grad(), second_derivatives():
         for batch in problem.product_batches():
             terms = _curvatures(problem, parts, batch, buffers)
             columns.append(torch.stack([t.cpu().double() for t in terms]))

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,12 @@ class PerSampleLoss:
             LossShapeError: If outputs, targets and the loss's values do not fit together.
             LossReductionError: If a module's own mean is another one than that of the pairs.
         """
+        if type(self._own) in TORCH_LOSSES and not isinstance(outputs, Tensor):
+            raise LossShapeError(
+                f"loss {self.name}: expected a tensor from the network, got {_describe(outputs)}\n"
+                "write a function loss(outputs, targets) of the part that is meant, with one value "
+                "a sample"
+            )
         if isinstance(self._own, CLASS_LOSSES):
             terms = self._of_classes(outputs, targets)
         else:
@@ -128,24 +134,29 @@ class PerSampleLoss:
         return Terms(per_sample_sum(values), per_sample_sum(weights))
 
     def _of_elements(self, outputs: Any, targets: Tensor) -> Terms:
+        tensor = isinstance(outputs, Tensor)
+        if isinstance(self._own, ELEMENT_LOSSES) and tensor and outputs.shape != targets.shape:
+            self._refuse_other_shapes(outputs, targets)
         values = self._values(outputs, targets)
-        sizes = isinstance(outputs, Tensor) and isinstance(values, Tensor)
-        broadcast = sizes and (
-            values.numel() > max(outputs.numel(), targets.numel())
-            or (isinstance(self._own, ELEMENT_LOSSES) and outputs.shape != targets.shape)
-        )
-        if broadcast:
-            raise LossShapeError(
-                f"loss {self.name}: expected outputs and targets of one shape\n"
-                f"got outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which it "
-                f"broadcast to {tuple(values.shape)}: samples would be compared with each other\n"
-                "give the targets the outputs' shape"
-            )
+        if (
+            tensor
+            and isinstance(values, Tensor)
+            and values.numel() > max(outputs.numel(), targets.numel())
+        ):
+            self._refuse_other_shapes(outputs, targets)
         if self._own is None or self._own.reduction == "none":
             return as_terms(values, len(targets), f"loss {self.name}")
         mean, ones = as_terms(values, len(targets), f"loss {self.name}")
         size = values[0].numel()
         return Terms(mean * size, ones if self._own.reduction == "batchmean" else ones * size)
+
+    def _refuse_other_shapes(self, outputs: Tensor, targets: Tensor) -> NoReturn:
+        raise LossShapeError(
+            f"loss {self.name}: expected outputs and targets of one shape\n"
+            f"got outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}: broadcast, "
+            "samples would be compared with each other\n"
+            "give the targets the outputs' shape"
+        )
 
     def _values(self, outputs: Any, targets: Tensor) -> Any:
         if isinstance(self._loss, nn.Module) and isinstance(outputs, Tensor):
@@ -250,3 +261,10 @@ def _check_module(loss: nn.Module) -> None:
             "a weight for each sample of one batch\n"
             "put the weights beside the targets and write a function (outputs, targets)"
         )
+
+
+def _describe(outputs: Any) -> str:
+    kind = type(outputs).__name__
+    if isinstance(outputs, Mapping):
+        return f"{kind} with {', '.join(map(str, outputs))}"
+    return f"{kind} of {len(outputs)}" if isinstance(outputs, tuple | list) else kind

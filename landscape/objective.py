@@ -23,6 +23,7 @@ from isoloss.landscape.batch_norm import HALF
 from isoloss.landscape.batches import Batch, Samples, as_batch
 from isoloss.landscape.contents import Content, as_content
 from isoloss.landscape.determinism import ProblemError
+from isoloss.landscape.kernels import same_without_gradients, uncompiled
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.terms import Terms, as_terms
@@ -118,7 +119,7 @@ class OfOutputs(Objective):
 
     def forward(self, batch: Batch, metric: bool = False) -> tuple[Terms, Terms | None]:
         """Call the network, then the loss in full precision."""
-        with self._autocast():
+        with same_without_gradients(), self._autocast():
             outputs = batch.call(self.model)
         if self._half and isinstance(outputs, Tensor):
             outputs = outputs.float()
@@ -159,7 +160,8 @@ class OfClosure(Objective):
     def _terms(self, function: Callable[[Any, Any], Any], batch: Content, name: str) -> Terms:
         # Aliases of the tensors: what is held must not come to require a gradient.
         content = batch.map(Tensor.detach).content
-        with torch.enable_grad(), self._autocast():  # derivatives by inputs are part of it
+        # Derivatives by inputs are part of it.
+        with torch.enable_grad(), same_without_gradients(), self._autocast():
             result = function(self.model, content)
         terms = as_terms(result, batch.count, name)
         return Terms(*(part.float() if part.dtype in HALF else part for part in terms))
@@ -212,3 +214,38 @@ def one_of(loss: Loss | None, closure: Callable[[Any, Any], Any] | None) -> Loss
             "a closure(model, batch) takes the place of loss(outputs, targets)"
         )
     return Closure(closure)
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return a copy of a network that was lent, without what `torch.compile` put around it.
+
+    Compiled networks have no second derivatives.
+
+    Raises:
+        ProblemError: If it cannot be copied, or its weights not be replaced.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ProblemError(
+            "expected a network whose weights can be replaced, got TorchScript "
+            f"({type(model).__name__})\ngive the network that was scripted or traced: build it, "
+            "then network.load_state_dict(scripted.state_dict())"
+        )
+    try:
+        copied = uncompiled(copy.deepcopy(model))
+    except Exception as error:
+        raise ProblemError(
+            f"expected a network that can be copied (it is lent and must stay unchanged), but "
+            f"copying {type(model).__name__} failed\n{type(error).__name__}: {error}\n"
+            "a common cause is a tensor with a gradient history kept as an attribute: detach it"
+        ) from error
+    for name, module in copied.named_modules():
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            continue
+        if module.max_norm is not None:
+            raise ProblemError(
+                f"expected weights that stay what they are, got max_norm={module.max_norm} in "
+                f"{name or 'the embedding'}, which shortens rows whenever they are looked up\n"
+                "set it to None for measuring: at rows that are within it the loss is the same"
+            )
+        module.scale_grad_by_freq = False  # for optimizers: it makes gradients no derivatives
+    return copied

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from isoloss.landscape.batches import Samples
 from isoloss.landscape.determinism import PROBE_TOLERANCE, ProblemError
+from isoloss.landscape.kernels import uncompiled_name
 from isoloss.landscape.terms import LossShapeError, Terms
 
 FEW = 32
@@ -116,8 +117,8 @@ def overwritten(model: nn.Module, point: Mapping[str, Tensor]) -> Iterator[None]
     """Let the network itself have other weights inside the context."""
     with keeping(model):
         for name, tensor in model.named_parameters():
-            if name in point:
-                _overwrite(tensor, point[name])
+            if (own := uncompiled_name(name)) in point:
+                _overwrite(tensor, point[own])
         yield
 
 

@@ -27,7 +27,8 @@ from isoloss.landscape.determinism import (
     refuse_different,
 )
 from isoloss.landscape.evaluation import Evaluation
-from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
+from isoloss.landscape.kernels import derivatives
+from isoloss.landscape.objective import Loss, Metric, Objective, copy_of, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
@@ -133,7 +134,7 @@ class Problem:
         self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Apple's GPUs have no float64: sums are formed on the CPU there.
         self._sums = torch.device("cpu") if self.device.type == "mps" else self.device
-        self._model = _copy_of(model).to(self.device, self.dtype).eval()
+        self._model = copy_of(model).to(self.device, self.dtype).eval()
         names, self.selection = select_parameters(self._model, parameters)
         self._model.requires_grad_(False)
         loss = one_of(loss, closure)
@@ -294,8 +295,10 @@ class Problem:
             for name, t in variables.items()
         }
         for batch in self.micro_batches():
-            loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
-            parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+            # A closure's loss may be made of derivatives already.
+            with derivatives(self._model, second=not self.has_outputs):
+                loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
+                parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for name, part in zip(variables, parts, strict=True):
                 if part is not None:
                     total[name] += part.to(self._sums)
@@ -398,14 +401,3 @@ class Problem:
             dtype=self.compute_dtype,
             cuts=not self.has_outputs and self.bn != "train",
         )
-
-
-def _copy_of(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise ProblemError(
-            f"expected a network that can be copied (it is lent and must stay unchanged), but "
-            f"copying {type(model).__name__} failed\n{type(error).__name__}: {error}\n"
-            "a common cause is a tensor with a gradient history kept as an attribute: detach it"
-        ) from error

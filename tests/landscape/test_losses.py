@@ -323,3 +323,19 @@ def test_unfit_targets_are_refused_in_three_lines(case):
         with pytest.raises(LossShapeError) as caught:
             Problem(model, loss, [(inputs, targets)], dtype=F64)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("outputs", [{"out": torch.ones(3, 2)}, (torch.ones(3, 2), 0), [], None])
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.MSELoss()])
+def test_outputs_in_several_parts_ask_for_a_function(loss, outputs):
+    with pytest.raises(LossShapeError, match="write a function") as caught:
+        per_sample_loss(loss)(outputs, torch.ones(3, 2))
+    assert type(outputs).__name__ in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.L1Loss()])
+def test_a_missing_dimension_is_named_before_torch_broadcasts_it(loss):
+    with pytest.raises(LossShapeError, match=r"outputs \(5, 1\) and targets \(5,\)"):
+        per_sample_loss(loss)(torch.zeros(5, 1), torch.zeros(5))
