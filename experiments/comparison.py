@@ -119,8 +119,8 @@ def compare(
     if not any(m.surface or m.curve or m.hessian for m in measured):
         raise ExperimentError(
             f"expected a surface or curvature of {', '.join(run.name for run in found)}, got none\n"
-            f"make them with: python cli.py surface {found[0].name} --x=-1:1:21 --y=-1:1:21\n"
-            f"and: python cli.py hessian {found[0].name}"
+            "make them, all alike, with: python cli.py compare "
+            f"{' '.join(run.name for run in found)} --measure"
         )
     differences = differences_between(measured)
     if differences and not force:

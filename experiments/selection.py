@@ -188,7 +188,7 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         if stored_options(run) != options or run.facts().imported_sha256 != facts.imported_sha256:
             raise ExperimentError(
                 f"run {name} exists and is not this import of {file}\n"
-                "name the import otherwise: give the run's name as the argument"
+                "name the import otherwise: RUN as the argument, or NAME=FILE to `compare`"
             )
         return _trained(run, run.checkpoint(), selection)
     with (
