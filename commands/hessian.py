@@ -56,7 +56,7 @@ def _say(data: SpectrumData, console: Console) -> None:
         console.say(
             f"lambda_max: {pairs.eigenvalues[0]:.6g} (solver {pairs.residuals[0]:.2g}{of_samples})"
         )
-        if pairs.smallest_eigenvalues is not None:
+        if pairs.smallest_eigenvalues is not None and pairs.smallest_residuals is not None:
             values = ", ".join(f"{value:.6g}" for value in pairs.smallest_eigenvalues)
             largest = pairs.smallest_residuals.max()
             console.say(f"smallest eigenvalues: {values} (residuals up to {largest:.2g})")

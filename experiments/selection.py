@@ -20,7 +20,6 @@ from isoloss.experiments.train_options import (
 )
 from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin_hashes
 from isoloss.experiments.trained import Trained, data_of, splits_of
-from isoloss.experiments.training import train
 from isoloss.models import create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_sha256
 from isoloss.records.provenance import file_sha256
@@ -68,6 +67,8 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
         return find_run(selection.results, selection.run)
     run = newest_run(selection.results)
     if run is None:
+        from isoloss.experiments.training import train
+
         options = TrainOptions(run="digits-sgd")
         reporter.say(f"no run in {selection.results}: training {options.run} first")
         return train(options, reporter, results=selection.results)
@@ -75,14 +76,16 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
     return run
 
 
-def _trained(run: Run, checkpoint: Path, selection: Selection) -> Trained:
+def _trained(
+    run: Run, checkpoint: Path, selection: Selection, source: Path | None = None
+) -> Trained:
     options, facts = stored_options(run), run.facts()
     _refuse_changed_plugins(run, options, facts, selection)
     data = _load_data(run, options, facts, selection)
     loss = _loss_options(options, selection)
     assert options.model is not None
     model = create_model(options.model, options.model_arg, data.info.model_context())
-    load_into(model, load_weights(checkpoint), str(checkpoint))
+    load_into(model, load_weights(checkpoint), str(source or checkpoint))
     return Trained(
         model,
         choose_loss(loss["loss"], loss["closure"], loss["loss_arg"]),
@@ -197,7 +200,7 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
     ):
         copy_plugins(begun, config)
         save_weights(begun.checkpoints / "last.pt", weights, digest=True)
-        trained = _trained(begun, begun.checkpoint(), selection)
+        trained = _trained(begun, begun.checkpoint(), selection, file)
         begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}")
     return dataclasses.replace(trained, run=run)

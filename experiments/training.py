@@ -17,11 +17,9 @@ import torch
 from isoloss.datasets import Data, create_augmentation, default_model
 from isoloss.evaluation.reports import summary_line
 from isoloss.experiments.devices import peak_memory, resolve_device
-from isoloss.experiments.drawing import draw_training
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
-from isoloss.experiments.sample_drawing import draw_samples
 from isoloss.experiments.scoring import write_evaluation
 from isoloss.experiments.settings import DEFAULT_DATA_DIR
 from isoloss.experiments.train_options import (
@@ -275,6 +273,8 @@ def _record(run: Run, model: torch.nn.Module, data: Data, figures: bool) -> None
     copy_plugins(run, run.config())
     write_summary(run, model, data)
     if figures:
+        from isoloss.experiments.sample_drawing import draw_samples
+
         draw_samples(run, data.train, data.info)
 
 
@@ -312,6 +312,8 @@ def _finish(
         stopped_early=trainer.stopped_early,
     )
     if figures:
+        from isoloss.experiments.drawing import draw_training
+
         draw_training(run)  # its title says how the training ended
     last = evaluation.splits
     name = next((name for name in ("test", "val", "train") if name in last), None)

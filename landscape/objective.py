@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,12 @@ class Objective(nn.Module):
         placed = {f"model.{name}": tensor for name, tensor in state.items()}
         terms: tuple[Terms, Terms | None] = functional_call(self, placed, (batch, metric))
         return terms
+
+    def over(self, model: nn.Module) -> Self:
+        """Return the same loss of another network."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "model": model}
+        return twin
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._half:

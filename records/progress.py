@@ -69,21 +69,27 @@ def duration(seconds: float) -> str:
 @contextmanager
 def _written(description: str) -> Iterator[Progress]:
     began = last = time.monotonic()
+    waiting = ""  # the newest state, where it is not written yet
+
+    def write(text: str) -> None:
+        print(f"\r{text:<79}", end="", file=sys.stderr, flush=True)
 
     def progress(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, waiting
         now = time.monotonic()
-        if done < total and now - last < _EVERY:
-            return
-        last, taken = now, now - began
+        taken = now - began
         left = duration(taken / max(done, 1) * (total - done))
-        text = f"{description}: {done}/{total}, {duration(taken)}, {left} left"
-        print(f"\r{text:<79}", end="", file=sys.stderr, flush=True)
+        waiting = f"{description}: {done}/{total}, {duration(taken)}, {left} left"
+        if done >= total or now - last >= _EVERY:
+            write(waiting)
+            last, waiting = now, ""
 
     try:
         yield progress
     finally:
-        if last > began:
+        if waiting:
+            write(waiting)
+        if waiting or last > began:
             print(file=sys.stderr, flush=True)
 
 

@@ -1,0 +1,57 @@
+"""Copies of a network that is lent: with its own weights, or with others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from isoloss.landscape.determinism import ProblemError
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return a copy of a network.
+
+    Raises:
+        ProblemError: If it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise ProblemError(
+            f"expected a network that can be copied (it is lent and must stay unchanged), but "
+            f"copying {type(model).__name__} failed\n{type(error).__name__}: {error}\n"
+            "a common cause is a tensor with a gradient history kept as an attribute: detach it"
+        ) from error
+
+
+def copy_with(model: nn.Module, weights: nn.Module | Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a network with other parameters and buffers, its device and dtype kept.
+
+    Args:
+        model: The network.
+        weights: One of the same architecture, or a state dictionary. Of a network those buffers
+            are taken, too, that no state dictionary has.
+
+    Raises:
+        ProblemError: If names or shapes differ.
+    """
+    twin = copy.deepcopy(model)
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    try:
+        twin.load_state_dict(dict(state))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise ProblemError(
+            f"expected weights with the names and shapes of {type(model).__name__}'s\n"
+            + "\n".join(lines)
+        ) from error
+    if isinstance(weights, nn.Module):
+        own = dict(twin.named_buffers())
+        with torch.no_grad():
+            for name, buffer in weights.named_buffers():
+                if name in own and name not in state:
+                    own[name].copy_(buffer)
+    return twin
