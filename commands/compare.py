@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isoloss.commands.console import Console
-from isoloss.commands.flags import command
+from isoloss.commands.flags import Given, command
 from isoloss.commands.options import Printed
 from isoloss.errors import UsageError
-from isoloss.experiments.options import option
-from isoloss.experiments.settings import Results
+from isoloss.experiments.measuring import Named, measure_all, name_all
+from isoloss.experiments.options import OptionError, make, option
+from isoloss.experiments.settings import Around, ComparisonSettings
 from isoloss.records.runs import Run, find_run, list_runs
 
 
@@ -20,7 +22,18 @@ class Asked(Printed):
     """What to compare, and where to."""
 
     runs: tuple[str, ...] = option(
-        (), "Two runs or more.", positional=True, metavar="RUN..", otherwise="the newest two"
+        (),
+        "Two runs or more, or files of weights (FILE or NAME=FILE), which are imported as runs "
+        "and measured.",
+        positional=True,
+        metavar="RUN..",
+        otherwise="the newest two",
+    )
+    measure: bool = option(
+        False, "Measure first what is missing of any run: scores, surface or curve, and spectrum."
+    )
+    again: bool = option(
+        False, "Measure, also in place of what was measured with other options than these."
     )
     by: str | None = option(
         None,
@@ -33,16 +46,39 @@ class Asked(Printed):
     force: bool = option(False, "Compare what was measured differently; the figure says how.")
 
 
-@command(Asked, Results)
-def compare(asked: Asked, folders: Results) -> None:
+@command(Asked, Given(ComparisonSettings), Around)
+def compare(asked: Asked, given: dict[str, Any], around: Around) -> None:
     """Set runs side by side: surfaces at one scale, curves, spectra and a table with errors.
 
-    Runs need a `surface`, a `hessian`, or both. For example: compare mnist-sgd mnist-adam mnist-sam
+    Runs that have a surface, a spectrum, or both. For example: compare mnist-sgd mnist-adam
     or, of several seeds of each: compare sgd-0 sgd-1 sgd-2 sam-0 sam-1 sam-2 --by optimizer
+
+    Files of weights, all measured in one way: compare a.pt b.pt c.pt --model my/net.py:build
+    --dataset my/data.py:load --x=-1:1:21 --y=-1:1:21. What is measured already is kept, so that
+    the same command goes on after an interruption.
     """
     console = Console(asked.as_json)
-    runs = _chosen(asked.runs, folders.results, console)
-    say_comparison(runs, folders.results, console, asked.out, asked.by, asked.force)
+    networks = name_all(asked.runs)
+    files = any(network.file is not None for network in networks)
+    if not files:
+        _refuse_of_files(around)
+    if files or asked.measure or asked.again:
+        if not networks:
+            found = _chosen((), around.results, console)
+            networks = [Named(run.name) for run in found]
+        settings = make(ComparisonSettings, given)
+        runs = measure_all(networks, settings, around, console, again=asked.again)
+    else:
+        for name in given:
+            raise OptionError(name, "says how to measure: give `measure` as well, or leave it out")
+        runs = _chosen([network.run for network in networks], around.results, console)
+    say_comparison(runs, around.results, console, asked.out, asked.by, asked.force)
+
+
+def _refuse_of_files(around: Around) -> None:
+    for name in ("model", "model_arg", "dataset", "dataset_arg"):
+        if getattr(around, name):
+            raise OptionError(name, "is for files of weights, runs have their own")
 
 
 def say_comparison(
@@ -71,8 +107,6 @@ def say_comparison(
 
 def _chosen(names: Sequence[str], results: Path, console: Console) -> list[Run]:
     if names:
-        if len(set(names)) != len(names):
-            raise UsageError(f"expected each run once, got {' '.join(names)}")
         return [find_run(results, name) for name in names]
     there = sorted(list_runs(results), key=lambda run: run.path.stat().st_mtime_ns)[-2:]
     if len(there) == 2:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from isoloss.experiments.reporting import Cost, Reporter
-from isoloss.records.progress import Progress
+from isoloss.records.progress import Progress, bar
 from isoloss.records.runs import to_json
 
 _machine: TextIO | None = None
@@ -52,6 +53,10 @@ class Console(Reporter):
         if self.speaks:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
+    def expect(self, unit: str, text: str) -> None:
+        """Print how long the work will take, with options as the command line writes them."""
+        self.say(re.sub(r"`([a-z_]+)`", lambda m: "--" + m[1].replace("_", "-"), text))
+
     def result(self, content: dict[str, Any]) -> None:
         """Print the result for machines; nothing without `--json`."""
         if self.speaks and self.as_json:
@@ -85,29 +90,5 @@ class Console(Reporter):
         if self.as_json or not self.speaks or not sys.stderr.isatty():
             yield None
             return
-        from rich.console import Console as RichConsole
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.text import Text
-
-        class Rate(ProgressColumn):
-            def render(self, task: Any) -> Text:
-                speed = task.finished_speed or task.speed
-                return Text("" if speed is None else f"{speed:.2f}/s")
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=RichConsole(stderr=True)) as bar:
-            task = bar.add_task(description, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        with bar(description) as progress:
+            yield progress

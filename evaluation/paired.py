@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from isoloss.evaluation.predictions import ScoresError
 from isoloss.evaluation.uncertainty import cluster_sums, ratio
@@ -88,6 +87,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
         >>> mcnemar(1, 5)  # 2 (1 + 6) / 2^6
         0.21875
     """
+    from scipy.stats import binomtest  # which takes a second to import
+
     count = only_a + only_b
     return float(binomtest(only_a, count, 0.5).pvalue) if count else 1.0
 

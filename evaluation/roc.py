@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
-from scipy.stats import rankdata
 
 from isoloss.evaluation.predictions import Predictions, class_labels
 from isoloss.evaluation.uncertainty import cluster_sums
@@ -90,6 +89,8 @@ def auc(
     m, n = int(positive.sum()), int((~positive).sum())
     if m == 0 or n == 0 or np.isnan(scores).any():
         return math.nan, math.nan
+    from scipy.stats import rankdata  # which takes a second to import
+
     ranks = rankdata(scores)
     below = (ranks[positive] - rankdata(scores[positive])) / n
     above = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m

@@ -8,7 +8,6 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from isoloss.evaluation.predictions import Predictions, ScoresError, class_labels
 from isoloss.evaluation.roc import auc, log_odds
@@ -24,6 +23,7 @@ from isoloss.evaluation.uncertainty import (
     t_interval,
     wilson_interval,
 )
+from isoloss.records.tables import aligned
 
 Groups = Sequence[Sequence[str]]
 # Few samples carry the loss where the largest has more than this share of it, and more than this
@@ -150,6 +150,18 @@ class NetworkScores:
         splits = {name: asdict(scores) for name, scores in self.splits.items()}
         return {"checkpoint": self.checkpoint, "splits": splits, **self.facts}
 
+    def __repr__(self) -> str:
+        rows = [
+            {
+                "split": name,
+                "loss": f"{s.loss:.5g} ± {s.loss_standard_error:.2g}",
+                "accuracy": f"{s.accuracy:.5g} ± {s.accuracy_standard_error:.2g}",
+                "samples": f"{s.count:,}",
+            }
+            for name, s in self.splits.items()
+        ]
+        return aligned(rows) if rows else "NetworkScores(no split)"
+
 
 @dataclass(frozen=True)
 class SampleTerms:
@@ -202,6 +214,8 @@ def score(
     if not predictions.classes:
         return scores
     names = class_labels(predictions.outputs.shape[1], class_names)
+    from sklearn.metrics import confusion_matrix  # scikit-learn takes two seconds to import
+
     counts = confusion_matrix(predictions.targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)
     return replace(
@@ -262,6 +276,8 @@ def _class_scores(
     predictions: Predictions, names: Sequence[str], counts: np.ndarray
 ) -> tuple[ClassScores, ...]:
     """Return the scores of each class; `counts` is the confusion matrix."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     truth, odds = predictions.targets, log_odds(predictions.outputs)
     ratios = precision_recall_fscore_support(
         truth, predictions.guesses(), labels=range(len(names)), zero_division=np.nan

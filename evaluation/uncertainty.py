@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit  # the quantiles of scipy.stats, which takes a second
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -59,7 +59,7 @@ def t_interval(value: float, error: float, parts: int) -> Interval:
     """
     if parts < 2:
         return UNKNOWN
-    reach = float(t.ppf((1 + LEVEL) / 2, parts - 1)) * error
+    reach = float(stdtrit(parts - 1, (1 + LEVEL) / 2)) * error
     return value - reach, value + reach
 
 
@@ -74,7 +74,7 @@ def wilson_interval(share: float, count: float) -> Interval:
     """
     if not count > 0 or math.isnan(share):
         return UNKNOWN
-    z = float(norm.ppf((1 + LEVEL) / 2))
+    z = float(ndtri((1 + LEVEL) / 2))
     middle = share + z**2 / (2 * count)
     reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     low, high = ((middle + sign * reach) / (1 + z**2 / count) for sign in (-1, 1))
@@ -100,7 +100,7 @@ def share_interval(share: float, error: float, count: float, parts: int) -> Inte
     if parts < 2 or math.isnan(error):
         return UNKNOWN
     level = (1 + LEVEL) / 2
-    quantiles = float(norm.ppf(level)) / float(t.ppf(level, parts - 1))
+    quantiles = float(ndtri(level)) / float(stdtrit(parts - 1, level))
     alike = share * (1 - share) * quantiles**2
     return wilson_interval(share, alike / error**2 if alike < count * error**2 else count)
 

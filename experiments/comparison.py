@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
@@ -21,7 +21,7 @@ from isoloss.evaluation.predictions import ScoresError
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.grouping import findings, grouped
 from isoloss.experiments.likeness import Measured, differences_between, measure, other_grids
-from isoloss.experiments.tables import aligned, as_csv, as_markdown
+from isoloss.experiments.tables import as_csv, as_markdown
 from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.quantities import (
     ComparisonGroup,
@@ -34,6 +34,10 @@ from isoloss.figures.style import save_figure
 from isoloss.figures.table import formatted_table, table_blocks, table_notes
 from isoloss.records.files import write_text
 from isoloss.records.runs import Run, RunError, find_run, write_json
+from isoloss.records.tables import aligned, data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PAIRS_SHOWN = 6  # more are in table.json alone
 
@@ -62,6 +66,13 @@ class Comparison:
     def table(self) -> list[dict[str, Value]]:
         """Return the numbers, unrounded, one dictionary a run."""
         return comparison_table(self.groups)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the same as a pandas data frame."""
+        return data_frame(self.table())
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """Return the table as the figure prints it, in aligned columns, and what its marks mean."""
@@ -119,8 +130,8 @@ def compare(
     if not any(m.surface or m.curve or m.hessian for m in measured):
         raise ExperimentError(
             f"expected a surface or curvature of {', '.join(run.name for run in found)}, got none\n"
-            f"make them with: python cli.py surface {found[0].name} --x=-1:1:21 --y=-1:1:21\n"
-            f"and: python cli.py hessian {found[0].name}"
+            "make them, all alike, with: python cli.py compare "
+            f"{' '.join(run.name for run in found)} --measure"
         )
     differences = differences_between(measured)
     if differences and not force:

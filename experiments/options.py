@@ -127,6 +127,20 @@ def option(default: Any = MISSING, help: str = "", **declaration: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def redeclared(cls: type, name: str, default: Any, **changes: Any) -> Any:
+    """Declare an option that another class has already, with another default.
+
+    Args:
+        cls: The class that has it.
+        name: Its name there, and here.
+        default: The default here.
+        **changes: Attributes of `Option` that differ, too.
+    """
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+    declaration = {**field.metadata[_KEY], **changes}
+    return option(default, declaration.pop("help"), **declaration)
+
+
 class Options:
     """Base of dataclasses of options: values are checked also where Python gives them."""
 

@@ -13,9 +13,7 @@ from isoloss.evaluation.networks import predict, score_closure, score_splits
 from isoloss.evaluation.reports import report, summary_line, write_reports
 from isoloss.evaluation.scores import NetworkScores
 from isoloss.experiments.devices import resolve_device
-from isoloss.experiments.drawing import draw_evaluation
 from isoloss.experiments.reporting import Reporter
-from isoloss.experiments.sample_drawing import draw_misclassified
 from isoloss.experiments.trained import Trained
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import Closure
@@ -121,6 +119,9 @@ def write_evaluation(
             notes=info.notes,
         )
         if figures:
+            from isoloss.experiments.drawing import draw_evaluation
+            from isoloss.experiments.sample_drawing import draw_misclassified
+
             drawn = draw_evaluation(run)
             drawn += draw_misclassified(run, splits["test"], info, guessed, reporter)
             files += [path for path in drawn if path.suffix == ".png"]

@@ -21,7 +21,6 @@ from isoloss.experiments.train_options import (
 )
 from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin_hashes
 from isoloss.experiments.trained import Trained, data_of, splits_of
-from isoloss.experiments.training import train
 from isoloss.models import MODELS, create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_identity
 from isoloss.records.provenance import file_sha256
@@ -80,6 +79,8 @@ def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
         return find_run(selection.results, selection.run)
     run = newest_run(selection.results)
     if run is None:
+        from isoloss.experiments.training import train
+
         options = TrainOptions(run="digits-sgd")
         reporter.say(f"no run in {selection.results}: training {options.run} first")
         return train(options, reporter, results=selection.results)
@@ -220,7 +221,7 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         if stored_options(run) != options or not _is_import(run.facts(), sha256, selection):
             raise ExperimentError(
                 f"run {name} exists and is not this import of {file}\n"
-                "name the import otherwise: give the run's name as the argument"
+                "name the import otherwise: RUN as the argument, or NAME=FILE to `compare`"
             )
         return _trained(run, run.checkpoint(), selection)[0]
     if selection.trust_pickle:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isoloss.experiments.options import Options, option
+from isoloss.experiments.options import Options, option, redeclared
 from isoloss.plugins import absolute_spec
 
 DEFAULT_DATA_DIR = Path("data")
@@ -41,28 +41,18 @@ class Folders(Results):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection(Folders):
-    """What to look at: a run, or weights from elsewhere."""
+class Around(Folders):
+    """What weights from elsewhere belong to: a network, data and a loss."""
 
-    run: str | None = option(
-        None, "Name of a run.", positional=True, metavar="RUN", otherwise="the newest"
-    )
-    checkpoint: str | None = option(
-        None,
-        "last, best or epoch-N of the run; or a FILE of weights from elsewhere, which is imported "
-        "as a run and needs a model and a dataset to be named.",
-        aliases=("model_file",),
-        otherwise="last",
-    )
     key: str | None = option(
         None,
-        "Which weights of such a FILE: an entry, as ema or ema.state_dict, or what the names of "
-        "the tensors begin with, as ema_model.",
+        "Which weights of a FILE from elsewhere: an entry, as ema or ema.state_dict, or what the "
+        "names of the tensors begin with, as ema_model.",
         otherwise="state_dict, model, ..",
     )
     trust_pickle: bool = option(
         False,
-        "Run whatever code such a FILE holds where it cannot be read otherwise: only for a file of "
+        "Run whatever code such a file holds where it cannot be read otherwise: only for one of "
         "your own. The weights are kept in a plain form.",
     )
     model: str | None = option(
@@ -87,6 +77,22 @@ class Selection(Folders):
         convert=absolute_spec,
     )
     loss_arg: dict[str, Any] = option({}, "Argument of the loss or closure.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Around):
+    """What to look at: a run, or weights from elsewhere."""
+
+    run: str | None = option(
+        None, "Name of a run.", positional=True, metavar="RUN", otherwise="the newest"
+    )
+    checkpoint: str | None = option(
+        None,
+        "last, best or epoch-N of the run; or a FILE of weights from elsewhere, which is imported "
+        "as a run and needs a model and a dataset to be named.",
+        aliases=("model_file",),
+        otherwise="last",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,3 +214,22 @@ class SpectrumSettings(SampleSettings, Numerics):
     steps: int = option(50, "Lanczos steps for each probe.", low=1)
     operator: str = option("hessian", "Curvature matrix.", choices=("hessian",))
     split: str = option("train", "Samples to measure on.", choices=("train", "val", "test"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSettings(SurfaceSettings, SpectrumSettings):
+    """What to measure of each of several networks, alike: a surface or curve, and a spectrum.
+
+    The options of both, quick where nothing is given.
+    """
+
+    x: str = redeclared(SurfaceSettings, "x", "-1:1:11")
+    y: str | None = redeclared(
+        SurfaceSettings, "y", "-1:1:11", none="none", help="Second axis; none for a curve."
+    )
+    samples: int | str | None = redeclared(SampleSettings, "samples", 1000, otherwise="")
+    top: int = redeclared(SpectrumSettings, "top", 1)
+    trace_budget: int = redeclared(SpectrumSettings, "trace_budget", 60)
+    probes: int = redeclared(SpectrumSettings, "probes", 2)
+    steps: int = redeclared(SpectrumSettings, "steps", 30)
+    split: str = redeclared(SpectrumSettings, "split", "train")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,16 @@ import torch
 
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SpectrumSettings
-from isoloss.experiments.trained import Trained
+from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.hessian import Spectrum
 from isoloss.hessian.spectrum import check_stages, smallest_of
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.records.files import open_hdf5, read_settings
-from isoloss.records.progress import StageProgress
-from isoloss.records.spectra import SpectrumData
+from isoloss.records.progress import Progress, StageProgress, stage_bars
+from isoloss.records.spectra import STAGES, SpectrumData
 from isoloss.records.summary import summary
 
 
@@ -84,17 +82,27 @@ class SpectrumExperiment:
         about = {**self.subject.notes_of_result(), "asked": asdict(self.settings)}
         return Spectrum(problem, self.settings, about=about)
 
-    def run(self, reporter: Reporter | None = None) -> SpectrumResult:
+    def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SpectrumResult:
         """Compute the stages that are not finished yet.
 
         Each is kept once it is finished: after an interruption the same call goes on.
+
+        Args:
+            reporter: Told what happens.
+            progress: Whether to show bars where there is no reporter.
         """
-        reporter = reporter or Reporter()
+        reporter = heard_by(reporter, progress)
         task = self.build()
+        reporter.say(
+            f"spectrum of {self.subject.label}: "
+            f"{parameter_counts(self.subject.model, task.operator.size)}, "
+            f"{task.problem.count:,} samples"
+        )
         began = time.monotonic()
         try:
-            with _stage_bars(reporter) as progress:
-                data = task.run(self.path, progress, fresh=self.fresh)
+            with stage_bars(reporter.progress) as bars:
+                report = _announced(bars, reporter, self.settings)
+                data = task.run(self.path, report, fresh=self.fresh)
         except KeyboardInterrupt:
             there = self.path is not None and self.path.exists()
             kept = f"what was finished is kept in {self.path}" if there else "nothing finished"
@@ -113,13 +121,8 @@ class SpectrumExperiment:
             for _ in range(repeats):
                 operator.matvec(vector)
             product = (time.perf_counter() - began) / repeats
-        # Eigenvalues take 4 to 6 products each on trained networks; the traces of H and of T H T
-        # may spend their budget, and T H T has one eigenvalue.
-        # The smallest eigenvalue stands nearer to the others: 16 to 42 products more.
-        smallest = smallest_of(stages)
-        products = 6 * (stages.top + (stages.top > 0)) + 30 * smallest + 2 * stages.trace_budget
-        products += stages.probes * stages.steps
-        size = operator.dtype.itemsize * operator.size * (stages.top + smallest)
+        products = sum(expected_products(stages).values())
+        size = operator.dtype.itemsize * operator.size * (stages.top + smallest_of(stages))
         return Cost(product * products, products, "products", size, peak_memory())
 
 
@@ -129,18 +132,35 @@ def check_spectrum(settings: SpectrumSettings) -> None:
     check_stages(settings)
 
 
-@contextmanager
-def _stage_bars(reporter: Reporter) -> Iterator[StageProgress]:
-    """Accompany each stage by a progress of its own."""
-    with ExitStack() as bars:
-        current: dict[str, Any] = {}
+def expected_products(stages: SpectrumSettings) -> dict[str, int]:
+    """Return about how many products each stage takes.
 
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in current:
-                bars.close()
-                current.clear()
-                current[stage] = bars.enter_context(reporter.progress(stage))
-            if current[stage] is not None:
-                current[stage](done, total)
+    Eigenvalues take 4 to 6 each on trained networks, and the smallest, which stands nearer to the
+    others, 16 to 42; the traces of H and of T H T may spend their budget, and T H T has one
+    eigenvalue.
+    """
+    return {
+        "eigenpairs": 6 * stages.top + 30 * smallest_of(stages),
+        "trace": stages.trace_budget,
+        "scaled": 6 * (stages.top > 0) + stages.trace_budget,
+        "density": stages.probes * stages.steps,
+    }
 
-        yield report
+
+def _announced(
+    progress: StageProgress, reporter: Reporter, settings: SpectrumSettings
+) -> StageProgress:
+    """Say what the first stage and those after it will take, as its first products are timed."""
+    products = expected_products(settings)
+    timed: dict[str, Progress] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(stage, done, total)
+        if not timed:
+            left = sum(products[s] for s in STAGES[STAGES.index(stage) :])
+            advice = "fewer with `samples` or with smaller `trace_budget` and `probes`"
+            timed[stage] = announcing(reporter, None, "products", advice, left)
+        if stage in timed:
+            timed[stage](done, total)
+
+    return report

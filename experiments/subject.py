@@ -85,7 +85,12 @@ class Subject(Trained):
         return subject
 
     def surface(
-        self, path: Path | str | None = None, reporter: Reporter | None = None, **settings: Any
+        self,
+        path: Path | str | None = None,
+        reporter: Reporter | None = None,
+        *,
+        progress: bool = False,
+        **settings: Any,
     ) -> SurfaceData:
         """Evaluate the loss on a line or plane through the weights.
 
@@ -93,12 +98,19 @@ class Subject(Trained):
             path: An .h5 file to stream to and to resume from; in the run's folder where None, and
                 in memory only where there is no run.
             reporter: Told what happens.
+            progress: Whether to show a bar where there is no reporter.
             **settings: Options of `SurfaceSettings`, such as `x="-1:1:51"`, `y` and `samples`.
         """
-        return SurfaceExperiment(self, SurfaceSettings(**settings), path).run(reporter).data
+        experiment = SurfaceExperiment(self, SurfaceSettings(**settings), path)
+        return experiment.run(reporter, progress=progress).data
 
     def spectrum(
-        self, path: Path | str | None = None, reporter: Reporter | None = None, **settings: Any
+        self,
+        path: Path | str | None = None,
+        reporter: Reporter | None = None,
+        *,
+        progress: bool = False,
+        **settings: Any,
     ) -> SpectrumData:
         """Compute eigenvalues, trace and spectral density of the Hessian at the weights.
 
@@ -106,6 +118,8 @@ class Subject(Trained):
             path: An .h5 file to write and to resume from; in the run's folder where None, and in
                 memory only where there is no run.
             reporter: Told what happens.
+            progress: Whether to show bars where there is no reporter.
             **settings: Options of `SpectrumSettings`, such as `top` and `samples`.
         """
-        return SpectrumExperiment(self, SpectrumSettings(**settings), path).run(reporter).data
+        experiment = SpectrumExperiment(self, SpectrumSettings(**settings), path)
+        return experiment.run(reporter, progress=progress).data

@@ -12,9 +12,9 @@ import numpy as np
 
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SPLITS, SurfaceSettings
-from isoloss.experiments.trained import Trained
+from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.landscape import Direction, Grid, Plan, Surface, random_directions
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.landscape.normalisation import check_rules
@@ -105,13 +105,23 @@ class SurfaceExperiment:
         }
         return Surface(problems, grid, draw(first), repeats=Draws(draw, others), about=about)
 
-    def run(self, reporter: Reporter | None = None) -> SurfaceResult:
+    def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
 
         Finished points are kept as they come: after an interruption the same call goes on.
+
+        Args:
+            reporter: Told what happens.
+            progress: Whether to show a bar where there is no reporter.
         """
-        reporter = reporter or Reporter()
+        reporter = heard_by(reporter, progress)
         task = self.build()
+        moved = sum(tensor.numel() for tensor in task.origin.values())
+        samples = " and ".join(f"{p.count:,} {name}" for name, p in task.problems.items())
+        reporter.say(
+            f"surface of {self.subject.label}: {parameter_counts(self.subject.model, moved)}, "
+            f"{samples} samples, {task.points:,} points"
+        )
         store = task.store(self.path, fresh=self.fresh)
         finished, total = len(store.load()), task.points + 1
         if store.complete:
@@ -120,8 +130,10 @@ class SurfaceExperiment:
             reporter.say(f"{self.path}: going on after {finished} of {total} points")
         began = time.monotonic()
         try:
-            with reporter.progress(f"surface of {self.subject.label}") as progress:
-                data = task.run(self.path, progress, fresh=self.fresh)
+            with reporter.progress(f"surface of {self.subject.label}") as shown:
+                advice = "fewer with `samples` or a coarser grid"
+                report = announcing(reporter, shown, "points", advice)
+                data = task.run(self.path, report, fresh=self.fresh)
         except KeyboardInterrupt:
             with contextlib.suppress(SettingsDifferError):  # before a point replaced an old file
                 finished = len(task.store(self.path).load())

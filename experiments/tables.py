@@ -1,4 +1,4 @@
-"""Tables as text: CSV, Markdown, aligned columns."""
+"""Tables as text: CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -27,18 +27,6 @@ def as_markdown(table: Sequence[dict[str, str]], notes: Sequence[str]) -> str:
     lines += ["| " + " | ".join(_escaped(row[head]) for head in heads) + " |" for row in table]
     lines += [line for note in notes for line in ("", note)]
     return "\n".join(lines) + "\n"
-
-
-def aligned(table: Sequence[dict[str, str]]) -> str:
-    """Return rows with the same keys in columns of equal width."""
-    heads = list(table[0])
-    widths = [max(len(head), *(len(row[head]) for row in table)) for head in heads]
-    rows = [heads] + [[row[head] for head in heads] for row in table]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
 
 
 def _escaped(text: str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchinfo
 from torch import nn
 
 from isoloss.datasets import Data
@@ -77,6 +76,11 @@ class TrainingLog(Reporter):
             self._reporter.warn(text)
             self.note(f"warning: {text}")
 
+    def expect(self, unit: str, text: str) -> None:
+        """Tell the reporter what the training will take."""
+        if self._speaks:
+            self._reporter.expect(unit, text)
+
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
         """Accompany a piece of work as the reporter does."""
@@ -129,6 +133,8 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     The network is looked at in a copy and in evaluation mode, and torch's generators are put back,
     so that training is what it is without.
     """
+    import torchinfo
+
     twin = copy.deepcopy(model)
     device, dtype = placement(twin)
     batch = as_batch(next(iter(data.train.batches(min(2, len(data.train))))))

@@ -104,6 +104,23 @@ class Trained:
         return None if self.run is None else self.run.path / name
 
 
+def parameter_counts(model: nn.Module, moved: int | None = None) -> str:
+    """Return how many parameters a network has, in words: "323 parameters, 99 trainable".
+
+    Args:
+        model: The network.
+        moved: How many are moved, said where these are not the trainable ones.
+    """
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    total, trainable = sum(n for n, _ in sizes), sum(n for n, free in sizes if free)
+    parts = [f"{total:,} parameters"]
+    if trainable < total:
+        parts.append(f"{trainable:,} trainable")
+    if moved not in (None, trainable):
+        parts.append(f"{moved:,} moved")
+    return ", ".join(parts)
+
+
 def data_of(options: TrainOptions, folder: Path, download: bool = False) -> Data:
     """Load the data of a training.
 

@@ -17,11 +17,9 @@ import torch
 from isoloss.datasets import Data, create_augmentation, default_model
 from isoloss.evaluation.reports import summary_line
 from isoloss.experiments.devices import peak_memory, resolve_device
-from isoloss.experiments.drawing import draw_training
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError
-from isoloss.experiments.reporting import Cost, Reporter
-from isoloss.experiments.sample_drawing import draw_samples
+from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.scoring import write_evaluation
 from isoloss.experiments.settings import DEFAULT_DATA_DIR
 from isoloss.experiments.train_options import (
@@ -37,7 +35,7 @@ from isoloss.experiments.train_record import (
     training_facts,
     write_summary,
 )
-from isoloss.experiments.trained import data_of, splits_of
+from isoloss.experiments.trained import data_of, parameter_counts, splits_of
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import Closure
 from isoloss.models import create_model, default_optimizer
@@ -70,6 +68,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     splits: Sequence[str] = ("train", "val", "test"),
+    progress: bool = False,
 ) -> Run:
     """Train as the options say and return the run.
 
@@ -86,6 +85,7 @@ def train(
         resume: Whether to go on with the run of that name.
         force: Whether to replace it.
         splits: Those that the final weights are scored on.
+        progress: Whether to show a bar where there is no reporter.
 
     Raises:
         UsageError: For options that do not go together.
@@ -101,7 +101,7 @@ def train(
     began = time.monotonic()
     with contextlib.ExitStack() as held:
         with process_group(place) as group:
-            log = TrainingLog(reporter or Reporter(), speaks=group.main)
+            log = TrainingLog(heard_by(reporter, progress), speaks=group.main)
             run = Run(results / "runs" / parts.name)
             if group.main and not (resume or force):
                 refuse_taken(run.path)
@@ -127,7 +127,7 @@ def train(
                 log.say(f"run {run.name}: going on after epoch {trainer.epoch} of {options.epochs}")
             log.say(
                 f"run {parts.name}: {parts.model_spec}, "
-                f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+                f"{parameter_counts(trainer.model)}, "
                 f"{len(data.train):,} training samples, {options.optimizer}, {place}"
                 + (f", {group.size} processes" if group.size > 1 else "")
             )
@@ -273,6 +273,8 @@ def _record(run: Run, model: torch.nn.Module, data: Data, figures: bool) -> None
     copy_plugins(run, run.config())
     write_summary(run, model, data)
     if figures:
+        from isoloss.experiments.sample_drawing import draw_samples
+
         draw_samples(run, data.train, data.info)
 
 
@@ -310,6 +312,8 @@ def _finish(
         stopped_early=trainer.stopped_early,
     )
     if figures:
+        from isoloss.experiments.drawing import draw_training
+
         draw_training(run)  # its title says how the training ended
     last = evaluation.splits
     name = next((name for name in ("test", "val", "train") if name in last), None)
@@ -333,11 +337,12 @@ def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: Tr
         run.write_history(trainer.history)
     try:
         with log.progress(f"training {run.name}") as progress:
+            advice = "validation comes on top; fewer with `epochs` or `fraction`"
             loop.train(
                 trainer,
                 run.checkpoints,
                 checkpoint_every=options.checkpoint_every,
-                progress=progress,
+                progress=announcing(log, progress, "steps", advice) if main else None,
                 on_epoch=on_epoch,
             )
     except TrainingDiverged as error:

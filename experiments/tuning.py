@@ -12,7 +12,7 @@ from isoloss.errors import UsageError
 from isoloss.experiments.devices import resolve_device
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError
-from isoloss.experiments.reporting import Reporter
+from isoloss.experiments.reporting import Reporter, announcing
 from isoloss.experiments.scoring import evaluate
 from isoloss.experiments.search_space import (
     NAMES,
@@ -174,6 +174,11 @@ def _run(
     ended = sum(trial.state.is_finished() for trial in study.trials)
     try:
         with reporter.progress(f"trials of {place.folder.name}") as progress:
+            unit = "trials" if jobs == 1 else f"rounds of {jobs} trials"
+            advice = "fewer with `trials`, or with fewer epochs of each"
+            rounds = -(-(trials - ended) // jobs)
+            report = announcing(reporter, progress, unit, advice, rounds)
+            report(ended, trials)
             for number, result in run_trials(next_trial, place, jobs):
                 if result.state == "interrupted":
                     raise KeyboardInterrupt
@@ -186,8 +191,7 @@ def _run(
                 table.write()
                 reporter.say(table.line(number, trials))
                 ended += 1
-                if progress is not None:
-                    progress(ended, trials)
+                report(ended, trials)
                 refused = refused + 1 if result.state == "refused" else 0
                 if refused == MOST_REFUSED:
                     raise UsageError(f"`search`: {refused} trials in a row: {result.reason}")

@@ -60,6 +60,13 @@ class Density:
     reason: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"Density({self.probes} probes of {self.steps} steps, nodes from "
+            f"{float(self.nodes.min()):.4g} to {float(self.nodes.max()):.4g}, "
+            f"bandwidth={self.bandwidth:.2g})"
+        )
+
 
 def spectral_density(
     operator: LinearOperator,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ from isoloss.hessian.operators import (
     unit_roundoff,
 )
 from isoloss.records.progress import Progress
+from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The basis grows to what usually converges without a restart, within this memory.
 BASIS_BYTES = 2 * 2**30
@@ -64,6 +68,17 @@ class Eigenpairs:
     products: int
     copies: str = "not searched"
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return eigenvalue_text(self._rows(), self.converged, self.reason)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a pandas data frame with columns `end`, `eigenvalue` and `residual`."""
+        return data_frame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        smallest = (self.smallest_eigenvalues, self.smallest_residuals)
+        return eigenvalue_rows((self.eigenvalues, self.residuals), smallest)
 
 
 def top_eigenpairs(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -39,7 +40,7 @@ from isoloss.landscape.determinism import ProblemError
 from isoloss.records.files import FileError, refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
 from isoloss.records.locks import locked_file
-from isoloss.records.progress import Progress, StageProgress
+from isoloss.records.progress import Progress, StageProgress, bar, stage_bars
 from isoloss.records.spectra import (
     DensityData,
     EigenpairsData,
@@ -161,7 +162,7 @@ class Spectrum:
     def run(
         self,
         path: Path | str | None = None,
-        progress: StageProgress | None = None,
+        progress: StageProgress | bool | None = None,
         *,
         fresh: bool = False,
     ) -> SpectrumData:
@@ -170,7 +171,7 @@ class Spectrum:
         Args:
             path: An .h5 file to write and to resume from, a summary for people with the suffix
                 `.json` beside it; nothing is written where None.
-            progress: Called as `progress(stage, done, total)`.
+            progress: Called as `progress(stage, done, total)`; True for bars.
             fresh: Whether to start over. A spectrum that is there is replaced by the first
                 finished stage, and is as it was until then.
 
@@ -183,10 +184,9 @@ class Spectrum:
             LockedError: If another process writes the file.
             FileError: If it is none of ours.
         """
-        if path is None:
-            return self._run(None, progress, fresh)
-        with locked_file(Path(path)):
-            return self._run(Path(path), progress, fresh)
+        bars = stage_bars(bar) if progress is True else nullcontext(progress or None)
+        with bars as report, nullcontext() if path is None else locked_file(Path(path)):
+            return self._run(None if path is None else Path(path), report, fresh)
 
     def _run(self, path: Path | None, progress: StageProgress | None, fresh: bool) -> SpectrumData:
         if path is not None and fresh:

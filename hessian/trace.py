@@ -46,6 +46,12 @@ class Trace:
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"Trace(value={self.value:.6g}, standard_error={self.standard_error:.2g}, "
+            f"samples={self.samples}, products={self.products}, converged={self.converged})"
+        )
+
 
 def trace(
     operator: LinearOperator,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from scipy import stats
+from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 from torch import Tensor
 
 from isoloss.errors import IsolossError
@@ -251,5 +251,5 @@ def _mean_and_error(values: Tensor, covariance: float = 0.0) -> tuple[float, flo
     distribution with m - 1 degrees of freedom beyond which 4.55 % lie: s is an estimate, too.
     """
     m = len(values)
-    factor = float(stats.t.ppf(stats.norm.cdf(2), m - 1)) / 2
+    factor = float(stdtrit(m - 1, ndtr(2))) / 2
     return float(values.mean()), factor * math.sqrt(float(values.var()) / m + covariance)

@@ -9,6 +9,7 @@ import torch
 
 from isoloss.errors import IsolossError
 from isoloss.landscape.batches import FixedData, Samples
+from isoloss.landscape.evaluation import Evaluation
 
 PROBE_SAMPLES = 1000
 # Two passes over the same samples may differ by reordered sums, not by more.
@@ -54,15 +55,28 @@ def check_same_again(
             break
 
 
-def refuse_different(first: float, second: float, count: int, dtype: torch.dtype) -> None:
-    """Raise `NotDeterministicError` where two passes at the same weights gave other losses.
+def check_same_loss(
+    evaluate: Callable[[Iterable[Samples]], Evaluation],
+    batches: Iterable[Samples],
+    dtype: torch.dtype,
+) -> None:
+    """Evaluate the first samples twice at the same weights.
 
     Args:
-        first: Loss of the first pass.
-        second: Loss of the second pass.
-        count: Samples of each.
-        dtype: What was computed in.
+        evaluate: Evaluates some batches.
+        batches: The data.
+        dtype: What is computed in.
+
+    Raises:
+        NotDeterministicError: If the losses differ.
     """
+    few, count = [], 0
+    for batch in batches:
+        few.append(batch)
+        count += batch.count
+        if count >= PROBE_SAMPLES:
+            break
+    first, second = (evaluate(few).loss for _ in range(2))
     difference = abs(first - second) / max(abs(first), abs(second), 1e-300)
     if difference > PROBE_TOLERANCE[dtype]:
         raise NotDeterministicError(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from isoloss.landscape.normalisation import NormalisationError, Tensors, normalise
@@ -133,6 +132,8 @@ def _orthogonalised(
 
     def overlap(a: float) -> float:
         return inner(x, candidate(a))
+
+    from scipy.optimize import brentq  # a quarter of a second, which curves do without
 
     bound = 1.0
     while overlap(-bound) <= 0 or overlap(bound) >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -29,3 +30,8 @@ class Evaluation:
     weight: float
     loss_standard_deviation: float
     sampling_error: float = 0.0
+
+    def __repr__(self) -> str:
+        error = f" ± {self.sampling_error:.2g}" if self.sampling_error else ""
+        accuracy = "" if math.isnan(self.accuracy) else f", accuracy={self.accuracy:.6g}"
+        return f"Evaluation(loss={self.loss:.6g}{error}{accuracy}, {self.count:,} samples)"

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from isoloss.landscape.batch_norm import HALF
 from isoloss.landscape.batches import Batch, Samples, as_batch
 from isoloss.landscape.contents import Content, as_content
 from isoloss.landscape.determinism import ProblemError
-from isoloss.landscape.kernels import same_without_gradients, uncompiled
+from isoloss.landscape.kernels import same_without_gradients
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
 from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.terms import Terms, as_terms
@@ -96,6 +96,12 @@ class Objective(nn.Module):
         placed = {f"model.{name}": tensor for name, tensor in state.items()}
         terms: tuple[Terms, Terms | None] = functional_call(self, placed, (batch, metric))
         return terms
+
+    def over(self, model: nn.Module) -> Self:
+        """Return the same loss of another network."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "model": model}
+        return twin
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._half:
@@ -214,38 +220,3 @@ def one_of(loss: Loss | None, closure: Callable[[Any, Any], Any] | None) -> Loss
             "a closure(model, batch) takes the place of loss(outputs, targets)"
         )
     return Closure(closure)
-
-
-def copy_of(model: nn.Module) -> nn.Module:
-    """Return a copy of a network that was lent, without what `torch.compile` put around it.
-
-    Compiled networks have no second derivatives.
-
-    Raises:
-        ProblemError: If it cannot be copied, or its weights not be replaced.
-    """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ProblemError(
-            "expected a network whose weights can be replaced, got TorchScript "
-            f"({type(model).__name__})\ngive the network that was scripted or traced: build it, "
-            "then network.load_state_dict(scripted.state_dict())"
-        )
-    try:
-        copied = uncompiled(copy.deepcopy(model))
-    except Exception as error:
-        raise ProblemError(
-            f"expected a network that can be copied (it is lent and must stay unchanged), but "
-            f"copying {type(model).__name__} failed\n{type(error).__name__}: {error}\n"
-            "a common cause is a tensor with a gradient history kept as an attribute: detach it"
-        ) from error
-    for name, module in copied.named_modules():
-        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            continue
-        if module.max_norm is not None:
-            raise ProblemError(
-                f"expected weights that stay what they are, got max_norm={module.max_norm} in "
-                f"{name or 'the embedding'}, which shortens rows whenever they are looked up\n"
-                "set it to None for measuring: at rows that are within it the loss is the same"
-            )
-        module.scale_grad_by_freq = False  # for optimizers: it makes gradients no derivatives
-    return copied

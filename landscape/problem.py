@@ -20,15 +20,10 @@ from isoloss.landscape.batch_norm import (
     use_batch_statistics,
 )
 from isoloss.landscape.batches import FixedData, Samples
-from isoloss.landscape.determinism import (
-    PROBE_SAMPLES,
-    ProblemError,
-    check_same_again,
-    refuse_different,
-)
+from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
 from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.kernels import derivatives
-from isoloss.landscape.objective import Loss, Metric, Objective, copy_of, objective, one_of
+from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
@@ -36,6 +31,7 @@ from isoloss.landscape.sampling import Sample
 from isoloss.landscape.selection import select_parameters
 from isoloss.landscape.terms import Terms, ratio
 from isoloss.landscape.vectors import digest
+from isoloss.landscape.weights import copy_of, copy_with
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -162,21 +158,51 @@ class Problem:
             if self.plan.channels_last
             else data
         )
+        if bn == "train":
+            use_batch_statistics(self._model)
+        self._begin_at(names)
+        self._total_weight: float | None = None
+        if check:
+            with keeping(model):
+                losses = functools.partial(self._evaluate, self.parameters)
+                check_same_loss(losses, self.micro_batches(), dtype)
+                self._check_second_point(model, put_together)
+
+    def _begin_at(self, names: Iterable[str]) -> None:
+        """Take theta0, and what is held constant, from the network."""
         tensors = dict(self._model.named_parameters())
         self.parameters: dict[str, Tensor] = {name: tensors.pop(name).detach() for name in names}
         self.buffers_digest = digest({**dict(self._model.named_buffers()), **tensors})
         self.recalibration: Recalibration | None = None
-        if bn == "train":
-            use_batch_statistics(self._model)
-        elif bn == "recalibrate":
+        if self.bn == "recalibrate":
             self.recalibration = Recalibration(
-                self._model, self.loss_terms, self._data, bn_batch, self._sums
+                self._model, self.loss_terms, self._data, self.bn_batch, self._sums
             )
-        self._total_weight: float | None = None
-        if check:
-            with keeping(model):
-                self._check_deterministic()
-                self._check_second_point(model, put_together)
+
+    def __repr__(self) -> str:
+        moved = sum(tensor.numel() for tensor in self.parameters.values())
+        return (
+            f"Problem({type(self._model).__name__}, {moved:,} parameters moved, "
+            f"{self.count:,} samples, bn={self.bn!r}, {self.compute_dtype}, {self.device})"
+        )
+
+    def at(self, weights: nn.Module | Mapping[str, Tensor]) -> Problem:
+        """Return the same function (data, loss, plan) with other weights for theta0.
+
+        Nothing is read, checked or planned again: at every epoch of a training it is cheap.
+
+        Args:
+            weights: A network of the same architecture, copied as it is now, or a state dictionary.
+
+        Raises:
+            ProblemError: If names or shapes differ.
+        """
+        twin = copy.copy(self)
+        twin._model = copy_with(self._model, weights)
+        twin._objective = self._objective.over(twin._model)
+        twin._about = {k: v for k, v in self._about.items() if k != "checkpoint_sha256"}
+        twin._begin_at(self.parameters)
+        return twin
 
     def evaluate(self, parameters: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Evaluate loss and metric over all samples.
@@ -375,16 +401,6 @@ class Problem:
         return Evaluation(
             loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
         )
-
-    def _check_deterministic(self) -> None:
-        batches, count = [], 0
-        for batch in self.micro_batches():
-            batches.append(batch)
-            count += batch.count
-            if count >= PROBE_SAMPLES:
-                break
-        first, second = (self._evaluate(self.parameters, batches).loss for _ in range(2))
-        refuse_different(first, second, count, self.compute_dtype)
 
     def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
         def afresh() -> Callable[..., Terms]:

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from isoloss.errors import IsolossError
-from isoloss.landscape.directions import Direction, cosine
+from isoloss.landscape.directions import Direction, cosine, random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.repeats import size_of
 from isoloss.records.identity import refuse_other_function
-from isoloss.records.progress import Progress
+from isoloss.records.progress import Progress, shown
 from isoloss.records.surfaces import (
     LARGEST_STORED_DIRECTION,
     StoredDirection,
@@ -41,29 +41,38 @@ class Surface:
         problems: One problem, or several by split (`{"train": .., "test": ..}`) that share one
             network. A single problem counts as `train`.
         grid: One axis or two.
-        directions: As many as the grid has axes.
+        directions: As many as the grid has axes; where None, random ones with the defaults of
+            `random_directions` are drawn.
+        seed: Of the directions that are drawn, 0 where None.
         repeats: Further sets of as many, drawn in the same way with other seeds: the grid is
             evaluated along each, after the first. Indexed whenever one is needed, so that it may
             make them anew (`landscape.repeats.Draws`).
         about: What else to store with the surface, JSON-able; compared when it is resumed.
 
     Raises:
-        SurfaceError: If the numbers of axes and directions differ, shapes do not fit, or repeats
-            are not made as the first directions are.
+        SurfaceError: If the numbers of axes and directions differ, shapes do not fit, a seed is
+            given with directions, or repeats are not made as the first directions are.
     """
 
     def __init__(
         self,
         problems: Problem | Mapping[str, Problem],
         grid: Grid,
-        directions: Sequence[Direction],
+        directions: Sequence[Direction] | None = None,
         *,
+        seed: int | None = None,
         repeats: Sequence[Sequence[Direction]] = (),
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
-        self.grid, self.directions, self.repeats = grid, list(directions), repeats
         self.origin = next(iter(self.problems.values())).parameters
+        if directions is None:
+            directions = random_directions(self.origin, len(grid.shape), seed=seed or 0)
+        elif seed is not None:
+            raise SurfaceError(
+                f"expected directions or a seed to draw them with, got both (seed {seed})"
+            )
+        self.grid, self.directions, self.repeats = grid, list(directions), repeats
         shapes = {name: tuple(tensor.shape) for name, tensor in self.origin.items()}
         for split, problem in self.problems.items():
             if {name: tuple(t.shape) for name, t in problem.parameters.items()} != shapes:
@@ -178,7 +187,7 @@ class Surface:
     def run(
         self,
         path: Path | str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         *,
         fresh: bool = False,
     ) -> SurfaceData:
@@ -186,7 +195,7 @@ class Surface:
 
         Args:
             path: An .h5 file to stream to and to resume from; kept in memory only where None.
-            progress: Called as `progress(done, total)` after each point.
+            progress: Called as `progress(done, total)` after each point; True for a bar.
             fresh: Whether to start over. A surface that is there is replaced once points of this
                 one are written, and is as it was until then.
 
@@ -213,15 +222,16 @@ class Surface:
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
         try:
-            for index in pending:
-                repeat, place = divmod(index, self.grid.size)
-                if index == origin:
-                    values = self.evaluate_at(*zero)
-                else:
-                    values = self.evaluate_at(*self.grid.coordinates(place), repeat=repeat)
-                store.append(index, values)
-                if progress is not None:
-                    progress(len(store.records), origin + 1)
+            with shown(progress, "surface") as report:
+                for index in pending:
+                    repeat, place = divmod(index, self.grid.size)
+                    if index == origin:
+                        values = self.evaluate_at(*zero)
+                    else:
+                        values = self.evaluate_at(*self.grid.coordinates(place), repeat=repeat)
+                    store.append(index, values)
+                    if report is not None:
+                        report(len(store.records), origin + 1)
         finally:
             store.finish()
         return store.data()

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +40,10 @@ from isoloss.errors import IsolossError, UsageError
 from isoloss.records.files import write_text
 from isoloss.records.locks import is_locked, locked_folder
 from isoloss.records.replacing import make_work_folder, set_aside, sweep
+from isoloss.records.tables import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
@@ -190,6 +194,10 @@ class Run:
         records = self._read("history.json", list)
         names = list(dict.fromkeys(name for record in records for name in record))
         return {name: np.array([_number(record.get(name)) for record in records]) for name in names}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the history as a pandas data frame, a row for each epoch."""
+        return data_frame(self.history())
 
     def write_history(self, records: Iterable[Any]) -> None:
         """Write the history, `history.json` and `history.csv`, whole.

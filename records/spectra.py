@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -28,6 +28,10 @@ from isoloss.records.files import (
     write_atomically,
     write_settings,
 )
+from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAGES = ("eigenpairs", "trace", "scaled", "density")
 
@@ -59,6 +63,16 @@ class EigenpairsData:
     account: dict[str, Any]
     sample_standard_error: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        converged, reason = self.account.get("converged", False), self.account.get("reason", "")
+        return eigenvalue_text(self.rows(), converged, reason)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return eigenvalues with residuals and errors, a row each."""
+        smallest = (self.smallest_eigenvalues, self.smallest_residuals)
+        errors = self.sample_standard_error
+        return eigenvalue_rows((self.eigenvalues, self.residuals), smallest, errors)
+
 
 @dataclass(frozen=True)
 class TraceData:
@@ -77,6 +91,14 @@ class TraceData:
     samples: int
     account: dict[str, Any]
     sample_standard_error: float | None = None
+
+    def __repr__(self) -> str:
+        sampled = self.sample_standard_error
+        of_samples = "" if sampled is None else f", sample_standard_error={sampled:.2g}"
+        return (
+            f"TraceData(estimate={self.estimate:.6g}, standard_error={self.standard_error:.2g}"
+            f"{of_samples}, converged={self.account.get('converged')})"
+        )
 
 
 @dataclass(frozen=True)
@@ -97,6 +119,11 @@ class ScaledData:
     trace: float | None
     trace_standard_error: float | None
     account: dict[str, Any]
+
+    def __repr__(self) -> str:
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        shown = ", ".join(f"{name}={value:.6g}" for name, value in numbers.items())
+        return f"ScaledData({shown or self.account.get('reason', '')})"
 
 
 @dataclass(frozen=True)
@@ -121,6 +148,13 @@ class DensityData:
     high: np.ndarray
     account: dict[str, Any]
 
+    def __repr__(self) -> str:
+        probes, steps = self.nodes.shape
+        return (
+            f"DensityData({probes} probes of {steps} steps, nodes from "
+            f"{self.nodes.min():.4g} to {self.nodes.max():.4g})"
+        )
+
 
 @dataclass(frozen=True)
 class SpectrumData:
@@ -144,6 +178,25 @@ class SpectrumData:
     def stages(self) -> tuple[str, ...]:
         """Names of the finished stages, in the order of `STAGES`."""
         return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+    def __repr__(self) -> str:
+        return (
+            "\n".join(
+                f"{stage}:\n{found!r}" if stage == "eigenpairs" else repr(found)
+                for stage in self.stages
+                for found in (getattr(self, stage),)
+            )
+            or "SpectrumData(nothing finished)"
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the eigenvalues as a pandas data frame, empty where there are none.
+
+        Columns are `end`, `eigenvalue`, `residual` and, where there are errors over draws of the
+        samples, `sample_standard_error`.
+        """
+        rows = [] if self.eigenpairs is None else self.eigenpairs.rows()
+        return data_frame(rows or {"end": [], "eigenvalue": [], "residual": []})
 
 
 def write_spectrum(path: Path | str, data: SpectrumData) -> None:

@@ -8,11 +8,15 @@ plane, and this module their median and band, point by point.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isoloss.records.files import FileError
+from isoloss.records.tables import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A tail of a tenth takes ten draws to hold one: with fewer, the band is the whole range.
 ENOUGH_FOR_QUANTILES = 10
@@ -89,6 +93,38 @@ class SurfaceData:
     settings: dict[str, Any]
     cosine: float | None = None
     repeats: Repeats | None = None
+
+    def __repr__(self) -> str:
+        axes = {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
+        spans = ", ".join(
+            f"{len(c)} points of {name} from {c[0]:g} to {c[-1]:g}" for name, c in axes.items()
+        )
+        done = self.done if self.repeats is None else self.repeats.done
+        finished = "" if done.all() else f", {done.sum():,} of {done.size:,} points done"
+        several = "" if self.repeats is None else f", {self.repeat} directions or planes"
+        lines = [f"SurfaceData({spans}{several}{finished})"]
+        for name in self.values:
+            found = (self.values if self.repeats is None else self.repeats.values)[name]
+            finite = found[np.isfinite(found)]
+            at = f"{self.origin[name]:.6g} at the weights, " if name in self.origin else ""
+            if finite.size:
+                lines.append(f"  {name}: {at}{finite.min():.6g} to {finite.max():.6g}")
+        return "\n".join(lines)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a pandas data frame with a row for each point along each direction or plane.
+
+        Columns are `repeat` (0 is the first), `x`, `y` for a surface, and those of `values`, NaN
+        where a point is not finished.
+        """
+        values = {name: np.asarray(found)[None] for name, found in self.values.items()}
+        if self.repeats is not None:
+            values = self.repeats.values
+        axes = {"repeat": np.arange(self.repeat), "y": self.y, "x": self.x}
+        there = {name: axis for name, axis in axes.items() if axis is not None}
+        grids = dict(zip(there, np.meshgrid(*there.values(), indexing="ij"), strict=True))
+        columns = {name: grids[name] for name in ("repeat", "x", "y") if name in grids} | values
+        return data_frame({name: np.ravel(column) for name, column in columns.items()})
 
     @property
     def repeat(self) -> int:

@@ -14,13 +14,13 @@ import pytest
 HOUSE = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_the_readme_examples_run_as_printed(tmp_path, index):
     blocks = re.findall(r"```python\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
     code = blocks[index]
     assert len([line for line in code.splitlines() if line and "import" not in line]) <= 15
     (tmp_path / "example.py").write_text(code)
-    for _ in range(2 if index else 1):  # the second time it finds its surface finished
+    for _ in range(2 if index == 1 else 1):  # the second time it finds its surface finished
         done = subprocess.run(
             [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True,
             timeout=120, env={"PATH": "", "OMP_NUM_THREADS": "1"},
@@ -28,6 +28,9 @@ def test_the_readme_examples_run_as_printed(tmp_path, index):
         assert done.returncode == 0, done.stderr
     if index == 0:
         assert "trace ± probes ± sample" in done.stdout
+        return
+    if index == 2:
+        assert re.findall(r"^(\d): lambda_max \d", done.stdout, re.MULTILINE) == list("01234")
         return
     assert "standard_error" in done.stdout
     with h5py.File(tmp_path / "surface.h5") as file:
@@ -71,3 +74,24 @@ def test_help_needs_no_torch(command):
     )
     assert done.returncode == 0, done.stderr
     assert "Usage: cli.py" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("modules", "needed"),
+    [
+        (("selection", "surfaces", "spectra", "training"), {"torch"}),
+        (("comparison", "drawing"), {"matplotlib"}),
+        (("listing",), {"torch"}),
+    ],
+)
+def test_nothing_is_imported_before_it_is_used(modules, needed):
+    heavy = {"torch", "torchvision", "torch_geometric", "torchinfo", "matplotlib", "pandas",
+             "sklearn", "scipy.stats", "scipy.optimize", "optuna", "wfdb", "rich"}  # fmt: skip
+    code = (
+        f"import sys\n"
+        f"import {', '.join(f'isoloss.experiments.{name}' for name in modules)}\n"
+        f"print(*sorted(set({sorted(heavy)}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == needed

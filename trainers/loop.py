@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from isoloss.records.progress import Progress, shown
 from isoloss.trainers.checkpoints import load_state, save_state, save_weights
 from isoloss.trainers.settings import EpochRecord
 from isoloss.trainers.trainer import Trainer
@@ -15,7 +16,7 @@ def train(
     folder: Path | None = None,
     *,
     checkpoint_every: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
     on_epoch: Callable[[Sequence[EpochRecord]], None] | None = None,
 ) -> Sequence[EpochRecord]:
     """Train to the end, leaving checkpoints after every epoch.
@@ -26,7 +27,7 @@ def train(
             written where None, and by other ranks than 0.
         checkpoint_every: Also keep the weights after every so many epochs, and the initial ones:
             `epoch-0000.pt`, ...
-        progress: Called as progress(steps done, steps in all).
+        progress: Called as progress(steps done, steps in all); True for a bar.
         on_epoch: Called with the whole history after each epoch, checkpoints being written.
 
     Returns:
@@ -39,21 +40,23 @@ def train(
     epochs = trainer.settings.epochs
     steps = epochs * trainer.steps_per_epoch
 
-    def after_step(done: int) -> None:
-        if progress is not None:
-            progress(done, steps)
-
     if not trainer.group.main:
         folder = None
     trainer.group.broadcast(trainer.model)
     if folder is not None and trainer.epoch == 0:
         _save(trainer, folder, checkpoint_every)
-    while not trainer.finished:
-        trainer.train_epoch(after_step)
-        if folder is not None:
-            _save(trainer, folder, checkpoint_every)
-        if on_epoch is not None:
-            on_epoch(trainer.history)
+    with shown(progress, "training") as report:
+
+        def after_step(done: int) -> None:
+            if report is not None:
+                report(done, steps)
+
+        while not trainer.finished:
+            trainer.train_epoch(after_step)
+            if folder is not None:
+                _save(trainer, folder, checkpoint_every)
+            if on_epoch is not None:
+                on_epoch(trainer.history)
     return trainer.history
 
 

@@ -54,7 +54,11 @@ REFUSED = {
     "missing run": ("surface tinny", 1, ["tinny", "tiny"]),
     "missing run of two": ("compare tiny other", 1, ["other"]),
     "a run twice": ("compare tiny tiny", 2, ["once"]),
-    "nothing measured": ("compare tiny", 1, ["surface tiny", "hessian tiny"]),
+    "nothing measured": (
+        "compare tiny",
+        1,
+        ["surface or curvature of tiny", "compare tiny --measure"],
+    ),
     "model": ("train --model fashion-cn", 2, ["fashion-cnn", "classifier"]),
     "data": ("train --dataset minst", 2, ["mnist", "digits"]),
     "optimizer": ("train --optimizer sgdm", 2, ["sgd", "adam"]),

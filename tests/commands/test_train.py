@@ -267,7 +267,7 @@ def test_early_stopping_is_said_and_stored(tmp_path):
 def test_the_training_figure_says_how_it_ended(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "isoloss.experiments.training.draw_training", lambda run: seen.append(run.status) or []
+        "isoloss.experiments.drawing.draw_training", lambda run: seen.append(run.status) or []
     )
     arguments = ["train", "--run", "a", "--fraction", "0.1", "--epochs", "1"]
     assert cli.main([*arguments, "--results", str(tmp_path)]) == 0

@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from isoloss.experiments import Subject
+from isoloss.experiments import SpectrumSettings, Subject, TrainOptions, train
 from isoloss.experiments.options import OptionError
+from isoloss.experiments.reporting import Reporter
+from isoloss.hessian import Spectrum
 from isoloss.records.spectra import read_spectrum
 from isoloss.records.surfaces import read_surface
 
@@ -93,3 +95,56 @@ def test_identity_is_what_is_stored_and_compared(own):
     assert identity["selection"] == "trainable"
     stored = own.spectrum(top=1, trace_budget=0, probes=0, samples=20).settings
     assert identity.items() <= stored.items()
+
+
+def test_progress_is_shown_where_it_is_asked_for(own, capsys, tmp_path):
+    spectrum = {"top": 1, "trace_budget": 0, "probes": 1, "steps": 2}
+    own.surface(x="0:1:2")
+    own.spectrum(**spectrum)
+    assert capsys.readouterr().err == ""
+    own.surface(x="0:1:2", progress=True)
+    assert "surface of Linear: 3/3" in capsys.readouterr().err
+    own.spectrum(**spectrum, progress=True)
+    assert "density: 2/2" in capsys.readouterr().err
+    options = TrainOptions(run="a", model="mnist-light", epochs=1, fraction=0.1)
+    train(options, results=tmp_path, figures=False, progress=True)
+    assert "training a: " in capsys.readouterr().err
+
+
+def test_a_spectrum_of_a_problem_shows_its_stages(own, capsys):
+    settings = SpectrumSettings(top=1, trace_budget=0, probes=1, steps=2)
+    found = Spectrum(own.problem(), settings).run(progress=True)
+    errors = capsys.readouterr().err
+    assert "density: 2/2" in errors
+    assert "eigenpairs: " in errors
+    quiet = Spectrum(own.problem(), settings).run()
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(found.eigenpairs.eigenvalues, quiet.eigenpairs.eigenvalues)
+
+
+class Lines(Reporter):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({}, "5 parameters, 3 trainable,"), ({"parameters": ("all",)}, "3 trainable, 5 moved,")],
+)
+def test_the_start_says_what_is_trainable_and_what_is_moved(settings, said):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1, bias=False), nn.Linear(1, 2, bias=False))
+    model[0].requires_grad_(False)
+    x = torch.linspace(-1, 1, 8)[:, None]
+    subject = Subject(model, nn.CrossEntropyLoss(), train=(x, (x[:, 0] > 0).long()), label="mine")
+    heard = Lines()
+    subject.surface(x="0:1:2", ignore="none", norm="none", reporter=heard, **settings)
+    subject.spectrum(top=1, trace_budget=0, probes=0, reporter=heard, **settings)
+    surface, spectrum = (line for line in heard.lines if " of mine: " in line)
+    assert said in surface
+    assert said in spectrum
+    assert "8 train samples, 2 points" in surface
+    assert "8 samples" in spectrum

@@ -195,3 +195,25 @@ def test_how_a_pair_was_made_is_stored():
     )
     assert plain[0] == made[0]
     assert (plain[1]["orthogonal"], made[1]["orthogonal"]) == (False, True)
+
+
+@pytest.mark.parametrize("axes", [("-1:1:3",), ("-1:1:3", "0:1:2")])
+def test_default_directions_follow_the_grid(axes):
+    torch.manual_seed(0)
+    data = [(torch.randn(9, 4), torch.arange(9) % 3)]
+    problem, grid = Problem(nn.Linear(4, 3), nn.CrossEntropyLoss(), data), Grid.parse(*axes)
+    drawn = random_directions(problem.parameters, len(axes), seed=3)
+    expected = Surface(problem, grid, drawn).run()
+    found = Surface(problem, grid, seed=3).run()
+    np.testing.assert_array_equal(found.values["train_loss"], expected.values["train_loss"])
+    assert found.settings == expected.settings
+    assert len(Surface(problem, grid).directions) == len(axes)
+    with pytest.raises(SurfaceError, match="got both"):
+        Surface(problem, grid, drawn, seed=3)
+
+
+def test_progress_shows_a_bar(capsys):
+    quadratic_surface(y=None).run(progress=True)
+    assert "surface: 6/6" in capsys.readouterr().err
+    quadratic_surface(y=None).run()
+    assert capsys.readouterr().err == ""
