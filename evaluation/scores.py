@@ -200,6 +200,9 @@ def score(
     if not predictions.classes:
         return scores
     names = class_labels(predictions.outputs.shape[1], class_names)
+    predictions = predictions.labelled()
+    if not len(predictions.targets):
+        return scores
     counts = confusion_matrix(predictions.targets, predictions.guesses(), labels=range(len(names)))
     classes = _class_scores(predictions, names, counts)
     return replace(

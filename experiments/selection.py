@@ -19,7 +19,7 @@ from isoloss.experiments.train_options import (
     stored_options,
 )
 from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin_hashes
-from isoloss.experiments.trained import Trained, data_of, splits_of
+from isoloss.experiments.trained import Trained, check_loss, data_of, splits_of
 from isoloss.experiments.training import train
 from isoloss.models import create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_sha256
@@ -198,6 +198,7 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         copy_plugins(begun, config)
         save_weights(begun.checkpoints / "last.pt", weights, digest=True)
         trained = _trained(begun, begun.checkpoint(), selection)
+        check_loss(selection.loss, selection.closure, trained.splits["train"], trained.info)
         begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}")
     return dataclasses.replace(trained, run=run)
