@@ -96,8 +96,9 @@ def graph_of_nodes(data: Any) -> Any:
         data: a graph, or a list or dataset of one, with masks or a target for each node.
     """
     if not is_graph(data):
-        single = hasattr(data, "__getitem__") and hasattr(data, "__len__") and len(data) == 1
-        if not single or isinstance(data, Mapping) or not is_graph(data[0]):
+        if isinstance(data, Mapping | Tensor) or not hasattr(data, "__getitem__"):
+            return None
+        if not hasattr(data, "__len__") or len(data) != 1 or not is_graph(data[0]):
             return None
         data = data[0]
     targets = getattr(data, "y", None)

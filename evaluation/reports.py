@@ -69,7 +69,8 @@ def write_predictions(
 
     Classes by name with the softmax probability of the guess as its confidence; guess and
     confidence are empty where an output is not finite, truth where the target does not count. Of a
-    regression the numbers themselves. Where samples have groups, the last column is that of the sample.
+    regression the numbers themselves. Where samples have groups, the last column is that of the
+    sample.
 
     Args:
         path: The CSV file.

@@ -1,8 +1,8 @@
 """Batches of every structure through train, evaluate, surface and hessian, against plain torch.
 
-Each case has a plain evaluation of its own, written as its user would: a loop over the samples of
-the training split without a word of ours. The loss at the origin, a surface (the weights moved by
-hand along the stored direction) and the largest eigenvalue (dense, by torch.func) must agree.
+Each case has a plain evaluation of its own, written as its user would, without a word of ours. A
+step of gradient descent, the loss at the origin, a surface (the weights moved by hand along the
+stored direction) and the largest eigenvalue (dense, by torch.func) must agree.
 """
 
 from __future__ import annotations
@@ -89,9 +89,13 @@ def words(num_classes):
 
 def two(): return Two()
 def convolution(num_features, num_classes): return Convolution(num_features, num_classes)
-def pixels(num_classes): return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Conv2d(2, num_classes, 1))
 def line(): return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+def three(): return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))
 def coder(): return Coder()
+
+
+def pixels(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Conv2d(2, num_classes, 1))
 
 
 def draws():
@@ -210,9 +214,6 @@ def some_ignored(data_dir):
     return {name: (x[part], y[part]) for name, part in PARTS.items()}
 
 
-def three(): return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))
-
-
 def alone(data_dir):
     return {name: several()[0][part] for name, part in PARTS.items()}
 
@@ -291,6 +292,7 @@ def plain_closure(name, model, whole):
 
 # model, data set, options, where the plain samples are from, the plain loss, train and test samples
 SQUARED = ("--closure", "squared")
+CLOSURES = ("squared", "with_edge", "of_nodes")
 CASES = {
     "dict": ("sentences", "whole_dict", (), "whole_dict", plain_dict, 30, 10),
     "Hugging Face": ("sentences", "hugging_face", (), "whole_dict", plain_dict, 30, 10),
@@ -300,6 +302,15 @@ CASES = {
     "named tuples": ("two", "named", (), "triples", plain_two, 30, 10),
     "nested": ("two", "nested", (), "triples", plain_two, 30, 10),
     "nodes": ("convolution", "nodes", (), "nodes", plain_nodes, 10, 10),
+    "closure of nodes": (
+        "convolution",
+        "nodes",
+        ("--closure", "of_nodes"),
+        "nodes",
+        plain_nodes,
+        10,
+        10,
+    ),
     "pixels": ("pixels", "segmentation", (), "segmentation", plain_pixels, 30, 10),
     "numbers": ("line", "numbers", ("--loss", "mse"), "numbers", plain_mse, 30, 10),
     "shares": ("line", "shares", ("--loss", "cross-entropy"), "shares", plain_shares, 30, 10),
@@ -325,10 +336,11 @@ def trained(tmp_path, case, *more):
     build, load, options, source, plain, *_ = CASES[case]
     file = tmp_path / "theirs.py"
     file.write_text(THEIRS)
-    options = [f"{file}:{o}" if o in ("squared", "with_edge") else o for o in options]
+    options = [f"{file}:{o}" if o in CLOSURES else o for o in options]
     command = [
         "train", "--model", f"{file}:{build}", "--dataset", f"{file}:{load}", "--run", "r",
-        "--epochs", "2", "--batch-size", "8", "--val-fraction", "0",
+        "--epochs", "1", "--batch-size", "full", "--val-fraction", "0", "--lr", "0.1",
+        "--momentum", "0", "--checkpoint-every", "1", "--optimizer", "sgd",
         "--results", str(tmp_path / "results"), *options, *more,
     ]  # fmt: skip
     assert cli.main(command) == 0
@@ -345,6 +357,11 @@ def test_commands_agree_with_plain_torch(case, tmp_path):
     figures = [] if case in ("dict", "pixels", "nodes", "alone") else ["--no-figures"]
     run, model, plain = trained(tmp_path, case, *figures)
     results = ["--dtype", "float64", "--results", str(tmp_path / "results")]
+    begun = copy.deepcopy(model)
+    begun.load_state_dict(torch.load(run.checkpoints / "epoch-0000.pt", weights_only=True))
+    plain(begun).backward()
+    for last, first in zip(model.parameters(), begun.parameters(), strict=True):
+        torch.testing.assert_close(last, first - 0.1 * first.grad, rtol=0, atol=1e-6)
     with torch.no_grad():
         expected = float(plain(model))
     scores = run.evaluation()["splits"]
@@ -390,3 +407,103 @@ def test_commands_agree_with_plain_torch(case, tmp_path):
 
     dense = hessian(loss)(torch.cat([p.detach().flatten() for p in start]))
     assert found == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-4)
+
+
+def command(tmp_path, name, *options):
+    return cli.main([name, *options, "--no-figures", "--results", str(tmp_path / "results")])
+
+
+def test_parts_of_a_graph_and_of_dictionaries(tmp_path):
+    file = tmp_path / "theirs.py"
+    file.write_text(THEIRS)
+    for build, load, counts in (
+        # The val_mask is the validation split; of dictionaries a tenth is set aside.
+        ("convolution", "nodes", {"train": 5, "val": 5, "test": 10}),
+        ("sentences", "whole_dict", {"train": 14, "val": 2, "test": 10}),
+    ):
+        code = command(
+            tmp_path, "train", "--model", f"{file}:{build}", "--dataset", f"{file}:{load}",
+            "--run", load, "--fraction", "0.5", "--epochs", "2", "--batch-size", "2",
+        )  # fmt: skip
+        assert code == 0
+        run = Run(tmp_path / "results" / "runs" / load)
+        scores = run.evaluation()["splits"]
+        assert {name: part["count"] for name, part in scores.items()} == counts
+        with open(run.path / "predictions.csv", newline="") as table:
+            assert [len(row["truth"]) for row in csv.DictReader(table)] == [1] * 10
+        assert command(tmp_path, "surface", load, "--x=-1:1:3", "--samples", "4") == 0
+        drawn = read_surface(run.path / "surface-1d.h5").settings["sample"]["train"]
+        assert drawn["drawn"] == "proportional"
+        assert (drawn["size"], drawn["population"]) == (4, counts["train"])
+        few = ("--top", "1", "--trace-budget", "6", "--probes", "1", "--samples", "4")
+        assert command(tmp_path, "hessian", load, *few) == 0
+    # Balanced: of 10 nodes of three classes, 5 as 2, 2, 1.
+    labels = Subject.from_run("nodes", results=tmp_path / "results").split("train").targets
+    assert sorted(labels.bincount().tolist()) == [1, 2, 2]
+
+
+def test_accuracy_of_tokens_and_pixels_leaves_out_what_does_not_count(tmp_path, capsys):
+    run, model, _ = trained(tmp_path, "tokens", "--no-figures")
+    whole = SPACE["word_dict"](None)["test"]
+    with torch.no_grad():
+        guesses = model(input_ids=whole["input_ids"])["logits"].argmax(-1)
+    counted = whole["labels"] != -100
+    expected = (guesses == whole["labels"])[counted].double().mean()
+    scores = run.evaluation()["splits"]["test"]
+    assert scores["accuracy"] == pytest.approx(float(expected))
+    assert scores["classes"] == []
+    assert f"accuracy {100 * expected:.2f}" in (run.path / "report.txt").read_text()
+    assert f"test accuracy {100 * expected:.2f}" in capsys.readouterr().out
+    assert not (run.path / "predictions.csv").exists()
+
+
+def test_predictions_of_classes_leave_out_what_does_not_count(tmp_path):
+    run, *_ = trained(tmp_path, "labels", "--no-figures")
+    labels = SPACE["some_ignored"](None)["test"][1]
+    with open(run.path / "predictions.csv", newline="") as table:
+        truths = [row["truth"] for row in csv.DictReader(table)]
+    assert truths == ["" if label < 0 else str(int(label)) for label in labels]
+    scores = run.evaluation()["splits"]["test"]
+    assert sum(map(sum, scores["confusion"])) == int((labels >= 0).sum())
+    assert sum(one["support"] for one in scores["classes"]) == int((labels >= 0).sum())
+
+
+# Options of `train` beside the files, the exit code, and what the message must name.
+REFUSED = {
+    "numbers without a loss": ("line", "numbers", (), 2, ["--loss", "mse", "class probabilities"]),
+    "nothing to compare with": ("coder", "alone", (), 2, ["--closure", "no targets"]),
+    "a dict without labels": ("coder", "points", ("--loss", "mse"), 2, ["--closure", "labels"]),
+    "other shapes (seen late)": ("three", "numbers", ("--loss", "mse"), 2, ["y[:, None]"]),
+    "squares of ignored labels (seen late)": (
+        "three", "some_ignored", ("--loss", "mse"), 2, ["-100", "cross-entropy"]
+    ),
+    "augmented words": ("words", "word_dict", ("--augment", "affine"), 1, ["images", "leave it"]),
+    "augmented masks (seen late)": (
+        "pixels", "segmentation", ("--augment", "affine"), 1, ["a target for each", "leave it out"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_with_a_remedy(case, tmp_path, capsys):
+    build, load, options, code, words = REFUSED[case]
+    file = tmp_path / "theirs.py"
+    file.write_text(THEIRS)
+    run = ("--model", f"{file}:{build}", "--dataset", f"{file}:{load}", "--run", "r")
+    assert command(tmp_path, "train", *run, "--batch-size", "8", *options) == code
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert len(error.splitlines()) <= 3
+    if "(" not in case:  # seen before anything is written
+        assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_weights_from_elsewhere_need_a_loss_for_numbers(tmp_path, capsys):
+    file = tmp_path / "theirs.py"
+    file.write_text(THEIRS)
+    torch.save(SPACE["line"]().state_dict(), tmp_path / "weights.pt")
+    given = ["surface", "--checkpoint", str(tmp_path / "weights.pt"), "--model", f"{file}:line",
+             "--dataset", f"{file}:numbers", "--x=-1:1:3"]  # fmt: skip
+    assert command(tmp_path, *given) == 2
+    assert "mse" in capsys.readouterr().err
+    assert command(tmp_path, *given, "--loss", "mse") == 0
