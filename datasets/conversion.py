@@ -86,7 +86,10 @@ def _grouped(groups: Any, splits: Mapping[str, _Split], what: str) -> dict[str, 
         return {}
     if not isinstance(groups, Mapping) or not set(groups) <= set(splits):
         got = sorted(groups) if isinstance(groups, Mapping) else type(groups).__name__
-        raise DataError(f"{what}: expected groups for any of {', '.join(splits)}, got {got}")
+        raise DataError(
+            f"{what}: expected groups for any of {', '.join(splits)}, got {got}; give them as "
+            f"{{'train': integers}}"
+        )
     return {
         name: replace(splits[name], groups=_to_groups(values, len(splits[name]), f"{what}, {name}"))
         for name, values in groups.items()
@@ -172,7 +175,10 @@ def _refuse_mixed(splits: Mapping[str, _Split], what: str) -> None:
         }
     if len(set(kinds.values())) > 1:
         got = "; ".join(f"{name} {kind}" for name, kind in kinds.items())
-        raise DataError(f"{what}: expected the same structure in all splits, got {got}; mend it")
+        raise DataError(
+            f"{what}: expected the same kind of data in all splits, got {got}; give "
+            f"every split the structure of 'train'"
+        )
 
 
 def _complete_info(stated: Any, splits: Mapping[str, Split], what: str) -> DataInfo:
@@ -198,7 +204,9 @@ def _complete_info(stated: Any, splits: Mapping[str, Split], what: str) -> DataI
             inferred.update(_infer_classes(given, splits))
         return DataInfo.from_json({**inferred, **given})
     except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{what}: info does not fit: {error}") from error
+        raise DataError(
+            f"{what}: info does not fit: {error}; mend it, or leave it out to have it inferred"
+        ) from error
 
 
 _OF_CLASSES = {"task", "num_classes", "class_names"}

@@ -113,7 +113,7 @@ def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[sli
         ValueError: a size below 1.
     """
     if size < 1:
-        raise ValueError(f"expected a batch size of at least 1, got {size}")
+        raise ValueError(f"expected a batch size of at least 1, got {size}; give a larger one")
     for start in range(0, count - size + 1 if drop_last else count, size):
         yield slice(start, min(start + size, count))
 
@@ -147,7 +147,9 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
         ValueError: a count out of range.
     """
     if not 1 <= count <= len(targets):
-        raise ValueError(f"expected a count from 1 to {len(targets)} samples, got {count}")
+        raise ValueError(
+            f"expected a count from 1 to {len(targets)} samples, got {count}; give another one"
+        )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
     if not _are_labels(targets):
@@ -185,7 +187,9 @@ def proportional_indices(targets: Tensor, count: int, seed: int) -> Tensor:
         ValueError: a count out of range.
     """
     if not 0 <= count <= len(targets):
-        raise ValueError(f"expected a count from 0 to {len(targets)} samples, got {count}")
+        raise ValueError(
+            f"expected a count from 0 to {len(targets)} samples, got {count}; give another one"
+        )
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     if not _are_labels(targets):
         return order[:count].sort().values

@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused_with_a_remedy(data: Any, message: str) -> 
 def test_splits_must_be_alike() -> None:
     with pytest.raises(DataError, match=r"got train data\.x, data\.y; test data\.z, data\.y"):
         convert({"train": {"x": X, "y": Y}, "test": {"z": X, "y": Y}}, "x")
-    with pytest.raises(DataError, match="train structures of tensors; test pairs of tensors"):
+    with pytest.raises(DataError, match="train structures of tensors; test pairs of tensors; give"):
         convert({"train": {"x": X, "y": Y}, "test": (X, Y)}, "x")
     with pytest.raises(DataError, match="a validation split is called 'val'"):
         convert({"train": (X, Y), "test": (X, Y), "validation": (X, Y)}, "x")
