@@ -152,14 +152,37 @@ class Batch(Samples):
         if is_graph(self.inputs):
             outputs = model(*graph_arguments(getattr(model, "forward", model), self.inputs))
         elif isinstance(self.inputs, Mapping):
+            _check_call(model, (), self.inputs)
             outputs = model(**self.inputs)
         elif isinstance(self.inputs, tuple | list):
+            _check_call(model, self.inputs, {})
             outputs = model(*self.inputs)
         else:
             outputs = model(self.inputs)
         outputs = _logits_of(outputs)
         nodes = rows_of(self.inputs)
         return outputs if nodes is None else _rows(outputs, nodes, self.inputs.num_nodes)
+
+
+def _check_call(model: Any, several: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Refuse inputs that the network's `forward` does not take."""
+    try:
+        signature = inspect.signature(getattr(model, "forward", model))
+    except (TypeError, ValueError):  # nothing is known of it
+        return
+    try:
+        signature.bind(*several, **named)
+    except TypeError as error:
+        given = ", ".join(named) if named else f"{len(several)} inputs"
+        remedy = (
+            "leave out of the dictionaries what it does not take, and name the rest as it does"
+            if named
+            else "of a tuple (.., targets) all but the last are inputs; put anything else, such as "
+            "weights of samples, into a dictionary for a `closure`"
+        )
+        raise BatchError(
+            f"the network's forward takes {signature}, got {given}: {error}\n{remedy}"
+        ) from error
 
 
 def _logits_of(outputs: Any) -> Any:

@@ -507,3 +507,17 @@ def test_weights_from_elsewhere_need_a_loss_for_numbers(tmp_path, capsys):
     assert command(tmp_path, *given) == 2
     assert "mse" in capsys.readouterr().err
     assert command(tmp_path, *given, "--loss", "mse") == 0
+
+
+@pytest.mark.parametrize("case", ["dict", "named tuples", "nodes"])
+def test_a_notebook_takes_the_same_data(case):
+    build, load, _, source, plain, *counts = CASES[case]
+    torch.manual_seed(0)
+    model = SPACE[build](**{
+        "sentences": {"num_classes": 3}, "convolution": {"num_features": 5, "num_classes": 3}
+    }.get(build, {}))  # fmt: skip
+    subject = Subject(model, torch.nn.CrossEntropyLoss(), **SPACE[load](None))
+    found = subject.problem("train").evaluate()
+    assert found.count == counts[0]
+    expected = plain(model.double(), double(SPACE[source](None)["train"]))
+    assert found.loss == pytest.approx(expected.item(), abs=1e-6)

@@ -81,6 +81,16 @@ def test_logits_are_taken_out_of_what_holds_them(wrap: Any) -> None:
     assert problem(model, [(X, Z, Y)]).evaluate() == expected
 
 
+def test_inputs_that_forward_does_not_take_are_refused() -> None:
+    weights = torch.ones(10)
+    with pytest.raises(
+        BatchError, match=r"takes \(x: .*, got 3 inputs: .*\nof a tuple .* `closure`"
+    ):
+        problem(Two(), [(X, Z, Y, weights)])
+    with pytest.raises(BatchError, match=r"got x, z, index: .*'index'\nleave out of the dict"):
+        problem(Two(), [{"x": X, "z": Z, "index": Y, "labels": Y}])
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
