@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 class Split(Protocol):
     """One split of a data set.
 
-    `targets` are (N, ...), in the order of the samples. `groups` are (N,) int64, what each sample
-    belongs to where some belong together (the patient of a beat), else None; `subset` and
-    `balanced` carry them along. `subset` keeps the given order of indices.
-    `batches` yields what a Problem takes: tensor pairs here, other kinds in splits of other data.
-    `input_shape` is of one sample, () where samples differ in size; `num_features` are the scalars
-    in one sample, or in one node of a graph. `handover_batch` is a size of batch in which samples
-    may be handed to a Problem, which cuts what it can cut.
+    `targets` are (N, ...), in the order of the samples; (N, 0) where there are none. `groups` are
+    (N,) int64, what each sample belongs to where some belong together (the patient of a beat), else
+    None; `subset` and `balanced` carry them along. `subset` keeps the given order of indices.
+    `batches` yields what a Problem takes, in the structure the data came in, at most `size` samples
+    each (without an order the nodes of a graph come at once). `input_shape` is of one sample of the
+    first input, () where samples differ in size; `num_features` are the scalars in it, or in one
+    node of a graph. `handover_batch` is a size of batch in which samples may be handed to a
+    Problem, which cuts what it can cut.
     """
 
     @property

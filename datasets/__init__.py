@@ -15,12 +15,14 @@ from isoloss.datasets.graphs import GraphSplit
 from isoloss.datasets.grouping import grouped_indices
 from isoloss.datasets.info import DataInfo, Normalisation
 from isoloss.datasets.loading import Data, default_model, load_data
+from isoloss.datasets.nodes import NodeSplit
 from isoloss.datasets.splits import (
     TensorSplit,
     balanced_indices,
     proportional_indices,
     stratified_indices,
 )
+from isoloss.datasets.structures import StructureSplit
 from isoloss.split import Split
 
 __all__ = [
@@ -33,8 +35,10 @@ __all__ = [
     "DataMissingError",
     "DownloadError",
     "GraphSplit",
+    "NodeSplit",
     "Normalisation",
     "Split",
+    "StructureSplit",
     "TensorSplit",
     "balanced_indices",
     "create_augmentation",

@@ -12,17 +12,12 @@ import torch
 from torch import Tensor
 
 from isoloss.datasets.catalogue import DataError
-from isoloss.datasets.splits import (
-    balanced_indices,
-    batch_slices,
-    digest_tensors,
-    proportional_indices,
-)
+from isoloss.datasets.splits import Choosing, batch_slices, digest_tensors
 from isoloss.pyg import import_pyg
 
 
 @dataclass(frozen=True, eq=False)
-class GraphSplit:
+class GraphSplit(Choosing):
     """Samples held as graphs, each a `torch_geometric.data.Data`.
 
     Attributes:
@@ -38,7 +33,7 @@ class GraphSplit:
         return len(self.graphs)
 
     @cached_property
-    def targets(self) -> Tensor:
+    def targets(self) -> Tensor:  # type: ignore[override]
         """(N, ...), in the order of the graphs."""
         return torch.cat([graph.y for graph in self.graphs])
 
@@ -58,18 +53,6 @@ class GraphSplit:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         groups = None if self.groups is None else self.groups[chosen]
         return GraphSplit(tuple(self.graphs[index] for index in chosen.tolist()), groups)
-
-    def balanced(self, count: int, seed: int) -> GraphSplit:
-        """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
-        if count >= len(self):
-            return self
-        return self.subset(balanced_indices(self.targets, count, seed))
-
-    def stratified(self, count: int, seed: int) -> GraphSplit:
-        """Return a seeded subset that keeps each class's share; see `proportional_indices`."""
-        if count >= len(self):
-            return self
-        return self.subset(proportional_indices(self.targets, count, seed))
 
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
@@ -140,34 +123,49 @@ def to_graph_split(dataset: Any, what: str) -> GraphSplit:
 
 
 def _check_graph(graph: Any, what: str) -> Any:
+    graph = checked_graph(graph, what)
+    target = graph.y.reshape(1) if graph.y.numel() == 1 else graph.y
+    if len(target) != 1:
+        raise DataError(
+            f"{what}: expected one target a graph, y of shape (1, ...), got {tuple(target.shape)}; "
+            f"targets of nodes are taken of one graph with train_mask and test_mask: join several "
+            f"with Batch.from_data_list(graphs)"
+        )
+    graph.y = target
+    return graph
+
+
+def checked_graph(graph: Any, what: str) -> Any:
+    """Return a copy of a graph that is sound, floating tensors as float32, classes as int64.
+
+    Raises:
+        DataError: names what was expected and what was found.
+    """
     if not is_graph(graph) or graph.edge_index is None or graph.y is None:
+        lacking = [name for name in ("edge_index", "y") if getattr(graph, name, None) is None]
         raise DataError(
             f"{what}: expected a torch_geometric Data with edge_index and y, "
-            f"got {type(graph).__name__}"
+            f"got {type(graph).__name__} without {' and '.join(lacking)}; set it in the factory"
         )
     edges, nodes = graph.edge_index, graph.num_nodes
     if edges.ndim != 2 or len(edges) != 2 or edges.dtype != torch.int64:
         raise DataError(
             f"{what}: expected an edge_index of shape (2, edges) and int64, "
-            f"got {tuple(edges.shape)} of {edges.dtype}"
+            f"got {tuple(edges.shape)} of {edges.dtype}; transpose or convert it, as "
+            f"edge_index.t().contiguous().long()"
         )
     if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < nodes:
         raise DataError(
             f"{what}: expected edges between nodes 0 and {nodes - 1}, "
-            f"got one from {int(edges.min())} to {int(edges.max())}"
+            f"got one from {int(edges.min())} to {int(edges.max())}; number the nodes from 0"
         )
     if graph.x is not None and (graph.x.ndim != 2 or len(graph.x) != nodes):
         raise DataError(
             f"{what}: expected node features x of shape ({nodes}, features), "
-            f"got {tuple(graph.x.shape)}"
-        )
-    target = torch.as_tensor(graph.y)
-    target = target.reshape(1) if target.numel() == 1 else target
-    if len(target) != 1:
-        raise DataError(
-            f"{what}: expected one target a graph, y of shape (1, ...), got {tuple(target.shape)}"
+            f"got {tuple(graph.x.shape)}; give one feature as x[:, None]"
         )
     graph = copy.copy(graph)
+    target = torch.as_tensor(graph.y)
     graph.y = target.float() if target.is_floating_point() else target.long()
     for name, value in graph.to_dict().items():
         if not isinstance(value, Tensor) or not value.is_floating_point():

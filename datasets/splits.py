@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 
+class Choosing(ABC):
+    """What every split has that knows its targets and how to pick samples by index."""
+
+    targets: Tensor
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def subset(self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the samples of these indices, in this order."""
+
+    def balanced(self, count: int, seed: int) -> Self:
+        """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
+        if count >= len(self):
+            return self
+        return self.subset(balanced_indices(self.targets, count, seed))
+
+    def stratified(self, count: int, seed: int) -> Self:
+        """Return a seeded subset that keeps each class's share; see `proportional_indices`."""
+        if count >= len(self):
+            return self
+        return self.subset(proportional_indices(self.targets, count, seed))
+
+
 @dataclass(frozen=True, eq=False)
-class TensorSplit:
+class TensorSplit(Choosing):
     """Samples held as two tensors.
 
     Attributes:
@@ -45,18 +72,6 @@ class TensorSplit:
         groups = None if self.groups is None else self.groups[chosen]
         return TensorSplit(self.inputs[chosen], self.targets[chosen], groups)
 
-    def balanced(self, count: int, seed: int) -> TensorSplit:
-        """Return a seeded subset with as many of each class as can be; see `balanced_indices`."""
-        if count >= len(self):
-            return self
-        return self.subset(balanced_indices(self.targets, count, seed))
-
-    def stratified(self, count: int, seed: int) -> TensorSplit:
-        """Return a seeded subset that keeps each class's share; see `proportional_indices`."""
-        if count >= len(self):
-            return self
-        return self.subset(proportional_indices(self.targets, count, seed))
-
     def batches(
         self, size: int, order: Tensor | Sequence[int] | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -70,15 +85,25 @@ class TensorSplit:
         Raises:
             ValueError: a size below 1.
         """
-        indices = None if order is None else torch.as_tensor(order, dtype=torch.int64)
-        count = len(self) if indices is None else len(indices)
-        for part in batch_slices(count, size, drop_last):
-            chosen = part if indices is None else indices[part]
+        for chosen in batch_indices(len(self), size, order, drop_last):
             yield self.inputs[chosen], self.targets[chosen]
 
     def digest(self) -> str:
         """Return the SHA-256 over dtype, shape and bytes of inputs and targets, groups left out."""
         return digest_tensors([("", self.inputs), ("", self.targets)])
+
+
+def batch_indices(
+    count: int, size: int, order: Tensor | Sequence[int] | None, drop_last: bool
+) -> Iterator[slice | Tensor]:
+    """Yield what picks each batch of `size` of `count` samples: slices, or parts of the order.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    indices = None if order is None else torch.as_tensor(order, dtype=torch.int64)
+    for part in batch_slices(count if indices is None else len(indices), size, drop_last):
+        yield part if indices is None else indices[part]
 
 
 def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[slice]:
@@ -88,7 +113,7 @@ def batch_slices(count: int, size: int, drop_last: bool = False) -> Iterator[sli
         ValueError: a size below 1.
     """
     if size < 1:
-        raise ValueError(f"expected a batch size of at least 1, got {size}")
+        raise ValueError(f"expected a batch size of at least 1, got {size}; give a larger one")
     for start in range(0, count - size + 1 if drop_last else count, size):
         yield slice(start, min(start + size, count))
 
@@ -122,7 +147,9 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
         ValueError: a count out of range.
     """
     if not 1 <= count <= len(targets):
-        raise ValueError(f"expected a count from 1 to {len(targets)} samples, got {count}")
+        raise ValueError(
+            f"expected a count from 1 to {len(targets)} samples, got {count}; give another one"
+        )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
     if not _are_labels(targets):
@@ -160,7 +187,9 @@ def proportional_indices(targets: Tensor, count: int, seed: int) -> Tensor:
         ValueError: a count out of range.
     """
     if not 0 <= count <= len(targets):
-        raise ValueError(f"expected a count from 0 to {len(targets)} samples, got {count}")
+        raise ValueError(
+            f"expected a count from 0 to {len(targets)} samples, got {count}; give another one"
+        )
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     if not _are_labels(targets):
         return order[:count].sort().values

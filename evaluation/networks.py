@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from isoloss.evaluation.predictions import Predictions
+from isoloss.evaluation.reports import LARGEST_REGRESSION
 from isoloss.evaluation.scores import Groups, NetworkScores, SampleTerms, Scores, score
 from isoloss.landscape.batches import as_batch
 from isoloss.landscape.kernels import same_without_gradients
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.metrics import top1
-from isoloss.landscape.objective import Closure, Loss, objective
+from isoloss.landscape.objective import Loss, objective
 from isoloss.landscape.terms import Terms
 from isoloss.split import Split
 
@@ -159,20 +160,35 @@ def score_splits(
     )
 
 
-def score_closure(
+def has_rows(model: nn.Module, split: Split) -> bool:
+    """Return whether the network puts out a number or a row of numbers for each sample of a split.
+
+    Only then there are predictions to keep. Many outputs with positions (tokens, pixels) would fill
+    the memory, and outputs in several parts have no one meaning.
+    """
+    few = split.subset(range(min(2, len(split))))
+    outputs = [outputs for outputs, _ in _forward(model, few, len(few))]
+    return all(
+        isinstance(part, Tensor) and (part.ndim <= 2 or part[0].numel() <= LARGEST_REGRESSION)
+        for part in outputs
+    )
+
+
+def score_terms(
     model: nn.Module,
-    closure: Closure,
+    loss: Loss,
     splits: Mapping[str, Split],
     *,
     batch_size: int = EVALUATION_BATCH,
 ) -> NetworkScores:
-    """Return the mean of a closure over each of several splits, with its errors.
+    """Return mean loss and accuracy over each of several splits, with their errors.
 
-    There are no outputs apart from the loss, so no accuracy and nothing by class.
+    For what has no outputs to keep: a closure, which has no accuracy, and outputs that are not a
+    row a sample. There is nothing by class.
 
     Args:
         model: The network; its mode and weights are left as they are.
-        closure: The loss.
+        loss: Sum and weight of each sample, or a closure.
         splits: By name.
         batch_size: Samples of one pass; does not change what is computed.
 
@@ -183,7 +199,7 @@ def score_closure(
     for name, split in splits.items():
         columns = [
             torch.stack([part.detach().cpu().double() for part in (*terms, *hits)])
-            for terms, hits in _terms(model, closure, split, batch_size)
+            for terms, hits in _terms(model, loss, split, batch_size)
         ]
         parts = SampleTerms(*torch.cat(columns, dim=1).numpy())
         groups = None if split.groups is None else split.groups.numpy()

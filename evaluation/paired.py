@@ -166,6 +166,7 @@ def read_answers(path: Path) -> Answers:
     if not names <= set(reader.fieldnames or ()) or not rows:
         raise ScoresError(f"{path}: expected columns truth, guess, confidence and a line a sample")
     try:
+        rows = [row for row in rows if row["truth"]]  # else its target does not count
         truth, guess = (np.array([row[name] for row in rows], str) for name in ("truth", "guess"))
         groups = np.array([int(row["group"]) for row in rows]) if "group" in rows[0] else None
     except (TypeError, ValueError) as error:

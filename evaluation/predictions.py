@@ -34,6 +34,14 @@ class Predictions:
         """Whether outputs are logits (count, K) and targets class indices (count,)."""
         return self.outputs.ndim == 2 and self.targets.ndim == 1 and self.targets.dtype.kind != "f"
 
+    def labelled(self) -> Predictions:
+        """Return those of samples that have a class: targets below 0 (-100) do not count."""
+        counted = self.targets >= 0
+        if counted.all():
+            return self
+        groups = None if self.groups is None else self.groups[counted]
+        return Predictions(self.outputs[counted], self.targets[counted], groups)
+
     def finite(self) -> np.ndarray:
         """Return whether all outputs of a sample are finite, (count,)."""
         return np.isfinite(self.outputs.reshape(len(self.outputs), -1)).all(1)

@@ -31,13 +31,14 @@ def report(scores: Scores, title: str = "", notes: Sequence[str] = ()) -> str:
     Averages leave out classes where a score is undefined; the weighted ones weight by support.
 
     Args:
-        scores: Of the split; a regression has its loss alone.
+        scores: Of the split; a regression has its loss alone, tokens and pixels loss and accuracy.
         title: First line.
         notes: Last lines: what a reader should know of the data.
     """
     lines = [line for line in (title, _loss_line(scores), *_carried_lines(scores)) if line]
     if not scores.classes:
-        return "\n".join(lines) + "\n"
+        lines += [] if math.isnan(scores.accuracy) else _accuracy_lines(scores)
+        return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
     lines += [*_accuracy_lines(scores), ""]
     width = max(len("weighted average"), *(len(c.name) for c in scores.classes))
     columns = [*COLUMNS, "auc_standard_error"]
@@ -67,8 +68,9 @@ def write_predictions(
     """Write one line for each sample, in the order of the split.
 
     Classes by name with the softmax probability of the guess as its confidence; guess and
-    confidence are empty where an output is not finite. Of a regression the numbers themselves.
-    Where samples have groups, the last column is that of the sample.
+    confidence are empty where an output is not finite, truth where the target does not count. Of a
+    regression the numbers themselves. Where samples have groups, the last column is that of the
+    sample.
 
     Args:
         path: The CSV file.
@@ -103,7 +105,8 @@ def misclassified(predictions: Predictions, count: int) -> np.ndarray:
     Samples with outputs that are not finite have no guess and are not among them.
     """
     guesses = predictions.guesses()
-    wrong = np.flatnonzero((guesses != predictions.targets) & (guesses >= 0))
+    targets = predictions.targets
+    wrong = np.flatnonzero((guesses != targets) & (guesses >= 0) & (targets >= 0))
     confidence = predictions.probabilities()[wrong, guesses[wrong]]
     return wrong[np.argsort(-confidence, kind="stable")[:count]]
 
@@ -118,11 +121,13 @@ def summary_line(scores: Scores) -> str:
     if scores.heaviest_samples:
         loss += f" (95 %: {_interval(scores.loss_interval, 4)})"
     clusters = f" in {scores.clusters:,} groups" if scores.clusters else ""
-    if not scores.classes:  # a regression
+    if math.isnan(scores.accuracy):  # a regression
         return f"{loss} on {scores.count:,} samples{clusters}"
     accuracy = _percent(scores)
     if min(scores.accuracy, 1 - scores.accuracy) <= 3 * scores.accuracy_standard_error:
         accuracy += f" (95 %: {_interval(scores.accuracy_interval, 2, 100)})"
+    if not scores.classes:  # tokens, pixels
+        return f"accuracy {accuracy}, {loss} on {scores.count:,} samples{clusters}"
     groups = "".join(f" ({g.macro_f1:.4f} over {' '.join(g.classes)})" for g in scores.groups)
     return (
         f"accuracy {accuracy}, {loss}, macro F1 {scores.macro_f1:.4f}{groups}, "
@@ -170,7 +175,8 @@ def _class_rows(
     truths, guesses = predictions.targets.tolist(), predictions.guesses().tolist()
     for i, (truth, guess, confidence) in enumerate(zip(truths, guesses, confidences, strict=True)):
         known = guess >= 0
-        yield [i, names[truth], names[guess] if known else "", f"{confidence:.6f}" if known else ""]
+        label = names[truth] if truth >= 0 else ""
+        yield [i, label, names[guess] if known else "", f"{confidence:.6f}" if known else ""]
 
 
 def _loss_line(scores: Scores) -> str:

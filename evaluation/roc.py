@@ -122,6 +122,7 @@ def roc_curves(
     """
     from sklearn.metrics import roc_curve  # scikit-learn takes a second to import
 
+    predictions = predictions.labelled()
     odds, targets = log_odds(predictions.outputs), predictions.targets
     curves = []
     for k, name in enumerate(class_labels(odds.shape[1], class_names)):

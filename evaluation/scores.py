@@ -214,6 +214,9 @@ def score(
     if not predictions.classes:
         return scores
     names = class_labels(predictions.outputs.shape[1], class_names)
+    predictions = predictions.labelled()
+    if not len(predictions.targets):
+        return scores
     from sklearn.metrics import confusion_matrix  # scikit-learn takes two seconds to import
 
     counts = confusion_matrix(predictions.targets, predictions.guesses(), labels=range(len(names)))

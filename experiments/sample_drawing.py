@@ -19,8 +19,8 @@ from isoloss.experiments.reporting import Reporter
 from isoloss.figures.formatting import number
 from isoloss.figures.samples import samples_figure
 from isoloss.figures.style import save_figure
-from isoloss.landscape.batches import as_batch
 from isoloss.records.runs import Run
+from isoloss.structure import inputs_and_targets
 
 IMAGES = 32  # in one figure
 SERIES = 12
@@ -60,7 +60,7 @@ def draw_misclassified(
         f"{_short(names[guesses[i]])} {100 * confidence[i]:.0f} %"
         for i in chosen.tolist()
     ]
-    wrong = int((guesses != predictions.targets).sum())
+    wrong = int(((guesses != predictions.targets) & (predictions.targets >= 0)).sum())
     kind = f"the {len(chosen)} most confident of {wrong}" if wrong > len(chosen) else f"all {wrong}"
     figure = samples_figure(
         samples,
@@ -87,8 +87,7 @@ def draw_samples(run: Run, split: Split, info: DataInfo) -> list[Path]:
     if shown is None:
         return []
     samples, notes = shown
-    names = info.class_names
-    titles = [_short(names[int(t)]) if names else _value(t) for t in split.targets[indices]]
+    titles = [_title(target, info) for target in split.targets[indices]]
     title = f"{run.label}: samples of the training split"
     return save_figure(
         samples_figure(samples, titles, title=title, notes=notes), run.path / "samples"
@@ -112,7 +111,7 @@ def _some_of_each(targets: Tensor, count: int) -> Tensor:
 
 def _shown(split: Split, info: DataInfo, indices: Tensor) -> tuple[np.ndarray, list[str]] | None:
     """Return some samples as figures take them, with notes; None where they cannot be drawn."""
-    inputs = as_batch(next(iter(split.subset(indices).batches(len(indices))))).inputs
+    inputs = inputs_and_targets(next(iter(split.subset(indices).batches(len(indices))))).inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         return None
     if inputs.ndim == 3 and inputs.shape[2] <= LARGEST_SERIES:
@@ -133,5 +132,10 @@ def _short(name: object) -> str:
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
-def _value(target: Tensor) -> str:
-    return number(float(target)) if target.numel() == 1 else ""
+def _title(target: Tensor, info: DataInfo) -> str:
+    """Return class or value of a sample; nothing for several, or a class that does not count."""
+    if target.numel() != 1:
+        return ""
+    if not info.class_names:
+        return number(float(target))
+    return _short(info.class_names[int(target)]) if target >= 0 else ""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from isoloss.datasets import DataInfo
-from isoloss.evaluation.networks import predict, score_closure, score_splits
+from isoloss.evaluation.networks import has_rows, predict, score_splits, score_terms
 from isoloss.evaluation.reports import report, summary_line, write_reports
 from isoloss.evaluation.scores import NetworkScores
 from isoloss.experiments.devices import resolve_device
@@ -77,7 +77,8 @@ def write_evaluation(
     Args:
         run: The run whose folder is written to.
         model: The network; its mode and weights are left as they are.
-        loss: One value a sample. Of a closure there are mean losses alone, as it has no outputs.
+        loss: One value a sample. Of a closure there are mean losses alone, as it has no outputs;
+            of outputs with positions (tokens, pixels) means alone, as they fill the memory.
         splits: Those to score, by name. Without the test split there are the scores alone.
         info: What is known of the classes.
         reporter: Told what is written.
@@ -91,8 +92,8 @@ def write_evaluation(
     chosen = {name: splits[name] for name in SPLITS if name in splits}
     names = info.class_names or None
     predictions = {}
-    if isinstance(loss, Closure):
-        scores = score_closure(model, loss, chosen)
+    if isinstance(loss, Closure) or not all(has_rows(model, split) for split in chosen.values()):
+        scores = score_terms(model, loss, chosen)
     else:
         predictions = {name: predict(model, split) for name, split in chosen.items()}
         scores = score_splits(predictions, loss, names, info.class_groups)
@@ -104,7 +105,7 @@ def write_evaluation(
         (run.path / name).unlink(missing_ok=True)
     run.write_evaluation(evaluation.to_json())
     files = [run.path / "evaluation.json"]
-    if isinstance(loss, Closure) and "test" in chosen:
+    if not predictions and "test" in chosen:
         text = report(scores.splits["test"], f"{run.label}, test split", info.notes)
         write_text(run.path / "report.txt", text)
         files.append(run.path / "report.txt")

@@ -20,7 +20,7 @@ from isoloss.experiments.train_options import (
     stored_options,
 )
 from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin_hashes
-from isoloss.experiments.trained import Trained, data_of, splits_of
+from isoloss.experiments.trained import Trained, check_loss, data_of, splits_of
 from isoloss.models import MODELS, create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_identity
 from isoloss.records.provenance import file_sha256
@@ -247,6 +247,7 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         copy_plugins(begun, config)
         last = begun.checkpoints / "last.pt"
         trained, fit = _trained(begun, last, selection, weights, file)
+        check_loss(selection.loss, selection.closure, trained.splits["train"], trained.info)
         begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
     if bad := weights.not_finite():

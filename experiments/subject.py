@@ -35,8 +35,8 @@ class Subject(Trained):
         model: The network; lent, never changed.
         loss: A torch loss module, or `loss(outputs, targets)` with one value a sample; None where
             there is a closure.
-        train: A pair of tensors or arrays (inputs, targets), a map-style dataset of such pairs, or
-            a list of graphs.
+        train: A pair of tensors or arrays (inputs, targets), a longer tuple, a dictionary, a
+            map-style dataset of such samples, a list of graphs, or one graph with masks.
         val: The same, or None.
         test: The same, or None.
         info: What is known of the data, a `DataInfo` or some of its fields; inferred where None.

@@ -89,9 +89,10 @@ class TrainOptions(Options):
         None, "bf16: train under autocast.", none="float32", otherwise="float32"
     )
     intel: bool = option(False, "Use Intel's extension for PyTorch.", off="no-intel")
-    loss: str = option(
-        DEFAULT_LOSS,
+    loss: str | None = option(
+        None,
         "Loss: a name of `list losses`, file.py:function or module:function.",
+        otherwise=f"{DEFAULT_LOSS}; none for targets that are no classes",
         aliases=("loss_name",),
         convert=absolute_spec,
     )

@@ -28,6 +28,7 @@ from isoloss.records.files import write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Facts, Run
+from isoloss.structure import is_graph
 from isoloss.trainers.distributed import Group
 from isoloss.trainers.intel import intel_is_loaded
 
@@ -128,29 +129,37 @@ def training_facts(
 def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
     """Write the network layer by layer, with shapes and counts for two samples.
 
-    With a closure, which alone knows how to call the network, there are counts of weights alone.
+    With a closure, which alone knows how to call the network, there are counts of weights alone, as
+    for a network that cannot be followed.
 
     The network is looked at in a copy and in evaluation mode, and torch's generators are put back,
     so that training is what it is without.
     """
-    import torchinfo
-
     twin = copy.deepcopy(model)
     device, dtype = placement(twin)
-    batch = as_batch(next(iter(data.train.batches(min(2, len(data.train))))))
-    batch = batch.to(device, dtype, channels_last=False)
-    inputs: Any = batch.inputs
-    if isinstance(inputs, torch.Tensor):
-        inputs = inputs.clone()  # a view would be counted with all of its storage
-    elif not isinstance(inputs, dict):
-        inputs = graph_arguments(twin.forward, inputs)
-    if run.config().get("closure") is not None:
-        inputs = None
+    inputs: Any = None
+    if run.config().get("closure") is None:
+        batch = as_batch(next(iter(data.train.batches(min(2, len(data.train))))))
+        # Clones: a view would be counted with all of its storage.
+        inputs = batch.to(device, dtype, channels_last=False).map(torch.clone).inputs
+        if is_graph(inputs):
+            inputs = graph_arguments(twin.forward, inputs)
+    try:
+        summary = _summary(twin, inputs, device)
+    except RuntimeError:  # torchinfo's, of outputs it cannot read; a network's fault shows later
+        summary = _summary(twin, None, device)
+    path = run.path / "summary.txt"
+    write_text(path, f"{summary}\n")
+    return path
+
+
+def _summary(model: nn.Module, inputs: Any, device: torch.device) -> Any:
+    import torchinfo  # takes a third of a second to import
+
     columns = ("kernel_size", "output_size", "num_params", "mult_adds")
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        summary = torchinfo.summary(
-            twin,
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return torchinfo.summary(
+            model,
             input_data=inputs,
             mode="eval",
             depth=4,
@@ -158,9 +167,6 @@ def write_summary(run: Run, model: nn.Module, data: Data) -> Path:
             row_settings=("depth", "var_names"),
             verbose=0,
         )
-    path = run.path / "summary.txt"
-    write_text(path, f"{summary}\n")
-    return path
 
 
 def copy_plugins(run: Run, config: Mapping[str, Any]) -> None:

@@ -121,6 +121,34 @@ def parameter_counts(model: nn.Module, moved: int | None = None) -> str:
     return ", ".join(parts)
 
 
+def check_loss(loss: str | None, closure: str | None, train: Split, info: DataInfo) -> None:
+    """Refuse data that the default loss means nothing for, or that no loss can be asked of.
+
+    Args:
+        loss: The loss that was asked for; None for the default.
+        closure: The closure, or None.
+        train: The training split.
+        info: What is known of the data.
+
+    Raises:
+        OptionError: If the loss has to be named, or must be a closure.
+    """
+    if closure is not None:
+        return
+    if not train.targets.numel():
+        raise OptionError(
+            "closure",
+            "expected file.py:function of (model, batch), as the data set has no targets, got none"
+            "\nor give it targets: (inputs, targets), or a dict with `labels`",
+        )
+    if loss is None and info.task == "regression":
+        raise OptionError(
+            "loss",
+            f"expected one for targets that are numbers ({train.targets.dtype}), got none\n"
+            "give mse, or file.py:function; cross-entropy where they are class probabilities",
+        )
+
+
 def data_of(options: TrainOptions, folder: Path, download: bool = False) -> Data:
     """Load the data of a training.
 

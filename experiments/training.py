@@ -35,7 +35,7 @@ from isoloss.experiments.train_record import (
     training_facts,
     write_summary,
 )
-from isoloss.experiments.trained import data_of, parameter_counts, splits_of
+from isoloss.experiments.trained import check_loss, data_of, parameter_counts, splits_of
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import Closure
 from isoloss.models import create_model, default_optimizer
@@ -94,7 +94,7 @@ def train(
         ExperimentError: If it was interrupted, or the data are others than at its start.
     """
     results, folder = Path(results), Path(data_dir or DEFAULT_DATA_DIR)
-    options = with_defaults(options)
+    asked, options = options.loss, with_defaults(options)
     place = local_device(resolve_device(device))
     intel = check_intel() if options.intel else None
     parts = _resolve(options, place)
@@ -106,6 +106,7 @@ def train(
             if group.main and not (resume or force):
                 refuse_taken(run.path)
             data = _load(options, folder, download, group)
+            check_loss(asked, options.closure, data.train, data.info)
             trainer = _assemble(parts, options, data, place, group)
             if group.main:
                 held.enter_context(locked_run(results, parts.name))
@@ -148,11 +149,12 @@ def training_cost(
     download: bool = False,
 ) -> Cost:
     """Time a few steps of a training and scale up; nothing is written."""
-    options = with_defaults(options)
+    asked, options = options.loss, with_defaults(options)
     place = local_device(resolve_device(device))
     parts = _resolve(options, place)
     with process_group(place) as group:
         data = _load(options, Path(data_dir or DEFAULT_DATA_DIR), download, group)
+        check_loss(asked, options.closure, data.train, data.info)
         return _cost(_assemble(parts, options, data, place, group))
 
 
@@ -178,19 +180,21 @@ class _Parts:
 
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
-    """Fill in what the data set (its network) and the network (its optimizer) decide."""
+    """Fill in the loss, and what data set (its network) and network (its optimizer) decide."""
     model = options.model or default_model(options.dataset)
     if model is None:
         raise OptionError("model", "a data set of your own has no default network, name one")
     plain = default_optimizer(model)
     optimizer = options.optimizer or plain
     base = options.base or (plain if takes_base(optimizer) else None)
-    return dataclasses.replace(options, model=model, optimizer=optimizer, base=base)
+    loss = options.loss or DEFAULT_LOSS
+    return dataclasses.replace(options, model=model, optimizer=optimizer, base=base, loss=loss)
 
 
 def _resolve(options: TrainOptions, place: torch.device) -> _Parts:
     assert options.model is not None
     assert options.optimizer is not None
+    assert options.loss is not None
     refuse_both(options.loss if options.loss != DEFAULT_LOSS else None, options.closure)
     return _Parts(
         check_name(options.run or _default_name(options)),

@@ -1,8 +1,10 @@
 """Fixed data: batches of any supported kind, merged where that is possible and cut again.
 
-A batch is a pair `(inputs, targets)` of tensors, a mapping of tensors that holds the targets under
-one of `TARGET_KEYS`, or a graph batch (anything with `num_graphs` and `y`, as PyTorch Geometric
-makes them). What a closure is handed may be more than that: `landscape.contents`.
+A batch is a pair `(inputs, targets)`, a longer tuple `(x, z, .., targets)`, a mapping of tensors
+that holds the targets under one of `TARGET_KEYS` (all by the rule of `isoloss.structure`), or a
+graph batch (anything with `num_graphs` and `y`, as PyTorch Geometric makes them). The samples of
+one graph with indices in its field `sample_index` are these nodes. What a closure is handed may be
+more than that: `landscape.contents`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,17 @@ from torch import Tensor
 
 from isoloss.errors import IsolossError
 from isoloss.landscape.vectors import digest
-
-TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+from isoloss.structure import (
+    NODES,
+    TARGET_KEYS,
+    cut,
+    describe,
+    inputs_and_targets,
+    is_graph,
+    leaves,
+    map_leaves,
+    rows_of,
+)
 
 
 class BatchError(IsolossError, ValueError):
@@ -75,7 +86,7 @@ class Samples(ABC):
 class Batch(Samples):
     """Some samples: what the network takes, what the loss compares with, and how many they are.
 
-    `inputs` is a tensor (count, ...), a dictionary of such tensors, or a graph batch.
+    `inputs` is a tensor (count, ...), a dictionary or tuple of such (nested at will), or graphs.
     """
 
     inputs: Any
@@ -85,7 +96,7 @@ class Batch(Samples):
     @property
     def sliceable(self) -> bool:
         """Whether single samples can be cut out (graph batches stay whole)."""
-        return isinstance(self.inputs, Tensor | dict)
+        return not is_graph(self.inputs)
 
     @property
     def images(self) -> bool:
@@ -93,66 +104,100 @@ class Batch(Samples):
         return isinstance(self.inputs, Tensor) and self.inputs.ndim == 4
 
     def __getitem__(self, part: slice | Tensor) -> Batch:
-        inputs = (
-            {key: value[part] for key, value in self.inputs.items()}
-            if isinstance(self.inputs, dict)
-            else self.inputs[part]
-        )
         targets = self.targets[part]
-        return Batch(inputs, targets, targets.shape[0])
+        return Batch(cut(self.inputs, part), targets, targets.shape[0])
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with every tensor changed."""
-        if isinstance(self.inputs, Tensor):
-            inputs: Any = change(self.inputs)
-        elif isinstance(self.inputs, dict):
-            inputs = {key: change(value) for key, value in self.inputs.items()}
-        else:
+        if is_graph(self.inputs):
             inputs = self.inputs.clone().apply(change)
+        else:
+            inputs = map_leaves(self.inputs, lambda _, tensor: change(tensor))
         return Batch(inputs, change(self.targets), self.count)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by a sorted name."""
-        if isinstance(self.inputs, Tensor):
-            parts = {"inputs": self.inputs}
-        elif isinstance(self.inputs, dict):
-            parts = dict(self.inputs)
-        else:
+        if is_graph(self.inputs):
             parts = {k: v for k, v in self.inputs.to_dict().items() if isinstance(v, Tensor)}
+        else:
+            parts = leaves(self.inputs, "inputs")
+            if isinstance(self.inputs, Mapping):
+                parts = {path.removeprefix("inputs."): part for path, part in parts.items()}
         return {**{key: parts[key] for key in sorted(parts)}, "targets": self.targets}
 
     @staticmethod
     def merge(batches: Sequence[Batch]) -> list[Batch]:
-        """Return the batches as one where tensors or dictionaries agree but for their length."""
+        """Return the batches as one where their tensors agree but for their length."""
         kinds = {
             tuple((name, t.dtype, t.shape[1:], t.device) for name, t in batch.tensors().items())
             for batch in batches
         }
         if len(batches) < 2 or len(kinds) > 1 or not batches[0].sliceable:
             return list(batches)
-        first = batches[0].inputs
-        inputs: Any = (
-            {key: torch.cat([batch.inputs[key] for batch in batches]) for key in first}
-            if isinstance(first, dict)
-            else torch.cat([batch.inputs for batch in batches])
+        parts = [leaves(batch.inputs) for batch in batches]
+        inputs = map_leaves(
+            batches[0].inputs, lambda path, _: torch.cat([part[path] for part in parts])
         )
         targets = torch.cat([batch.targets for batch in batches])
         return [Batch(inputs, targets, len(targets))]
 
-    def call(self, model: Any) -> Any:
-        """Apply the network: `model(x)`, `model(**inputs)`, or by names for a graph batch.
+    def call(self, model: Callable[..., Any]) -> Any:
+        """Return the model's outputs for the batch.
 
-        For a graph batch the names of the parameters of `forward` are looked up in the batch
-        (`x`, `edge_index`, `batch`, ..); a first parameter named `data` gets the batch itself.
-        An output with an attribute `logits` is replaced by it.
+        Tensors go in as they are, dictionaries as keywords, tuples as several arguments, and of
+        graphs the fields that the model's `forward` names (`x`, `edge_index`, `batch`, ..); a first
+        parameter named `data` gets the batch itself. Outputs with `logits`, as an attribute or a
+        key, are replaced by these. Of a graph whose nodes are samples the rows of these are left.
         """
-        if isinstance(self.inputs, Tensor):
-            outputs = model(self.inputs)
-        elif isinstance(self.inputs, dict):
+        if is_graph(self.inputs):
+            outputs = model(*graph_arguments(getattr(model, "forward", model), self.inputs))
+        elif isinstance(self.inputs, Mapping):
+            _check_call(model, (), self.inputs)
             outputs = model(**self.inputs)
+        elif isinstance(self.inputs, tuple | list):
+            _check_call(model, self.inputs, {})
+            outputs = model(*self.inputs)
         else:
-            outputs = model(*graph_arguments(model.forward, self.inputs))
-        return getattr(outputs, "logits", outputs)
+            outputs = model(self.inputs)
+        outputs = _logits_of(outputs)
+        nodes = rows_of(self.inputs)
+        return outputs if nodes is None else _rows(outputs, nodes, self.inputs.num_nodes)
+
+
+def _check_call(model: Any, several: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Refuse inputs that the network's `forward` does not take."""
+    try:
+        signature = inspect.signature(getattr(model, "forward", model))
+    except (TypeError, ValueError):  # nothing is known of it
+        return
+    try:
+        signature.bind(*several, **named)
+    except TypeError as error:
+        given = ", ".join(named) if named else f"{len(several)} inputs"
+        remedy = (
+            "leave out of the dictionaries what it does not take, and name the rest as it does"
+            if named
+            else "of a tuple (.., targets) all but the last are inputs; put anything else, such as "
+            "weights of samples, into a dictionary for a `closure`"
+        )
+        raise BatchError(
+            f"the network's forward takes {signature}, got {given}: {error}\n{remedy}"
+        ) from error
+
+
+def _logits_of(outputs: Any) -> Any:
+    if isinstance(outputs, Mapping):
+        return outputs.get("logits", outputs)
+    return getattr(outputs, "logits", outputs)
+
+
+def _rows(outputs: Any, nodes: Tensor, count: int) -> Tensor:
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != (count,):
+        raise BatchError(
+            f"expected an output for each of the graph's {count} nodes, got {describe(outputs)}\n"
+            "leave out the network's pooling over nodes"
+        )
+    return outputs[nodes]
 
 
 def graph_arguments(forward: Callable[..., Any], graphs: Any) -> list[Any]:
@@ -187,43 +232,56 @@ def as_batch(item: Any) -> Batch:
     """
     if isinstance(item, Batch):
         return item
-    if isinstance(item, Mapping):
-        key = next((key for key in TARGET_KEYS if key in item), None)
-        if key is None:
-            raise BatchError(
-                f"expected a dict batch with its targets under one of {', '.join(TARGET_KEYS)}\n"
-                f"got the keys {', '.join(map(str, item))}"
-            )
-        wrong = [name for name, value in item.items() if not torch.is_tensor(value)]
-        if wrong:
-            raise BatchError(
-                f"expected tensors in a dict batch, got {type(item[wrong[0]]).__name__} under "
-                f"{wrong[0]!r}\nleave out what is no tensor, or close over it in the model"
-            )
-        inputs: Any = {name: value for name, value in item.items() if name != key}
-        targets = item[key]
-        lengths = {len(value) for value in inputs.values()}
-    elif hasattr(item, "num_graphs") and hasattr(item, "y"):
-        targets = item.y
-        if targets.shape[0] != item.num_graphs:
-            raise BatchError(
-                f"expected one target a graph, got {targets.shape[0]} for {item.num_graphs} graphs"
-            )
-        return Batch(item, targets, item.num_graphs)
-    elif isinstance(item, tuple | list) and len(item) == 2 and all(map(torch.is_tensor, item)):
-        inputs, targets = item
-        lengths = {len(inputs)}
-    else:
+    if is_graph(item) and hasattr(item, "y"):
+        return _graph_batch(item)
+    inputs, targets = inputs_and_targets(item)
+    if targets is None:
+        raise BatchError(_without_targets(item))
+    parts = leaves(inputs, "inputs")
+    wrong = [path for path, part in parts.items() if not isinstance(part, Tensor)]
+    if wrong:
         raise BatchError(
-            "expected batches as (inputs, targets) tensors, dicts of tensors or graph batches, "
-            f"got {_describe(item)}"
+            f"expected tensors in a batch, got {type(parts[wrong[0]]).__name__} in {wrong[0]}\n"
+            "leave out what is no tensor, or close over it in the model"
         )
-    if lengths != {len(targets)}:
-        raise BatchError(
-            f"expected as many inputs as targets in a batch, got {sorted(lengths)} inputs "
-            f"and {len(targets)} targets"
-        )
+    for path, part in parts.items():
+        if part.shape[:1] != targets.shape[:1]:
+            raise BatchError(
+                f"expected as many inputs as targets in a batch, got {path} of shape "
+                f"{tuple(part.shape)} and targets of shape {tuple(targets.shape)}\n"
+                "give each sample its row; what belongs to all samples alike may go into a batch "
+                "for a `closure`"
+            )
     return Batch(inputs, targets, len(targets))
+
+
+def _graph_batch(item: Any) -> Batch:
+    targets, nodes = item.y, rows_of(item)
+    if nodes is not None:
+        return Batch(item, targets[nodes], len(nodes))
+    count = getattr(item, "num_graphs", None)
+    if targets.shape[0] != count:
+        raise BatchError(
+            f"expected one target a graph, got {targets.shape[0]} for {count or 'a graph'}"
+            f"{' graphs' if count else ' with no batch'}\nof nodes: put the indices of those that "
+            f"count into the graph's field `{NODES}`, as data.train_mask.nonzero().flatten(); of "
+            "one graph: Batch.from_data_list([data])"
+        )
+    return Batch(item, targets, count)
+
+
+def _without_targets(item: Any) -> str:
+    if isinstance(item, Mapping):
+        held = f"got the keys {', '.join(map(str, item))}"
+        return (
+            f"expected a dict batch with its targets, a tensor, under one of "
+            f"{', '.join(TARGET_KEYS)}\n{held}; without targets, give a `closure` of (model, batch)"
+        )
+    return (
+        "expected batches as (inputs, .., targets) tensors, dicts of tensors or graph batches, "
+        f"got {describe(item)}\nfor data without targets, give a `closure` of (model, batch) in "
+        "place of the loss"
+    )
 
 
 class FixedData:
@@ -236,7 +294,10 @@ class FixedData:
     def __init__(self, batches: Iterable[Samples]) -> None:
         filled = [batch for batch in batches if batch.count]
         if not filled:
-            raise BatchError("expected at least one sample, got none: is the data empty?")
+            raise BatchError(
+                "expected at least one sample, got none\nis the data empty, or an iterator that "
+                "was used up? give list(loader)"
+            )
         self.batches: list[Any] = filled[0].merge(filled)
         self.count = sum(batch.count for batch in self.batches)
 
@@ -277,15 +338,12 @@ class FixedData:
             BatchError: If there are batches that cannot be cut (graphs, unequal shapes).
         """
         if len(self.batches) > 1 or not self.batches[0].sliceable:
-            raise BatchError("expected samples of one shape in tensors or dicts to choose among")
+            raise BatchError(
+                "expected samples of one shape in tensors to choose among, got graphs or several "
+                "shapes\npad the samples to one shape"
+            )
         return FixedData([self.batches[0][samples]])
 
     def digest(self) -> str:
         """Return the SHA-256 of all tensors: dtypes, shapes and bytes, in order."""
         return digest(pair for batch in self.batches for pair in batch.tensors().items())
-
-
-def _describe(item: Any) -> str:
-    if isinstance(item, tuple | list):
-        return f"{type(item).__name__} of ({', '.join(type(part).__name__ for part in item)})"
-    return type(item).__name__

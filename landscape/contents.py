@@ -9,7 +9,6 @@ belongs to all samples alike and is passed along.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor
 
 from isoloss.landscape.batches import BatchError, Samples
+from isoloss.structure import NODES, cut, is_graph, is_text, leaves, map_leaves, rows_of
 
-ROOT = "batch"
 PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
@@ -41,7 +40,7 @@ class Content(Samples):
     @property
     def sliceable(self) -> bool:
         """Whether single samples can be cut out: not of graphs."""
-        return not any(map(_is_graph, leaves(self.content).values()))
+        return not any(map(is_graph, leaves(self.content).values()))
 
     @property
     def images(self) -> bool:
@@ -50,20 +49,14 @@ class Content(Samples):
         return any(tensor.ndim == 4 for tensor in [*tensors][:1])
 
     def __getitem__(self, part: slice | Tensor) -> Content:
-        chosen = range(self.count)[part] if isinstance(part, slice) else part.tolist()
-
-        def cut(path: str, leaf: Any) -> Any:
-            if path in self.shared:
-                return leaf
-            return leaf[part] if isinstance(leaf, Tensor) else [leaf[i] for i in chosen]
-
-        return Content(map_leaves(self.content, cut), len(chosen), self.shared)
+        count = len(range(self.count)[part]) if isinstance(part, slice) else len(part)
+        return Content(cut(self.content, part, self.shared), count, self.shared)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Content:
         """Return the batch with every tensor changed."""
 
         def apply(path: str, leaf: Any) -> Any:
-            if _is_graph(leaf):
+            if is_graph(leaf):
                 return leaf.clone().apply(change)
             return change(leaf) if isinstance(leaf, Tensor) else leaf
 
@@ -75,10 +68,10 @@ class Content(Samples):
         for path, leaf in leaves(self.content).items():
             if isinstance(leaf, Tensor):
                 found[path] = leaf
-            elif _is_graph(leaf):
+            elif is_graph(leaf):
                 parts = {k: v for k, v in leaf.to_dict().items() if isinstance(v, Tensor)}
                 found |= {f"{path}.{key}": parts[key] for key in sorted(parts)}
-            elif isinstance(leaf, PLAIN) or _is_text(leaf):
+            elif isinstance(leaf, PLAIN) or is_text(leaf):
                 found[f"{path} = {leaf!r}"] = torch.empty(0)
         return found
 
@@ -116,7 +109,9 @@ def as_content(item: Any) -> Content:
     parts = leaves(item)
     counts = []
     for path, leaf in parts.items():
-        if _is_graph(leaf) and hasattr(leaf, "num_graphs"):
+        if (nodes := rows_of(leaf)) is not None:
+            counts.append(len(nodes))
+        elif is_graph(leaf) and hasattr(leaf, "num_graphs"):
             counts.append(int(leaf.num_graphs))
         elif isinstance(leaf, Tensor) and leaf.ndim:
             counts.append(leaf.shape[0])
@@ -131,54 +126,16 @@ def as_content(item: Any) -> Content:
             "expected a tensor (samples, ...) or a graph batch in every batch, to count its "
             f"samples by, got {found or 'an empty batch'}\n"
             "give the samples dimension 0 of its first tensor (a single graph: "
-            "Batch.from_data_list([data]))"
+            f"Batch.from_data_list([data]); of its nodes: indices in its field `{NODES}`)"
         )
     whole = {path for path, leaf in parts.items() if not _is_of_samples(leaf, counts[0])}
     return Content(item, counts[0], frozenset(whole))
 
 
-def leaves(tree: Any) -> dict[str, Any]:
-    """Return all that is no container, by path."""
-    found: dict[str, Any] = {}
-    map_leaves(tree, found.setdefault)
-    return found
-
-
-def map_leaves(tree: Any, change: Callable[[str, Any], Any], path: str = ROOT) -> Any:
-    """Return the same structure with each leaf replaced by `change(path, leaf)`."""
-    if isinstance(tree, Mapping):
-        held = {key: map_leaves(value, change, f"{path}.{key}") for key, value in tree.items()}
-        if type(tree) is dict or not hasattr(tree, "__setitem__"):
-            return held
-        changed: Any = copy.copy(tree)  # keeps what an OrderedDict, a BatchEncoding, .. is beside
-        for key, value in held.items():
-            changed[key] = value
-        return changed
-    if isinstance(tree, list | tuple) and not _is_text(tree):
-        parts = [map_leaves(part, change, f"{path}.{i}") for i, part in enumerate(tree)]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        changed = copy.copy(tree)
-        for field in dataclasses.fields(tree):
-            part = map_leaves(getattr(tree, field.name), change, f"{path}.{field.name}")
-            object.__setattr__(changed, field.name, part)  # it may be frozen
-        return changed
-    return change(path, tree)
-
-
-def _is_graph(leaf: Any) -> bool:
-    return all(hasattr(leaf, name) for name in ("clone", "apply", "to_dict"))
-
-
-def _is_text(tree: Any) -> bool:
-    """Return whether this is a list of strings, as a DataLoader makes of a string a sample."""
-    return isinstance(tree, list | tuple) and bool(tree) and all(isinstance(s, str) for s in tree)
-
-
 def _is_of_samples(leaf: Any, count: int) -> bool:
     if isinstance(leaf, Tensor):
         return leaf.ndim > 0 and leaf.shape[0] == count
-    return _is_graph(leaf) or (_is_text(leaf) and len(leaf) == count)
+    return is_graph(leaf) or (is_text(leaf) and len(leaf) == count)
 
 
 def _continues(part: Mapping[str, Any], first: Mapping[str, Any], shared: frozenset[str]) -> bool:

@@ -54,12 +54,12 @@ class Problem:
     The loss excludes weight decay.
 
     Args:
-        model: Any network. Called as `model(x)`, `model(**inputs)` for dictionaries, or with the
-            fields of a graph batch that its `forward` names.
+        model: Any network. Called as `model(x)`, `model(**inputs)` for dictionaries, `model(x, z)`
+            for tuples of inputs, or with the fields of a graph batch that its `forward` names.
         loss: A torch loss module, `loss(outputs, targets)` with one value a sample, or a
             `PerSampleLoss`. None where there is a closure.
-        batches: Batches of the same samples at every iteration: pairs of tensors, dictionaries
-            or graph batches (see `landscape.batches`), of any structure for a closure
+        batches: Batches of the same samples at every iteration: pairs and longer tuples of tensors,
+            dictionaries or graph batches (see `landscape.batches`), of any structure for a closure
             (`landscape.contents`). They are read once and held on `device`.
         closure: `closure(model, batch) -> (batch,)`, one value a sample, or a pair (sums,
             weights): the loss where a function of outputs and targets cannot say it. The model is

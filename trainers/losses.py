@@ -97,11 +97,17 @@ def mse() -> PerSampleLoss:
 
     def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         if not targets.is_floating_point():
+            if bool((targets < 0).any()):
+                raise LossError(
+                    f"mse: expected classes from 0, got {int(targets.min())}, a target that does "
+                    "not count\nleave such samples out, or give `loss` cross-entropy"
+                )
             targets = F.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
         if outputs.shape != targets.shape:
             raise LossError(
                 f"mse: expected outputs and targets of one shape, got {tuple(outputs.shape)} "
-                f"and {tuple(targets.shape)}"
+                f"and {tuple(targets.shape)}\n"
+                "give the targets the outputs' shape in the data set, as y[:, None] for one output"
             )
         return (outputs - targets).square()
 

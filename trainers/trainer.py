@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from isoloss.landscape.batches import Samples, as_batch
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
 from isoloss.landscape.objective import Closure, Loss, objective
 from isoloss.split import Split
+from isoloss.structure import describe
 from isoloss.trainers.checkpoints import load_into
 from isoloss.trainers.distributed import Group
 from isoloss.trainers.schedules import SCHEDULES, Horizon, create_schedule
@@ -169,8 +170,7 @@ class Trainer:
             for part in self._subsets(indices):
                 item = next(iter(self.train.batches(len(part), order=part)))
                 if self.augment is not None:
-                    pair = as_batch(item)
-                    item = (self.augment(pair.inputs, generator), pair.targets)
+                    item = _augmented(item, self.augment, generator)
                 batch = self._objective.read(item)
                 subsets.append(batch.to(device, dtype, channels_last=True))
             yield subsets, len(indices)
@@ -320,6 +320,17 @@ class Trainer:
         load_into(self.model, state["model"], source)
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [EpochRecord(**record) for record in state["history"]]
+
+
+def _augmented(item: Any, augment: Augmentation, generator: torch.Generator) -> Any:
+    pair = as_batch(item)
+    # Of targets with positions the pixels would stay where they were.
+    if not isinstance(pair.inputs, Tensor) or isinstance(item, Mapping) or pair.targets.ndim > 2:
+        raise TrainingError(
+            f"`augment` expects pairs (images, targets), a target for each, got {describe(item)}\n"
+            "leave it out, or augment in the network's forward under self.training"
+        )
+    return augment(pair.inputs, generator), pair.targets
 
 
 @dataclass

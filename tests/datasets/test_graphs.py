@@ -127,7 +127,9 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
 
 
 def test_graphs_and_tensors_do_not_mix() -> None:
-    with pytest.raises(DataError, match="either graphs or tensors in all splits"):
+    with pytest.raises(
+        DataError, match="got train graphs; test pairs of tensors; give every split"
+    ):
         convert({"train": graphs(), "test": (torch.ones(2, 1), torch.tensor([0, 1]))}, "data")
     with pytest.raises(DataError, match=r"graph 1: expected .* Data .*, got tuple"):
         convert({"train": [graphs()[0], (1, 2)], "test": graphs()}, "data")

@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import classification_report, f1_score, jaccard_score
 
 from isoloss.evaluation.networks import sample_terms
+from isoloss.evaluation.paired import read_answers
 from isoloss.evaluation.predictions import Predictions, ScoresError
 from isoloss.evaluation.reports import misclassified, report, write_predictions
 from isoloss.evaluation.scores import SampleTerms, Scores
@@ -170,3 +171,24 @@ def test_names_that_do_not_fit():
         score(table(), LOSS, NAMES, [["N", "X"]])
     with pytest.raises(ScoresError, match=r"terms of shape \(10,\), got \(1,\)"):
         score_arrays(table(), SampleTerms(*np.ones((4, 1))))
+
+
+def test_samples_whose_target_does_not_count_are_in_no_score(tmp_path):
+    whole = random_predictions()
+    kept = np.arange(len(whole.targets)) % 3 > 0
+    ignored = Predictions(whole.outputs, np.where(kept, whole.targets, -100))
+    found = score(ignored, LOSS)
+    expected = score(Predictions(whole.outputs[kept], whole.targets[kept]), LOSS)
+    assert found.confusion == expected.confusion
+    assert found.classes == expected.classes
+    assert (found.accuracy, found.macro_f1) == (expected.accuracy, expected.macro_f1)
+    assert found.accuracy_standard_error == pytest.approx(expected.accuracy_standard_error)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    assert kept[misclassified(ignored, 10)].all()
+    assert write_predictions(tmp_path / "predictions.csv", ignored)
+    answers = read_answers(tmp_path / "predictions.csv")
+    assert len(answers.right) == kept.sum()
+    assert answers.right.mean() == pytest.approx(expected.accuracy)
+    nothing = score(Predictions(whole.outputs, np.full(len(kept), -100)), LOSS)
+    assert nothing.classes == ()
+    assert math.isnan(nothing.loss)
