@@ -28,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         FileError: If the content cannot be written (a full disk, say).
     """
-    with _drafts([path]) as (draft,), _explained(path):
+    with _drafts([path]) as (draft,), explained(path):
         write(draft)
         _finish(draft)
         os.replace(draft, path)
@@ -47,11 +47,11 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     """
     with _drafts(list(contents)) as drafts:
         for draft, (path, content) in zip(drafts, contents.items(), strict=True):
-            with _explained(path):
+            with explained(path):
                 draft.write_bytes(content)
                 _finish(draft)
         for draft, path in zip(drafts, contents, strict=True):
-            with _explained(path):
+            with explained(path):
                 os.replace(draft, path)
 
 
@@ -61,7 +61,7 @@ def _drafts(paths: Sequence[Path]) -> Iterator[list[Path]]:
     drafts: list[Path] = []
     try:
         for path in paths:
-            with _explained(path):
+            with explained(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # The suffix stays last: there are writers that choose the format by it.
                 handle, name = tempfile.mkstemp(
@@ -86,14 +86,16 @@ def _finish(draft: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the system says of a failed write into a `FileError` that names the file."""
     try:
         yield
     except FileError:
         raise
     except (OSError, RuntimeError) as error:  # torch and h5py raise both where a disk is full
         raise FileError(
-            f"could not write {path}: {reason(error)}\nwhat was there before is unchanged"
+            f"could not write {path}: {reason(error)}\n"
+            "what was there before is unchanged; once it can be written, run the command again"
         ) from error
 
 

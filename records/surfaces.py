@@ -194,15 +194,17 @@ class SurfaceStore:
         """Write the .h5 a last time; the journal goes once all points are in the file."""
         if self._journal is None:
             return
-        try:
-            self.write()
+        with self._lock:
+            try:
+                self.write()
+            except BaseException:
+                self._journal.close()
+                raise
             self._sweep()
             if self.complete:
                 self._journal.remove()
             else:
                 self._journal.close()
-        finally:
-            self._lock.close()
 
     def data(self) -> SurfaceData:
         """Return the points so far as arrays."""
