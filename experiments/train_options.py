@@ -10,7 +10,7 @@ from typing import Any
 
 from isoloss.errors import UsageError
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.options import OptionError, Options, make, option
+from isoloss.experiments.options import LARGEST_SEED, OptionError, Options, make, option
 from isoloss.plugins import absolute_spec
 from isoloss.records.runs import Run, find_run, newest_run
 
@@ -41,7 +41,7 @@ class TrainOptions(Options):
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
     fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
     val_fraction: float = option(0.1, "Share of train set aside for validation.", low=0, high=1)
-    split_seed: int = option(0, "Seed of splits and fractions alone.", low=0)
+    split_seed: int = option(0, "Seed of splits and fractions alone.", low=0, high=LARGEST_SEED)
     augment: str | None = option(
         None, "Augmentation of training images, such as affine.", none="none", otherwise="none"
     )
@@ -100,7 +100,7 @@ class TrainOptions(Options):
         otherwise="the loss",
     )
     loss_arg: dict[str, Any] = option({}, "Argument of the loss or closure.")
-    seed: int = option(0, "Seed of weights, order and dropout.", low=0)
+    seed: int = option(0, "Seed of weights, order and dropout.", low=0, high=LARGEST_SEED)
 
 
 # What may differ when a run goes on.
