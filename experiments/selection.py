@@ -23,10 +23,10 @@ from isoloss.experiments.trained import Trained, data_of, splits_of
 from isoloss.experiments.training import train
 from isoloss.models import create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_sha256
+from isoloss.records.facts import Facts
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import (
     CHECKPOINTS,
-    Facts,
     Run,
     check_name,
     find_run,

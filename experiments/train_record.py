@@ -19,10 +19,11 @@ from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
 from isoloss.models import model_facts
 from isoloss.plugins import PLUGIN_ROLES, describe_plugin, plugin_file, plugin_sha256
+from isoloss.records.facts import Facts
 from isoloss.records.files import write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
-from isoloss.records.runs import Facts, Run
+from isoloss.records.runs import Run
 from isoloss.trainers.distributed import Group
 from isoloss.trainers.intel import intel_is_loaded
 

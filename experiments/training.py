@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from isoloss.experiments.trained import data_of, splits_of
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import Closure
 from isoloss.models import create_model, default_optimizer
+from isoloss.records.files import FileError, write_bytes
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import Run, check_name, locked_run, new_run, refuse_taken, write_json
 from isoloss.trainers import loop
@@ -113,7 +114,9 @@ def train(
                 _go_on(trainer, run, data)
             if group.main:
                 if resume:
-                    _reopen_run(run, options, trainer, data, figures)
+                    held.enter_context(_reopened(run, options, trainer))
+                    if not (run.path / "summary.txt").is_file():
+                        _record(run, trainer.model, data, figures)
                 else:
                     config = parts.config(options)
                     facts = training_facts(trainer.model, data, place, group, intel, config)
@@ -247,14 +250,23 @@ def _assemble(
     )
 
 
-def _reopen_run(
-    run: Run, options: TrainOptions, trainer: Trainer, data: Data, figures: bool
-) -> None:
-    # The settings were compared; the number of epochs alone may be another one now.
-    write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
-    run.write_manifest("training")
-    if not (run.path / "summary.txt").is_file():
-        _record(run, trainer.model, data, figures)
+@contextlib.contextmanager
+def _reopened(run: Run, options: TrainOptions, trainer: Trainer) -> Iterator[None]:
+    """Call a run unfinished again; a finished one stays so if no epoch comes of it."""
+    files = [run.path / name for name in ("config.json", "run.json")]
+    before = {file: file.read_bytes() for file in files if file.is_file()}
+    finished, start = len(before) == 2 and run.status == "finished", trainer.epoch
+    try:
+        # The settings were compared; the number of epochs alone may be another one now.
+        write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
+        run.write_manifest("training")
+        yield
+    except BaseException:
+        if finished and trainer.epoch == start:
+            with contextlib.suppress(FileError):  # the first error says why
+                for file, content in before.items():
+                    write_bytes(file, content)
+        raise
 
 
 def _go_on(trainer: Trainer, run: Run, data: Data) -> None:

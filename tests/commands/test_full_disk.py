@@ -18,14 +18,14 @@ from isoloss import cli
 
 resource = pytest.importorskip("resource", reason="limits on the size of files are of POSIX")
 
-TRAIN = "train --run tiny --epochs 2 --fraction 0.2 --dataset-arg size=8 --batch-size 64"
+TRAIN = "train --run tiny --epochs 1 --fraction 0.1 --dataset-arg size=8"
 COMMANDS = {
-    "train": TRAIN.replace("tiny", "new"),
-    "resume": "train --run tiny --resume --epochs 3",
-    "evaluate": "evaluate tiny",
-    "curve": "surface tiny --x=-1:1:5",
-    "plane": "surface tiny --x=-1:1:3 --y=-1:1:3",
-    "hessian": "hessian tiny --top 1 --probes 1 --steps 5 --trace-budget 10",
+    "train": TRAIN.replace("tiny", "new") + " --no-figures",
+    "resume": "train --run tiny --resume --epochs 2 --no-figures",
+    "evaluate": "evaluate tiny --no-figures",
+    "curve": "surface tiny --x=-1:1:5 --samples 20",
+    "hessian": "hessian tiny --top 1 --smallest 0 --probes 1 --steps 5 --trace-budget 10 "
+    "--samples 20 --no-figures",
     "compare": "compare tiny other",
 }
 MEASURE = ("surface tiny --x=-1:1:3 --no-figures", "surface other --x=-1:1:3 --no-figures")
@@ -72,7 +72,7 @@ def try_all(folder: Path) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for name, line in COMMANDS.items():
         results = shutil.copytree(first, folder / name)
-        if name in ("curve", "plane", "hessian"):
+        if name == "curve":
             (results / "runs" / "tiny" / "surface-1d.h5").unlink()
         before = contents(results)
         with limited(1000):
