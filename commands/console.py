@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.records.json_text import to_json
 from isoloss.records.progress import Progress
-from isoloss.records.runs import to_json
 
 
 class Console(Reporter):

@@ -20,6 +20,7 @@ from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.drawing import draw_training
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError
+from isoloss.experiments.preflight import check_parameters, check_step
 from isoloss.experiments.reporting import Cost, Reporter
 from isoloss.experiments.sample_drawing import draw_samples
 from isoloss.experiments.scoring import write_evaluation
@@ -234,11 +235,12 @@ def _assemble(
         augment = create_augmentation(options.augment, data.info)
     torch.manual_seed(options.seed)
     model = create_model(parts.model_spec, options.model_arg, data.info.model_context())
+    check_parameters(model)
     model = model.to(place)
     fused = parts.optimizer.base is None  # the base of a wrapper keeps the plain step
     prepare = functools.partial(optimise, model, fused=fused) if options.intel else None
     optimizer = build_optimizer(parts.optimizer, model, prepare)
-    return Trainer(
+    trainer = Trainer(
         model,
         parts.loss,
         optimizer,
@@ -248,6 +250,8 @@ def _assemble(
         augment=augment,
         group=group,
     )
+    check_step(trainer)
+    return trainer
 
 
 @contextlib.contextmanager

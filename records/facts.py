@@ -6,6 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from isoloss.records.json_text import check_entries
+
+# Types of the entries by annotation; all others are objects.
+KINDS: dict[str, tuple[type, ...]] = {
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+    "str": (str,),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -48,7 +57,18 @@ class Facts:
     imported_sha256: str | None = None
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Facts:
-        """Return stored facts; those that this version does not know are left out."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
+    def read(cls, stored: Mapping[str, Any], what: str = "the facts of a run") -> Facts:
+        """Return stored facts; those that this version does not know are left out.
+
+        Args:
+            stored: By name.
+            what: What to call them in an error.
+
+        Raises:
+            FileError: If one is of another type.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in stored.items() if name in fields}
+        kinds = {name: KINDS.get(str(fields[name].type), (dict,)) for name in known}
+        check_entries(known, kinds, what)
+        return cls(**known)

@@ -1,12 +1,16 @@
-"""JSON that may have been damaged, or written by somebody else."""
+"""JSON: what may have been damaged, or written by somebody else; and values as it holds them."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any
+
+import numpy as np
 
 from isoloss.records.files import FileError
 
@@ -77,3 +81,18 @@ def check_entries(content: Mapping[str, Any], needed: Mapping[str, Kinds], what:
             raise FileError(
                 f"{what} is damaged: expected {names} as {name!r}, got {type(value).__name__}"
             )
+
+
+def to_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: dataclasses and arrays unfolded, NaN and inf as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -39,7 +39,7 @@ import numpy as np
 from isoloss.errors import IsolossError, UsageError
 from isoloss.records.facts import Facts
 from isoloss.records.files import FileError, write_text
-from isoloss.records.json_text import check_entries, parse_json
+from isoloss.records.json_text import check_entries, parse_json, to_json
 from isoloss.records.locks import locked_folder
 from isoloss.records.replacing import make_work_folder, set_aside, sweep
 
@@ -131,8 +131,15 @@ class Run:
     def facts(self) -> Facts:
         """Return what was found when the run began."""
         if (self.path / "facts.json").is_file():
-            return Facts.read(self._read("facts.json", dict))
-        return Facts.read(self._read("config.json", dict).get("facts", {}))
+            file, facts = "facts.json", self._read("facts.json", dict)
+        else:
+            file, config = "config.json", self._read("config.json", dict)
+            self._check({"facts": {}, **config}, {"facts": (dict,)}, file)
+            facts = config.get("facts", {})
+        try:
+            return Facts.read(facts, str(self.path / file))
+        except FileError as error:
+            raise self._damaged(str(error)) from error
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest: `status`, `created`, and the facts given to `finish`."""
@@ -387,21 +394,6 @@ def find_run(results: Path, name: str) -> Run:
     raise RunError(
         f"no run {name} in {Path(results) / 'runs'}: {known}\ntrain one of that name: `run` {name}"
     )
-
-
-def to_json(value: Any) -> Any:
-    """Return a value as JSON can hold it: dataclasses and arrays unfolded, NaN and inf as None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return to_json(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_json(path: Path, content: Any) -> None:

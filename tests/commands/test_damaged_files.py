@@ -121,21 +121,24 @@ READERS = {
 }
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FILES)
-def test_damage_is_named_or_does_not_matter(name: str, finished: Path, tmp_path: Path) -> None:
+def test_damage_is_named_or_does_not_matter(
+    name: str, every: bool, finished: Path, tmp_path: Path
+) -> None:
+    """Each kind of damage before one of the commands that read the file, or before all of them."""
     results = shutil.copytree(finished, tmp_path / "results")
     place = results / "runs" / "tiny"
-    content = (place / name).read_bytes()
-    wrong = []
-    for what, bytes_now in damaged(name, content):
-        for line in READERS[name]:
-            (place / name).write_bytes(bytes_now)
+    readers, wrong = READERS[name], []
+    for number, (what, content) in enumerate(damaged(name, (place / name).read_bytes())):
+        for line in readers if every else [readers[number % len(readers)]]:
+            (place / name).write_bytes(content)
             code, _, error = run(line, results)
             lines = error.splitlines()
             sound = (code == 0 and not lines) or (code in (1, 2) and 1 <= len(lines) <= 3)
             if not sound or "unexpected" in error or "Traceback" in error:
                 wrong.append(f"{what}: {line.split()[0]}: {code} {error}")
-            if code == 0 or (place / name).read_bytes() != bytes_now:
+            if code == 0 or (place / name).read_bytes() != content:
                 shutil.rmtree(place)
                 shutil.copytree(finished / "runs" / "tiny", place)
     assert not wrong, "\n".join(wrong)
