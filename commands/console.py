@@ -11,8 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from isoloss.experiments.reporting import Cost, Reporter
+from isoloss.records.json_text import to_json
 from isoloss.records.progress import Progress, bar
-from isoloss.records.runs import to_json
 
 _machine: TextIO | None = None
 

@@ -11,7 +11,7 @@ from isoloss.commands.flags import command
 from isoloss.commands.options import Printed
 from isoloss.experiments.options import option
 from isoloss.experiments.settings import Results
-from isoloss.records.runs import RunError, list_runs
+from isoloss.records.runs import RunError, run_folders
 
 WHAT = ("models", "data", "optimizers", "schedules", "losses", "augmentations", "runs")
 
@@ -46,17 +46,19 @@ def list_(listing: Listing, folders: Results) -> None:
 
 def _runs(results: Path) -> list[dict[str, Any]]:
     rows = []
-    for run in list_runs(results):
+    for run in run_folders(results):
         row = {"name": run.name, "status": "", "dataset": "", "model": "", "optimizer": ""}
         row["test accuracy"] = ""
         try:
             config = run.config()
             row |= {key: str(config.get(key, "")) for key in ("dataset", "model", "optimizer")}
             row["status"] = run.status
-            test = run.evaluation()["splits"]["test"]
-            if test["accuracy"] is not None:
-                row["test accuracy"] = f"{100 * test['accuracy']:.2f} %"
+            if (run.path / "evaluation.json").is_file():
+                test = run.evaluation()["splits"].get("test", {"accuracy": None})
+                if test["accuracy"] is not None:
+                    row["test accuracy"] = f"{100 * test['accuracy']:.2f} %"
         except RunError as error:
-            row["status"] = row["status"] or str(error).splitlines()[0]
+            problem = str(error).splitlines()[0]
+            row["status"] = f"{row['status']}, but {problem}" if row["status"] else problem
         rows.append(row)
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -21,7 +22,7 @@ def resolve_device(name: str) -> torch.device:
 
     Raises:
         OptionError: For a name that is no device.
-        DeviceError: For a device this machine does not have.
+        DeviceError: For a device this machine does not have, or does not have so many of.
     """
     present = {
         "xpu": torch.xpu.is_available(),
@@ -32,12 +33,17 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
     kind, _, index = name.partition(":")
-    if kind not in present or (index and not index.isdigit()):
+    if kind not in present or not re.fullmatch(r"[0-9]{0,4}", index) or name.endswith(":"):
         raise OptionError("device", f"expected auto, {', '.join(present)} or cuda:N, got {name!r}")
     if not present[kind]:
         there = ", ".join(name for name, is_there in present.items() if is_there)
         raise DeviceError(f"expected a {kind} device, this machine and torch offer: {there}")
-    return torch.device(name)
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    count = torch.xpu.device_count() if kind == "xpu" else count
+    if int(index or 0) >= count:
+        last = f"{kind} or {kind}:0" + (f" to {kind}:{count - 1}" if count > 1 else "")
+        raise DeviceError(f"expected {last}, which is all that this machine has, got {name}")
+    return torch.device(kind, int(index)) if index else torch.device(kind)
 
 
 def peak_memory() -> int:

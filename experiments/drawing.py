@@ -17,7 +17,8 @@ from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
-from isoloss.records.files import FileError, open_hdf5
+from isoloss.records.files import FileError
+from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.runs import Run
 from isoloss.records.spectra import read_spectrum
 from isoloss.records.surfaces import read_surface
@@ -69,7 +70,7 @@ def draw_file(path: Path, title: str = "") -> list[Path]:
         FileError: If the file is neither.
     """
     with open_hdf5(path) as file:
-        kind = file.attrs.get("isoloss", "surface")
+        kind = file.text("isoloss") or "surface"
         is_surface = kind == "surface" and "xcoordinates" in file
     if is_surface:
         return draw_surface(path, title)

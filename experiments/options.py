@@ -28,6 +28,9 @@ from isoloss.registry import ArgumentError, parse_arguments
 
 T = TypeVar("T", bound="Options")
 
+# Of a seed: torch takes less than 2^64, and every program reads this much from JSON.
+LARGEST_SEED = 2**53
+
 _KEY = "option"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
@@ -21,7 +21,8 @@ from isoloss.experiments.spectra import SpectrumExperiment
 from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.experiments.train_options import stored_options
 from isoloss.experiments.training import train
-from isoloss.records.files import open_hdf5, read_settings
+from isoloss.records.files import FileError
+from isoloss.records.hdf5 import StoredGroup, open_hdf5
 from isoloss.records.runs import Run, RunError, find_run
 from isoloss.records.surfaces import read_surface
 from isoloss.trainers.checkpoints import load_weights
@@ -174,8 +175,7 @@ def _other_circumstances(facts: Any, again: Run) -> str:
 
 def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path | None) -> Part:
     with open_hdf5(file) as content:
-        settings = read_settings(content)
-        kind = "hessian" if content.attrs.get("isoloss") == "hessian" else "surface"
+        settings, kind = content.json("settings"), content.text("isoloss")
     asked = settings.get("asked")
     if asked is None:
         return Part(file.name, reason="its file does not say what was asked for")
@@ -207,7 +207,7 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     finally:
         torch.set_num_threads(threads)
     with open_hdf5(out) as content:
-        plan = read_settings(content)["plan"]
+        plan = content.json("settings")["plan"]
     other = [key for key in plan if plan[key] != settings["plan"].get(key)]
     reason = f"another plan: {', '.join(other)}" if other else ""
     stored, found = _datasets(file), _datasets(out)
@@ -228,15 +228,17 @@ def _complete(file: Path) -> bool:
 
 def _datasets(file: Path) -> dict[str, np.ndarray]:
     """Return every number of a file, by name."""
-    found: dict[str, np.ndarray] = {}
-
-    def take(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
-            found[name] = item[()] if item.shape else np.asarray(item[()])
-
     with open_hdf5(file) as content:
-        content.visititems(take)
-    return found
+        return dict(_numbers(content, ""))
+
+
+def _numbers(group: StoredGroup, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    for name in group.names():
+        if not group.is_array(name):
+            yield from _numbers(group.group(name), f"{prefix}{name}/")
+            continue
+        with suppress(FileError):  # a text: the name of the file
+            yield f"{prefix}{name}", group.array(name)
 
 
 def _difference(stored: np.ndarray, found: np.ndarray) -> float:

@@ -101,9 +101,9 @@ def write_evaluation(
     if "test" in chosen:  # by which `compare` knows that runs share their test samples
         known["test_digest"] = splits["test"].digest()
     evaluation = dataclasses.replace(scores, facts=known)
+    run.write_evaluation(evaluation.to_json())  # first: on a full disk nothing is lost
     for name in PRODUCTS:
         (run.path / name).unlink(missing_ok=True)
-    run.write_evaluation(evaluation.to_json())
     files = [run.path / "evaluation.json"]
     if not predictions and "test" in chosen:
         text = report(scores.splits["test"], f"{run.label}, test split", info.notes)

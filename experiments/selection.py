@@ -23,10 +23,10 @@ from isoloss.experiments.train_record import copy_plugins, describe_loss, plugin
 from isoloss.experiments.trained import Trained, check_loss, data_of, splits_of
 from isoloss.models import MODELS, create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_identity
+from isoloss.records.facts import Facts
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import (
     CHECKPOINTS,
-    Facts,
     Run,
     check_name,
     find_run,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isoloss.experiments.options import Options, option, redeclared
+from isoloss.experiments.options import LARGEST_SEED, Options, option, redeclared
 from isoloss.plugins import absolute_spec
 
 DEFAULT_DATA_DIR = Path("data")
@@ -106,7 +106,7 @@ class Machine(Options):
 class Numerics(Machine):
     """What computes, how exactly, and from which random numbers."""
 
-    seed: int = option(0, "Seed of everything random.", low=0)
+    seed: int = option(0, "Seed of everything random.", low=0, high=LARGEST_SEED)
     dtype: str = option(
         "float32",
         "Precision of the passes; bfloat16 is autocast.",
@@ -175,6 +175,7 @@ class SurfaceSettings(SampleSettings, Numerics):
         "be several times that along another: figures show the median and what the draws span. "
         "The first is that of the seed alone.",
         low=1,
+        high=10_000,
     )
     split: str = option(
         "train",
@@ -197,9 +198,13 @@ class SurfaceSettings(SampleSettings, Numerics):
 class SpectrumSettings(SampleSettings, Numerics):
     """What to compute of the curvature."""
 
-    top: int = option(5, "Largest eigenvalues to compute; 0 for none.", low=0)
+    top: int = option(5, "Largest eigenvalues to compute; 0 for none.", low=0, high=10_000)
     smallest: int | None = option(
-        None, "Algebraically smallest eigenvalues, as well.", low=0, otherwise="1, none without top"
+        None,
+        "Algebraically smallest eigenvalues, as well.",
+        low=0,
+        high=10_000,
+        otherwise="1, none without top",
     )
     tol: float | None = option(
         None,
@@ -207,11 +212,11 @@ class SpectrumSettings(SampleSettings, Numerics):
         above=0,
         otherwise="1e-4, or what products of the precision allow",
     )
-    max_products: int = option(300, "Products to spend on eigenvalues.", low=1)
+    max_products: int = option(300, "Products to spend on eigenvalues.", low=1, high=1_000_000)
     trace_error: float = option(0.05, "Relative standard error asked for.", above=0)
-    trace_budget: int = option(120, "Products for the trace; 0 for none.", low=0)
-    probes: int = option(6, "Random probes of the density; 0 for none.", low=0)
-    steps: int = option(50, "Lanczos steps for each probe.", low=1)
+    trace_budget: int = option(120, "Products for the trace; 0 for none.", low=0, high=1_000_000)
+    probes: int = option(6, "Random probes of the density; 0 for none.", low=0, high=10_000)
+    steps: int = option(50, "Lanczos steps for each probe.", low=1, high=10_000)
     operator: str = option("hessian", "Curvature matrix.", choices=("hessian",))
     split: str = option("train", "Samples to measure on.", choices=("train", "val", "test"))
 

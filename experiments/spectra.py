@@ -18,7 +18,7 @@ from isoloss.hessian import Spectrum
 from isoloss.hessian.spectrum import check_stages, smallest_of
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
-from isoloss.records.files import open_hdf5, read_settings
+from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.progress import Progress, StageProgress, stage_bars
 from isoloss.records.spectra import STAGES, SpectrumData
 from isoloss.records.summary import summary
@@ -76,7 +76,7 @@ class SpectrumExperiment:
         plan = None
         if self.path is not None and self.path.exists() and not self.fresh:
             with open_hdf5(self.path, "hessian") as file:
-                stored = read_settings(file).get("plan")
+                stored = file.json("settings").get("plan")
             plan = None if stored is None else Plan.from_json(stored)
         problem = self.subject.problem(self.settings.split, self.settings, self.settings, plan)
         about = {**self.subject.notes_of_result(), "asked": asdict(self.settings)}

@@ -17,6 +17,7 @@ from isoloss.experiments.settings import SPLITS, SurfaceSettings
 from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.landscape import Direction, Grid, Plan, Surface, random_directions
 from isoloss.landscape.batch_norm import check_policy
+from isoloss.landscape.grid import LARGEST_GRID, GridError
 from isoloss.landscape.normalisation import check_rules
 from isoloss.landscape.repeats import Draws, repeat_seeds
 from isoloss.records.identity import SettingsDifferError
@@ -164,7 +165,12 @@ class SurfaceExperiment:
 
 def check_surface(settings: SurfaceSettings) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
-    Grid.parse(settings.x, settings.y)
+    grid = Grid.parse(settings.x, settings.y)
+    if grid.size * settings.repeat > LARGEST_GRID:
+        raise GridError(
+            f"expected {LARGEST_GRID:,} points at most along all directions, got `repeat` "
+            f"{settings.repeat} of {grid.size:,}"
+        )
     for rule, skip in zip(settings.normalisation, settings.ignored, strict=True):
         check_rules(rule, skip)
     check_policy(settings.bn, settings.bn_batch)

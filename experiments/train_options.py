@@ -10,7 +10,7 @@ from typing import Any
 
 from isoloss.errors import UsageError
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.options import OptionError, Options, make, option
+from isoloss.experiments.options import LARGEST_SEED, OptionError, Options, declared, make, option
 from isoloss.plugins import absolute_spec
 from isoloss.records.runs import Run, find_run, newest_run
 
@@ -43,7 +43,7 @@ class TrainOptions(Options):
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
     fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
     val_fraction: float = option(0.1, "Share of train set aside for validation.", low=0, high=1)
-    split_seed: int = option(0, "Seed of splits and fractions alone.", low=0)
+    split_seed: int = option(0, "Seed of splits and fractions alone.", low=0, high=LARGEST_SEED)
     augment: str | None = option(
         None, "Augmentation of training images, such as affine.", none="none", otherwise="none"
     )
@@ -104,9 +104,11 @@ class TrainOptions(Options):
         otherwise="the loss",
     )
     loss_arg: dict[str, Any] = option({}, "Argument of the loss or closure.")
-    seed: int = option(0, "Seed of weights, order and dropout.", low=0)
+    seed: int = option(0, "Seed of weights, order and dropout.", low=0, high=LARGEST_SEED)
 
 
+# What runs of version 0.1 did not store: it could have no other value than its default.
+ADDED = ("closure",)
 # What may differ when a run goes on.
 FREE = ("run", "epochs")
 OPTIMIZER_OPTIONS = ("base", "rho", "m", "lr", "momentum", "weight_decay", "nesterov")
@@ -147,14 +149,18 @@ def stored_options(run: Run) -> TrainOptions:
     Raises:
         ExperimentError: If its configuration is damaged.
     """
+    config, damaged = run.config(), f"{run.path / 'config.json'} is damaged"
+    remedy = f"put a copy of it back, or train again: `run` {run.name} with `force`"
     try:
-        options = make(TrainOptions, run.config())
+        options = make(TrainOptions, config)
     except OptionError as error:
-        raise ExperimentError(
-            f"{run.path / 'config.json'} is damaged: {error.option}: {error.problem}"
-        ) from error
+        raise ExperimentError(f"{damaged}: {error.option}: {error.problem}\n{remedy}") from error
+    missing = [o.name for o in declared(TrainOptions) if o.name not in {*config, *ADDED}]
+    if missing:  # a default in place of what the run was trained with would go unseen
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ExperimentError(f"{damaged}: it lacks {', '.join(missing[:3])}{more}\n{remedy}")
     if options.model is None:
-        raise ExperimentError(f"{run.path / 'config.json'} is damaged: it names no model")
+        raise ExperimentError(f"{damaged}: it names no model\n{remedy}")
     return options
 
 

@@ -24,10 +24,11 @@ from isoloss.plugins import (
     plugin_file,
     plugin_identity,
 )
+from isoloss.records.facts import Facts
 from isoloss.records.files import write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
-from isoloss.records.runs import Facts, Run
+from isoloss.records.runs import Run
 from isoloss.structure import is_graph
 from isoloss.trainers.distributed import Group
 from isoloss.trainers.intel import intel_is_loaded

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from isoloss.evaluation.reports import summary_line
 from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import OptionError
+from isoloss.experiments.preflight import check_parameters, check_step
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.scoring import write_evaluation
 from isoloss.experiments.settings import DEFAULT_DATA_DIR
@@ -39,6 +40,7 @@ from isoloss.experiments.trained import check_loss, data_of, parameter_counts, s
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import Closure
 from isoloss.models import create_model, default_optimizer
+from isoloss.records.files import FileError, write_bytes
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import Run, check_name, locked_run, new_run, refuse_taken, write_json
 from isoloss.trainers import loop
@@ -114,7 +116,9 @@ def train(
                 _go_on(trainer, run, data)
             if group.main:
                 if resume:
-                    _reopen_run(run, options, trainer, data, figures)
+                    held.enter_context(_reopened(run, options, trainer))
+                    if not (run.path / "summary.txt").is_file():
+                        _record(run, trainer.model, data, figures)
                 else:
                     config = parts.config(options)
                     facts = training_facts(trainer.model, data, place, group, intel, config)
@@ -235,11 +239,12 @@ def _assemble(
         augment = create_augmentation(options.augment, data.info)
     torch.manual_seed(options.seed)
     model = create_model(parts.model_spec, options.model_arg, data.info.model_context())
+    check_parameters(model)
     model = model.to(place)
     fused = parts.optimizer.base is None  # the base of a wrapper keeps the plain step
     prepare = functools.partial(optimise, model, fused=fused) if options.intel else None
     optimizer = build_optimizer(parts.optimizer, model, prepare)
-    return Trainer(
+    trainer = Trainer(
         model,
         parts.loss,
         optimizer,
@@ -249,16 +254,27 @@ def _assemble(
         augment=augment,
         group=group,
     )
+    check_step(trainer)
+    return trainer
 
 
-def _reopen_run(
-    run: Run, options: TrainOptions, trainer: Trainer, data: Data, figures: bool
-) -> None:
-    # The settings were compared; the number of epochs alone may be another one now.
-    write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
-    run.write_manifest("training")
-    if not (run.path / "summary.txt").is_file():
-        _record(run, trainer.model, data, figures)
+@contextlib.contextmanager
+def _reopened(run: Run, options: TrainOptions, trainer: Trainer) -> Iterator[None]:
+    """Call a run unfinished again; a finished one stays so if no epoch comes of it."""
+    files = [run.path / name for name in ("config.json", "run.json")]
+    before = {file: file.read_bytes() for file in files if file.is_file()}
+    finished, start = len(before) == 2 and run.status == "finished", trainer.epoch
+    try:
+        # The settings were compared; the number of epochs alone may be another one now.
+        write_json(run.path / "config.json", {**run.config(), "epochs": options.epochs})
+        run.write_manifest("training")
+        yield
+    except BaseException:
+        if finished and trainer.epoch == start:
+            with contextlib.suppress(FileError):  # the first error says why
+                for file, content in before.items():
+                    write_bytes(file, content)
+        raise
 
 
 def _go_on(trainer: Trainer, run: Run, data: Data) -> None:

@@ -9,8 +9,7 @@ same data give the same figure for everyone; for the same reason the fonts are m
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
+import io
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from matplotlib.text import Text
 
 from isoloss.errors import IsolossError
 from isoloss.figures.formatting import one_line
+from isoloss.records.files import write_together
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -240,31 +240,19 @@ def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
 
     Returns:
         The two paths, PNG first.
+
+    Raises:
+        FileError: If they cannot be written; what was there before is unchanged.
     """
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     targets = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "pdf")]
-    drafts: list[Path] = []
-    try:
-        for target in targets:
-            handle, name = tempfile.mkstemp(
-                prefix=f".{target.name}.", suffix=".tmp", dir=stem.parent
-            )
-            drafts.append(Path(name))
-            with os.fdopen(handle, "wb") as file:
-                kind = target.suffix[1:]
-                # A date would make two files of the same data differ.
-                metadata = {"CreationDate": None} if kind == "pdf" else None
-                with house_style():
-                    figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
-                file.flush()
-                os.fsync(file.fileno())
-        mask = os.umask(0)  # mkstemp makes private files; figures are as readable as any other
-        os.umask(mask)
-        for draft, target in zip(drafts, targets, strict=True):
-            draft.chmod(0o666 & ~mask)
-            draft.replace(target)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
+    contents = {}
+    for target in targets:
+        drawn, kind = io.BytesIO(), target.suffix[1:]
+        # A date would make two files of the same data differ.
+        metadata = {"CreationDate": None} if kind == "pdf" else None
+        with house_style():
+            figure.savefig(drawn, format=kind, dpi=DPI, metadata=metadata)
+        contents[target] = drawn.getvalue()
+    write_together(contents)
     return targets

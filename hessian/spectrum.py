@@ -37,7 +37,8 @@ from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape import Plan, Problem
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
-from isoloss.records.files import FileError, refuse_other_kind
+from isoloss.records.files import FileError
+from isoloss.records.hdf5 import refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
 from isoloss.records.locks import locked_file
 from isoloss.records.progress import Progress, StageProgress, bar, stage_bars

@@ -9,6 +9,9 @@ import numpy as np
 
 from isoloss.errors import UsageError
 
+# Points: a hundred days of a tenth of a second each, and some gigabytes of values.
+LARGEST_GRID = 100_000_000
+
 
 class GridError(UsageError, ValueError):
     """An axis that is not `min:max:count` with min < max and a count that holds both ends."""
@@ -35,6 +38,8 @@ class Axis:
             raise GridError(
                 f"expected min below max (or min:min:1 for a single point), got {self.text}"
             )
+        if self.count > LARGEST_GRID:
+            raise GridError(f"expected {LARGEST_GRID:,} points at most, got {self.count:,}")
         if self.count < (1 if self.low == self.high else 2):
             raise GridError(
                 f"expected 2 points or more to include both ends of {self.low:g}:{self.high:g}, "
@@ -84,6 +89,13 @@ class Grid:
 
     x: Axis
     y: Axis | None = None
+
+    def __post_init__(self) -> None:
+        if self.size > LARGEST_GRID:
+            raise GridError(
+                f"expected {LARGEST_GRID:,} points at most, got {' x '.join(map(str, self.shape))} "
+                f"= {self.size:,}"
+            )
 
     @classmethod
     def parse(cls, x: str, y: str | None = None) -> Grid:

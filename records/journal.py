@@ -14,7 +14,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from isoloss.records.files import FileError
+from isoloss.records.files import FileError, explained, reason
+from isoloss.records.json_text import parse_object
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -25,8 +26,8 @@ def read_header(path: Path) -> dict[str, Any] | None:
     if not newline:
         return None
     try:
-        return dict(json.loads(line))
-    except ValueError as error:
+        return parse_object(line, "its first line")
+    except FileError as error:
         raise FileError(
             f"expected the journal of a surface, got {path} with another first line\n"
             "delete it to give its points up"
@@ -87,27 +88,42 @@ class Journal:
         Raises:
             FileError: If it belongs to another computation.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        records = self.read()
-        record = self._record.size + self._checksum.size
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+        with explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            records = self.read()
+            record = self._record.size + self._checksum.size
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
         if records:
             self._file.truncate(len(self._header) + record * len(records))
         else:
             self._file.truncate(0)
-            self._file.write(self._header)
+            self._write(self._header)
         return records
 
     def append(self, index: int, values: tuple[float, ...]) -> None:
-        """Record a finished point; it survives the end of this process at once."""
-        self._file.write(self._encode(index, values))
+        """Record a finished point; it survives the end of this process at once.
+
+        Raises:
+            FileError: If it cannot be written (a full disk, say); the points before are kept.
+        """
+        self._write(self._encode(index, values))
 
     def close(self) -> None:
         """Close the journal and leave it on disk."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with file:
+                os.fsync(file.fileno())
+
+    def _write(self, content: bytes) -> None:
+        try:
+            while content:  # a disk that is nearly full takes a part
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            raise FileError(
+                f"could not write {self.path}: {reason(error)}\n"
+                "the points before are kept; make space and give the same command again"
+            ) from error
 
     def remove(self) -> None:
         """Close the journal and delete it: its points are in the finished file."""

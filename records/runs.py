@@ -37,7 +37,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isoloss.errors import IsolossError, UsageError
-from isoloss.records.files import write_text
+from isoloss.records.facts import Facts
+from isoloss.records.files import FileError, write_text
+from isoloss.records.json_text import check_entries, parse_json, to_json
 from isoloss.records.locks import is_locked, locked_folder
 from isoloss.records.replacing import make_work_folder, set_aside, sweep
 from isoloss.records.tables import data_frame
@@ -48,6 +50,14 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 STATUSES = ("training", "finished", "diverged", "interrupted")
 CHECKPOINTS = ("last", "best")
+# By which a folder is known for a run, or what is left of one.
+OWN = ("config.json", "facts.json", "run.json", "checkpoints")
+# What the scores of a split are read for by other commands.
+SCORES: dict[str, tuple[type, ...]] = {
+    "loss": (float, type(None)),
+    "accuracy": (float, type(None)),
+    "classes": (list,),
+}
 EPOCH_CHECKPOINT = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -57,56 +67,6 @@ class RunError(IsolossError, RuntimeError):
 
 class RunNameError(RunError, UsageError):
     """A name that no run can have."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What was found, as opposed to asked for, when a run began; anything may be missing.
-
-    Attributes:
-        parameters: Number of entries of the network's parameters.
-        receptive_field: In pixels, where it applies.
-        samples: Samples by split.
-        data_dir: Folder of the data.
-        data_digest: Of all splits.
-        data: What is known of the data, as `DataInfo` writes it.
-        device: Kind of device.
-        threads: Threads of one process.
-        processes: Processes that trained together.
-        intel: Version of Intel's extension where asked for, and whether it was loaded.
-        command: The command line.
-        versions: Of Python and packages.
-        git: Commit of the source tree.
-        plugins: SHA-256 of the user's files, or versions of modules, that took part, by role.
-        imported_from: File of weights from elsewhere.
-        imported_sha256: Its SHA-256.
-        imported: How it was read: the entry taken (`key`), whether that was asked for (`chosen`),
-            and whether it was unpickled, which runs code from the file (`unpickled`).
-    """
-
-    parameters: int | None = None
-    receptive_field: int | None = None
-    samples: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    data_dir: str | None = None
-    data_digest: str | None = None
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    device: str | None = None
-    threads: int | None = None
-    processes: int | None = None
-    intel: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    command: str = ""
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    git: str | None = None
-    plugins: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-    imported_from: str | None = None
-    imported_sha256: str | None = None
-    imported: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Facts:
-        """Return stored facts; those that this version does not know are left out."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,20 +138,45 @@ class Run:
     def facts(self) -> Facts:
         """Return what was found when the run began."""
         if (self.path / "facts.json").is_file():
-            return Facts.read(self._read("facts.json", dict))
-        return Facts.read(self._read("config.json", dict).get("facts", {}))
+            file, facts = "facts.json", self._read("facts.json", dict)
+        else:
+            file, config = "config.json", self._read("config.json", dict)
+            self._check({"facts": {}, **config}, {"facts": (dict,)}, file)
+            facts = config.get("facts", {})
+        try:
+            return Facts.read(facts, str(self.path / file))
+        except FileError as error:
+            raise self._damaged(str(error)) from error
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest: `status`, `created`, and the facts given to `finish`."""
         return self._read("run.json", dict)
 
     def evaluation(self) -> dict[str, Any]:
-        """Return the scores of the final weights."""
-        return self._read("evaluation.json", dict)
+        """Return the scores of the final weights.
+
+        Raises:
+            RunError: If there are none, or damaged ones.
+        """
+        evaluation = self._read("evaluation.json", dict)
+        self._check(evaluation, {"splits": (dict,)}, "evaluation.json")
+        for name, scores in evaluation["splits"].items():
+            self._check(evaluation["splits"], {name: (dict,)}, "evaluation.json")
+            self._check(scores, SCORES, "evaluation.json")
+        return evaluation
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the history as columns, each (epochs,) float64; absent values are NaN."""
         records = self._read("history.json", list)
+        for record in records:
+            numbers = isinstance(record, dict) and all(
+                value is None or isinstance(value, int | float) for value in record.values()
+            )
+            if not numbers:
+                raise self._damaged(
+                    f"{self.path / 'history.json'} is damaged, expected numbers by name for each "
+                    "epoch"
+                )
         names = list(dict.fromkeys(name for record in records for name in record))
         return {name: np.array([_number(record.get(name)) for record in records]) for name in names}
 
@@ -228,7 +213,7 @@ class Run:
         if status not in STATUSES:
             raise RunError(f"expected a status among {', '.join(STATUSES)}, got {status!r}")
         path = self.path / "run.json"
-        created = self.manifest()["created"] if path.is_file() else _now()
+        created = self.manifest().get("created", _now()) if path.is_file() else _now()
         write_json(path, {"status": status, "created": created, "updated": _now(), **facts})
 
     def copy_plugin(self, file: Path, role: str) -> Path:
@@ -249,20 +234,31 @@ class Run:
     def _read(self, file: str, kind: type) -> Any:
         path = self.path / file
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_bytes(), str(path))
         except FileNotFoundError as error:
             raise RunError(
                 f"run {self.name} has no {file}: expected {path}\n"
                 f"train it again: `run` {self.name} with `force`"
             ) from error
-        except ValueError as error:
-            raise RunError(f"{path} is damaged, expected JSON: {error}") from error
+        except FileError as error:
+            raise self._damaged(str(error)) from error
         if not isinstance(content, kind):
-            raise RunError(
+            raise self._damaged(
                 f"{path} is damaged, expected a JSON {'object' if kind is dict else 'list'}, "
                 f"got {type(content).__name__}"
             )
         return content
+
+    def _check(self, content: Mapping[str, Any], needed: Mapping[str, Any], file: str) -> None:
+        try:
+            check_entries(content, needed, str(self.path / file))
+        except FileError as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, what: str) -> RunError:
+        return RunError(
+            f"{what}\nput a copy of it back, or train again: `run` {self.name} with `force`"
+        )
 
 
 def check_name(name: str, option: str = "run") -> str:
@@ -349,18 +345,39 @@ def refuse_taken(path: Path, force: bool = False) -> None:
     """Raise `RunError` where a new run cannot have a folder."""
     if not path.exists():
         return
-    if not force:
+    if not (path / "config.json").is_file():
+        found = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+        if not path.is_dir() or (found and not any(name in OWN for name in found)):
+            held = ", ".join(found[:3]) or "a file"
+            raise RunError(
+                f"expected a run at {path}, got what is none of ours: {held}\n"
+                "choose another `run`, or move it away"
+            )
+        if not force:
+            raise _lost(path)
+    elif not force:
         raise RunError(
             f"run {path.name} exists: {path}\n"
             "choose another `run`, continue it with `resume`, or replace it with `force`"
         )
-    if not (path / "config.json").is_file():
-        raise RunError(f"expected a run at {path} to replace, got a folder without config.json")
+
+
+def _lost(path: Path) -> RunError:
+    return RunError(
+        f"run {path.name} has no config.json: {path}\n"
+        f"put a copy of it back, or train again: `run` {path.name} with `force`"
+    )
 
 
 def list_runs(results: Path) -> list[Run]:
     """Return all runs by name; nothing is read but the folder."""
     return [Run(path.parent) for path in sorted((Path(results) / "runs").glob("*/config.json"))]
+
+
+def run_folders(results: Path) -> list[Run]:
+    """Return all runs by name, those that lost their configuration among them."""
+    folders = {path.parent for name in OWN for path in (Path(results) / "runs").glob(f"*/{name}")}
+    return [Run(path) for path in sorted(folders) if NAME.fullmatch(path.name)]
 
 
 def newest_run(results: Path) -> Run | None:
@@ -380,27 +397,14 @@ def find_run(results: Path, name: str) -> Run:
     run = Run(Path(results) / "runs" / check_name(name))
     if (run.path / "config.json").is_file():
         return run
+    if any((run.path / name).exists() for name in OWN):
+        raise _lost(run.path)
     names = [run.name for run in list_runs(results)]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     known = f"did you mean {', '.join(near)}?" if near else f"{len(names)} runs there"
     raise RunError(
         f"no run {name} in {Path(results) / 'runs'}: {known}\ntrain one of that name: `run` {name}"
     )
-
-
-def to_json(value: Any) -> Any:
-    """Return a value as JSON can hold it: dataclasses and arrays unfolded, NaN and inf as None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return to_json(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_json(path: Path, content: Any) -> None:

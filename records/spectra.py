@@ -21,18 +21,15 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from isoloss.records.files import (
-    FileError,
-    open_hdf5,
-    read_settings,
-    write_atomically,
-    write_settings,
-)
+from isoloss.records.hdf5 import StoredGroup, open_hdf5, write_hdf5
+from isoloss.records.json_text import check_entries
 from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# What the account of a computation must say of how it ended.
+ENDED: dict[str, tuple[type, ...]] = {"converged": (bool,), "reason": (str,)}
 STAGES = ("eigenpairs", "trace", "scaled", "density")
 
 
@@ -210,19 +207,17 @@ def write_spectrum(path: Path | str, data: SpectrumData) -> None:
         FileError: If the file cannot be written; what was there before is unchanged.
     """
 
-    def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
-            write_settings(file, "hessian", data.settings)
-            if data.eigenpairs is not None:
-                _write_eigenpairs(file, data.eigenpairs)
-            if data.trace is not None:
-                _write_stage(file.create_group("trace"), data.trace)
-            if data.scaled is not None:
-                _write_stage(file.create_group("scaled"), data.scaled)
-            if data.density is not None:
-                _write_stage(file.create_group("density"), data.density)
+    def fill(file: h5py.File) -> None:
+        if data.eigenpairs is not None:
+            _write_eigenpairs(file, data.eigenpairs)
+        if data.trace is not None:
+            _write_stage(file.create_group("trace"), data.trace)
+        if data.scaled is not None:
+            _write_stage(file.create_group("scaled"), data.scaled)
+        if data.density is not None:
+            _write_stage(file.create_group("density"), data.density)
 
-    write_atomically(Path(path), write)
+    write_hdf5(Path(path), "hessian", data.settings, fill, _size(data))
 
 
 def read_spectrum(path: Path | str) -> SpectrumData:
@@ -232,19 +227,13 @@ def read_spectrum(path: Path | str) -> SpectrumData:
         FileError: If the file is missing, truncated, or holds no Hessian.
     """
     with open_hdf5(Path(path), "hessian") as file:
-        try:
-            return SpectrumData(
-                read_settings(file),
-                _read_eigenpairs(file) if "eigenvalues" in file else None,
-                _read_trace(file["trace"]) if "trace" in file else None,
-                _read_density(file["density"]) if "density" in file else None,
-                _read_scaled(file["scaled"]) if "scaled" in file else None,
-            )
-        except (KeyError, OSError) as error:
-            raise FileError(
-                f"expected a complete Hessian file, got {path} with a damaged entry: {error}\n"
-                "delete it and run the command again"
-            ) from error
+        return SpectrumData(
+            file.json("settings"),
+            _read_eigenpairs(file) if "eigenvalues" in file else None,
+            _read_trace(file.group("trace")) if "trace" in file else None,
+            _read_density(file.group("density")) if "density" in file else None,
+            _read_scaled(file.group("scaled")) if "scaled" in file else None,
+        )
 
 
 DENSITY_ARRAYS = ("nodes", "weights", "grid", "curve", "low", "high")
@@ -268,22 +257,31 @@ def _write_eigenpairs(file: h5py.File, pairs: EigenpairsData) -> None:
                 group.create_dataset(name, data=array)
 
 
-def _read_eigenpairs(file: h5py.File) -> EigenpairsData:
-    def optional(name: str) -> np.ndarray | None:
-        return file[name][:] if name in file else None
+def _read_eigenpairs(file: StoredGroup) -> EigenpairsData:
+    largest, smallest = file.array("eigenvalues", (None,)), None
+    if "smallest_eigenvalues" in file:
+        smallest = file.array("smallest_eigenvalues", (None,))
+    errors = "sample_standard_error"
 
-    def vectors(name: str) -> dict[str, np.ndarray]:
-        return {key: item[:] for key, item in file[name].items()} if name in file else {}
+    def vectors(name: str, count: int) -> dict[str, np.ndarray]:
+        if name not in file:
+            return {}
+        group = file.group(name)
+        return {key: group.array(key, (count, ...)) for key in group.names()}
 
     return EigenpairsData(
-        eigenvalues=file["eigenvalues"][:],
-        residuals=file["residuals"][:],
-        eigenvectors=vectors("eigenvectors"),
-        smallest_eigenvalues=optional("smallest_eigenvalues"),
-        smallest_residuals=optional("smallest_residuals"),
-        smallest_eigenvectors=vectors("smallest_eigenvectors"),
-        account=json.loads(file["eigenvalues"].attrs["account"]),
-        sample_standard_error=optional("sample_standard_error"),
+        eigenvalues=largest,
+        residuals=file.array("residuals", largest.shape),
+        eigenvectors=vectors("eigenvectors", len(largest)),
+        smallest_eigenvalues=smallest,
+        smallest_residuals=(
+            None if smallest is None else file.array("smallest_residuals", smallest.shape)
+        ),
+        smallest_eigenvectors=(
+            {} if smallest is None else vectors("smallest_eigenvectors", len(smallest))
+        ),
+        account=file.json_of("eigenvalues", "account", ENDED),
+        sample_standard_error=file.array(errors, largest.shape) if errors in file else None,
     )
 
 
@@ -295,26 +293,48 @@ def _write_stage(group: h5py.Group, stage: TraceData | ScaledData | DensityData)
             group.create_dataset(name, data=value)
 
 
-def _read_trace(group: h5py.Group) -> TraceData:
+def _read_trace(group: StoredGroup) -> TraceData:
     return TraceData(
-        float(group["estimate"][()]),
-        float(group["standard_error"][()]),
-        int(group["samples"][()]),
-        json.loads(group.attrs["account"]),
+        group.number("estimate"),
+        group.number("standard_error"),
+        group.count("samples"),
+        group.json("account", ENDED),
         _number(group, "sample_standard_error"),
     )
 
 
-def _read_scaled(group: h5py.Group) -> ScaledData:
+def _read_scaled(group: StoredGroup) -> ScaledData:
     names = ("eigenvalue", "residual", "trace", "trace_standard_error")
     numbers = {name: _number(group, name) for name in names}
-    return ScaledData(**numbers, account=json.loads(group.attrs["account"]))
+    return ScaledData(**numbers, account=_account_of_scaled(group))
 
 
-def _read_density(group: h5py.Group) -> DensityData:
-    arrays = {name: group[name][:] for name in DENSITY_ARRAYS}
-    return DensityData(**arrays, account=json.loads(group.attrs["account"]))
+def _account_of_scaled(group: StoredGroup) -> dict[str, Any]:
+    account = group.json("account", {})
+    for name in ("eigenvalue", "trace"):
+        if name in account:
+            check_entries(account, {name: (dict,)}, f"`scaled` in {group.path}")
+            check_entries(account[name], ENDED, f"`scaled` in {group.path}")
+    return account
 
 
-def _number(group: h5py.Group, name: str) -> float | None:
-    return float(group[name][()]) if name in group else None
+def _read_density(group: StoredGroup) -> DensityData:
+    nodes, grid = group.array("nodes", (None, None)), group.array("grid", (None,))
+    weights = group.array("weights", nodes.shape)
+    curve, low, high = (group.array(name, grid.shape) for name in ("curve", "low", "high"))
+    return DensityData(
+        nodes, weights, grid, curve, low, high, group.json("account", {"bandwidth": (float,)})
+    )
+
+
+def _number(group: StoredGroup, name: str) -> float | None:
+    return group.number(name) if name in group else None
+
+
+def _size(data: SpectrumData) -> int:
+    """Return about how many bytes the arrays of a spectrum take."""
+    size = 0 if data.density is None else 4 * data.density.nodes.nbytes
+    if data.eigenpairs is not None:
+        vectors = (data.eigenpairs.eigenvectors, data.eigenpairs.smallest_eigenvectors)
+        size += sum(array.nbytes for group in vectors for array in group.values())
+    return size

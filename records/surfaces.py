@@ -26,94 +26,28 @@ from typing import Any
 import h5py
 import numpy as np
 
-from isoloss.records.files import (
-    FileError,
-    open_hdf5,
-    read_settings,
-    refuse_other_kind,
-    write_atomically,
-    write_settings,
-)
+from isoloss.records.files import FileError
+from isoloss.records.hdf5 import open_hdf5, refuse_other_kind, write_hdf5
 from isoloss.records.identity import FREE_SETTINGS, refuse_other_settings
 from isoloss.records.journal import Journal, read_header
 from isoloss.records.locks import locked_file
 from isoloss.records.surface_data import Repeats, SurfaceData
+from isoloss.records.surface_reading import surface_in
 
 # Larger directions, and repeats whose directions are larger together, are stored as their recipe
 # and digest: they can be drawn again.
 LARGEST_STORED_DIRECTION = 64 * 2**20
 WRITE_INTERVAL = 5.0  # seconds between rewrites of the .h5 while points come in
-PENDING_IN_FOREIGN_FILES = -1.0
 
 
 def read_surface(path: Path | str) -> SurfaceData:
     """Read a surface file, ours or one of the loss-landscape code.
 
-    Files of the latter declare their arrays (nx, ny) but fill them in (ny, nx) order and mark
-    pending points by -1; both are put right.
-
     Raises:
         FileError: If the file is missing, truncated, or holds no surface.
     """
     with open_hdf5(Path(path)) as file:
-        if "xcoordinates" not in file or file.attrs.get("isoloss", "surface") != "surface":
-            raise FileError(
-                f"expected a surface file with `xcoordinates`, got {path} with "
-                f"{', '.join(file) or 'nothing in it'}"
-            )
-        x = file["xcoordinates"][:]
-        y = file["ycoordinates"][:] if "ycoordinates" in file else None
-        shape = x.shape if y is None else (len(y), len(x))
-        names = [
-            name
-            for name, item in file.items()
-            if isinstance(item, h5py.Dataset)
-            and item.dtype.kind == "f"
-            and item.size == np.prod(shape)
-            and not name.endswith("coordinates")
-        ]
-        values = {name: file[name][:].ravel().reshape(shape) for name in names}
-        if not values:
-            raise FileError(f"expected values of shape {shape} in {path}, got none")
-        if "isoloss" in file.attrs:
-            if "done" not in file or file["done"].shape != shape:
-                raise FileError(
-                    f"expected `done` of shape {shape} in {path}: the file is damaged\n"
-                    "delete it and run the command again"
-                )
-            done = file["done"][:]
-            repeats = _read_repeats(path, file["repeats"], shape) if "repeats" in file else None
-        else:
-            repeats = None
-            pending = [array == PENDING_IN_FOREIGN_FILES for array in values.values()]
-            values = {
-                name: np.where(mask, np.nan, array.astype(np.float64))
-                for (name, array), mask in zip(values.items(), pending, strict=True)
-            }
-            done = ~np.any(pending, axis=0)
-        origin = {name: float(item[()]) for name, item in file.get("origin", {}).items()}
-        cosine = file.attrs.get("cosine")
-        return SurfaceData(
-            x,
-            y,
-            values,
-            done,
-            origin,
-            read_settings(file),
-            None if cosine is None else float(cosine),
-            repeats,
-        )
-
-
-def _read_repeats(path: Path | str, group: h5py.Group, shape: tuple[int, ...]) -> Repeats:
-    arrays = {name: item[:] for name, item in group.items() if isinstance(item, h5py.Dataset)}
-    cosines, done = arrays.pop("cosines", None), arrays.pop("done", np.empty(0))
-    if any(array.shape != (len(done), *shape) for array in (done, *arrays.values())):
-        raise FileError(
-            f"expected `repeats` of shape (directions, {', '.join(map(str, shape))}) in {path}: "
-            "the file is damaged\ndelete it and run the command again"
-        )
-    return Repeats(arrays, done, cosines)
+        return surface_in(file)
 
 
 @dataclass(frozen=True)
@@ -260,15 +194,17 @@ class SurfaceStore:
         """Write the .h5 a last time; the journal goes once all points are in the file."""
         if self._journal is None:
             return
-        try:
-            self.write()
+        with self._lock:
+            try:
+                self.write()
+            except BaseException:
+                self._journal.close()
+                raise
             self._sweep()
             if self.complete:
                 self._journal.remove()
             else:
                 self._journal.close()
-        finally:
-            self._lock.close()
 
     def data(self) -> SurfaceData:
         """Return the points so far as arrays."""
@@ -314,30 +250,31 @@ class SurfaceStore:
             return
         if self.fresh:  # first, as the old journal would not belong to the new file
             self._journal.path.unlink(missing_ok=True)
-        write_atomically(self.path, self._write_file)
+        directions = [*self.directions, *(d for repeat in self.repeats for d in repeat.directions)]
+        size = sum(_size(direction) for direction in directions)
+        size += 2 * 8 * len(self.columns) * self.size
+        write_hdf5(self.path, "surface", self.settings, self._fill, size)
         if self.fresh:
             self.fresh = False
             self._journal.start()
 
-    def _write_file(self, path: Path) -> None:
+    def _fill(self, file: h5py.File) -> None:
         data = self.data()
-        with h5py.File(path, "w") as file:
-            write_settings(file, "surface", self.settings)
-            if data.cosine is not None:
-                file.attrs["cosine"] = data.cosine
-            file["dir_file"] = self.path.name if self.path is not None else ""
-            file["xcoordinates"] = data.x
-            if data.y is not None:
-                file["ycoordinates"] = data.y
-            for name, array in data.values.items():
-                file[name] = array
-            file["done"] = data.done
-            for name, value in data.origin.items():
-                file[f"origin/{name}"] = value
-            for name, direction in zip("xy", self.directions, strict=False):
-                _write_direction(file.create_group(f"{name}direction"), direction)
-            if data.repeats is not None:
-                self._write_repeats(file.create_group("repeats"), data.repeats)
+        if data.cosine is not None:
+            file.attrs["cosine"] = data.cosine
+        file["dir_file"] = self.path.name if self.path is not None else ""
+        file["xcoordinates"] = data.x
+        if data.y is not None:
+            file["ycoordinates"] = data.y
+        for name, array in data.values.items():
+            file[name] = array
+        file["done"] = data.done
+        for name, value in data.origin.items():
+            file[f"origin/{name}"] = value
+        for name, direction in zip("xy", self.directions, strict=False):
+            _write_direction(file.create_group(f"{name}direction"), direction)
+        if data.repeats is not None:
+            self._write_repeats(file.create_group("repeats"), data.repeats)
 
     def _write_repeats(self, group: h5py.Group, data: Repeats) -> None:
         for name, array in data.values.items():
@@ -351,11 +288,21 @@ class SurfaceStore:
 
     def _read_file(self, path: Path) -> dict[int, tuple[float, ...]]:
         with open_hdf5(path, "surface") as file:
-            stored = read_settings(file)
+            stored = file.json("settings")
         refuse_other_settings(path, stored, self.settings)
         self.settings = stored  # what may differ stays as it was when the file was begun
         data = read_surface(path)
         every = Repeats(data.values, data.done) if data.repeats is None else data.repeats
+        held = {name for name in self.columns if name in every.values}
+        if (
+            len(held) < len(self.columns)
+            or every.done.size != self.size
+            or (data.origin and not data.origin.keys() >= held)
+        ):
+            raise FileError(
+                f"expected {', '.join(self.columns)} of {self.size} points and of the origin in "
+                f"{path}: the file is damaged\ndelete it and run the command again"
+            )
         columns = [every.values[name].ravel() for name in self.columns]
         records = {
             int(index): tuple(float(column[index]) for column in columns)
@@ -381,13 +328,19 @@ def stored_settings(path: Path | str) -> dict[str, Any] | None:
     path = Path(path)
     if path.exists():
         with open_hdf5(path, "surface") as file:
-            return read_settings(file)
+            return file.json("settings")
     return read_header(journal_path(path))
 
 
 def _write_direction(group: h5py.Group, direction: StoredDirection) -> None:
     group.attrs["recipe"] = json.dumps(direction.recipe, sort_keys=True)
-    if sum(array.nbytes for array in direction.tensors) > LARGEST_STORED_DIRECTION:
+    if not _size(direction):
         return
     for index, array in enumerate(direction.tensors):
         group[str(index)] = array
+
+
+def _size(direction: StoredDirection) -> int:
+    """Return the bytes that a direction's tensors take in a file, 0 where its recipe has to do."""
+    size = sum(array.nbytes for array in direction.tensors)
+    return size if size <= LARGEST_STORED_DIRECTION else 0

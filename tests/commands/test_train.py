@@ -19,6 +19,7 @@ from isoloss.experiments import TrainOptions
 from isoloss.experiments import train as train_run
 from isoloss.experiments.train_record import write_summary
 from isoloss.records.runs import Run, new_run
+from isoloss.trainers.trainer import TrainingDiverged
 
 HOUSE = Path(__file__).resolve().parents[2]
 SMALL = ("--fraction", "0.15", "--batch-size", "32", "--no-figures", "--device", "cpu")
@@ -322,3 +323,43 @@ def test_the_data_name_the_network_and_the_network_its_optimizer(options, resolv
 
     found = with_defaults(TrainOptions(**options))
     assert (found.model, found.optimizer, found.base) == resolved
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, TrainingDiverged("too high")])
+def test_a_finished_run_stays_so_where_no_epoch_comes_of_going_on(tmp_path, monkeypatch, ended):
+    assert train("--run", "a", "--epochs", 1, results=tmp_path) == 0
+    run = Run(tmp_path / "runs" / "a")
+    before = {name: (run.path / name).read_bytes() for name in ("config.json", "run.json")}
+
+    def end(*arguments):
+        raise ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr("isoloss.trainers.trainer.Trainer.train_epoch", end)
+        assert train("--run", "a", "--resume", "--epochs", 2, results=tmp_path) == 1
+    assert run.status == "finished"
+    assert {name: (run.path / name).read_bytes() for name in before} == before
+    assert train("--run", "a", "--resume", "--epochs", 2, results=tmp_path) == 0
+    assert len(run.history()["epoch"]) == run.manifest()["epochs"] == 2
+
+
+@pytest.mark.parametrize("content", ["{}", None])
+def test_a_run_without_its_settings_has_a_way_out(tmp_path, capsys, content):
+    for name in ("a", "b"):
+        assert train("--run", name, "--epochs", 1, results=tmp_path) == 0
+    config = tmp_path / "runs" / "a" / "config.json"
+    config.unlink()
+    if content is not None:
+        config.write_text(content)
+    capsys.readouterr()
+    for way in ([], ["--resume"]):
+        assert train("--run", "a", "--epochs", 1, *way, results=tmp_path) == 1
+        error = capsys.readouterr().err
+        assert "--force" in error
+        assert len(error.splitlines()) <= 3
+    assert cli.main(["list", "runs", "--results", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["name", "a", "b"]
+    assert "finished" in rows[2]
+    assert train("--run", "a", "--epochs", 1, "--force", results=tmp_path) == 0
+    assert Run(tmp_path / "runs" / "a").status == "finished"

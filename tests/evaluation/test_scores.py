@@ -16,7 +16,7 @@ from isoloss.evaluation.predictions import Predictions, ScoresError
 from isoloss.evaluation.reports import misclassified, report, write_predictions
 from isoloss.evaluation.scores import SampleTerms, Scores
 from isoloss.evaluation.scores import score as score_arrays
-from isoloss.records.runs import to_json
+from isoloss.records.json_text import to_json
 from isoloss.trainers.losses import build_loss
 
 LOSS = build_loss("cross-entropy", {})

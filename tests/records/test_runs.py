@@ -22,6 +22,8 @@ from isoloss.records.runs import (
     locked_run,
     new_run,
     newest_run,
+    refuse_taken,
+    run_folders,
 )
 
 CONFIG = {"model": "fashion-cnn", "optimizer": {"name": "sgd", "lr": 0.05}, "seed": 0}
@@ -68,7 +70,8 @@ def test_a_run_describes_itself(tmp_path):
         assert (run.status, run.label) == ("training", "SGD, lr 0.05")
     assert run.status == "interrupted"  # nobody is at work on it
     run.write_history([Record(1, 0.5, math.nan), Record(2, 0.25, math.inf)])
-    run.write_evaluation({"loss": np.float32(0.5), "confusion": np.eye(2, dtype=int)})
+    scores = {"loss": np.float32(0.5), "accuracy": None, "classes": np.eye(2, dtype=int)}
+    run.write_evaluation({"splits": {"test": scores}})
     created = run.manifest()["created"]
     run.write_manifest("finished", seconds=1.5)
     again = find_run(tmp_path, "one")
@@ -78,7 +81,8 @@ def test_a_run_describes_itself(tmp_path):
     assert list(history) == ["epoch", "train_loss", "val_loss"]
     assert history["train_loss"].tolist() == [0.5, 0.25]
     assert np.isnan(history["val_loss"]).all()
-    assert again.evaluation() == {"loss": 0.5, "confusion": [[1, 0], [0, 1]]}
+    read = {"loss": 0.5, "accuracy": None, "classes": [[1, 0], [0, 1]]}
+    assert again.evaluation() == {"splits": {"test": read}}
     assert (run.path / "history.csv").read_text() == (
         "epoch,train_loss,val_loss\n1,0.5,\n2,0.25,\n"
     )
@@ -105,7 +109,7 @@ def test_force_spares_a_folder_that_is_no_run(tmp_path):
     folder = tmp_path / "runs" / "thesis"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("x")
-    with pytest.raises(RunError, match=r"without config\.json"):
+    with pytest.raises(RunError, match="none of ours: thesis"):
         create_run(tmp_path, "thesis", CONFIG, force=True)
     assert (folder / "thesis.tex").exists()
 
@@ -262,3 +266,35 @@ def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeyp
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {
         "one", "one-b", f".one-b-{'x' * 8}",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("left", ["run.json", "checkpoints/last.pt", "facts.json", None])
+def test_a_run_that_lost_its_configuration_is_named_and_can_be_replaced(tmp_path, left):
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    if left is not None:
+        (folder / left).parent.mkdir(exist_ok=True)
+        (folder / left).write_text("{}")
+    with pytest.raises(RunError, match=r"no config\.json.*\n.*`force`"):
+        refuse_taken(folder)
+    if left is not None:
+        with pytest.raises(RunError, match=r"no config\.json.*\n.*`force`"):
+            find_run(tmp_path, "one")
+        assert [run.name for run in run_folders(tmp_path)] == ["one"]
+    assert newest_run(tmp_path) is None
+    with new_run(tmp_path, "one", {"seed": 1}, force=True):
+        pass
+    assert find_run(tmp_path, "one").config() == {"seed": 1}
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+    with (
+        pytest.raises(RunError, match=r"thesis\.tex.*\n.*choose another"),
+        new_run(tmp_path, "one", {}, force=True),
+    ):
+        pass
+    assert run_folders(tmp_path) == []
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]

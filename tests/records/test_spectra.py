@@ -200,7 +200,7 @@ def test_a_missing_entry_is_named(tmp_path, stages):
     write_spectrum(path, SETTINGS, **stages)
     with h5py.File(path, "r+") as file:
         del file["density/curve"]
-    with pytest.raises(FileError, match=r"damaged entry.*curve"):
+    with pytest.raises(FileError, match=r"`density/curve`: expected .* got none"):
         read_spectrum(path)
 
 

@@ -139,14 +139,21 @@ def test_the_file_keeps_every_value_in_its_place_and_the_first_where_it_always_w
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "message"),
     [
-        lambda group: group.pop("done"),
-        lambda group: group.update(train_loss=np.zeros((3, 5, 3))),
-        lambda group: group.update(train_acc=np.zeros((2, 3, 5))),
+        (lambda group: group.pop("done"), "`repeats/done`: .* got none"),
+        (
+            lambda group: group.update(train_loss=np.zeros((3, 5, 3))),
+            r"`repeats/train_loss`: expected numbers of shape \(3, 3, 5\), got shape \(3, 5, 3\)",
+        ),
+        (
+            lambda group: group.update(train_acc=np.zeros((2, 3, 5))),
+            r"`repeats/train_acc`: expected numbers of shape \(3, 3, 5\), got shape \(2, 3, 5\)",
+        ),
+        (lambda group: group.pop("train_acc"), "expected train_acc, train_loss in `repeats`"),
     ],
 )
-def test_a_file_whose_repeats_do_not_fit_is_refused(tmp_path, damage):
+def test_a_file_whose_repeats_do_not_fit_is_refused(tmp_path, damage, message):
     filled(tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "r+") as file:
         arrays = {n: a[:] for n, a in file["repeats"].items() if isinstance(a, h5py.Dataset)}
@@ -154,7 +161,7 @@ def test_a_file_whose_repeats_do_not_fit_is_refused(tmp_path, damage):
         del file["repeats"]
         for name, array in arrays.items():
             file[f"repeats/{name}"] = array
-    with pytest.raises(FileError, match=r"expected `repeats` of shape \(directions, 3, 5\)"):
+    with pytest.raises(FileError, match=message):
         read_surface(tmp_path / "s.h5")
 
 

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from isoloss.records.files import FileError, write_atomically, write_settings
+from isoloss.records.files import FileError, write_atomically
+from isoloss.records.hdf5 import write_hdf5
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.journal import Journal
 from isoloss.records.locks import LockedError
@@ -171,7 +172,7 @@ def test_starting_over_keeps_the_old_file_until_there_are_points(tmp_path, compl
     for index in range(7):
         whole.append(index, VALUES)
     whole.path = tmp_path / "s.h5"  # the name is stored, too
-    whole._write_file(tmp_path / "whole.h5")
+    write_hdf5(tmp_path / "whole.h5", "surface", whole.settings, whole._fill, 0)
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
@@ -273,14 +274,11 @@ def without_done(path):
 
 
 def of_hessian(path):
-    with h5py.File(path, "w") as file:
-        write_settings(file, "hessian", {})
+    write_hdf5(path, "hessian", {}, lambda file: None, 0)
 
 
 def newer(path):
-    with h5py.File(path, "w") as file:
-        write_settings(file, "surface", {})
-        file.attrs["format"] = 99
+    write_hdf5(path, "surface", {}, lambda file: file.attrs.modify("format", 99), 0)
 
 
 def truncated(path):
