@@ -84,13 +84,12 @@ def batches(split):
 
 LARGEST = ["--top", "1", "--smallest", "0", "--trace-budget", "0", "--probes", "0"]
 STORIES = {
-    "bert": (["--loss", "cross_entropy"], "classes"),
+    "bert": (["--loss", "cross-entropy"], "classes"),
     "gpt2": (["--loss", "language.py:shifted"], "tokens"),
 }
 
 
 @pytest.mark.parametrize("name", STORIES)
-@pytest.mark.xfail(reason="dict data sets on the command line", strict=False)
 def test_language_models(check, theirs, capsys, name):
     pytest.importorskip("transformers", reason="needs the extra `stories`")
     loss, labels = STORIES[name]
