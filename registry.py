@@ -13,6 +13,7 @@ import ast
 import difflib
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,8 +317,11 @@ def _parse_value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's grammar, as in '\\d' or 0in
+            return ast.literal_eval(text)
+    # A list as a key; brackets nested deeper than Python reads.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
