@@ -44,8 +44,8 @@ def read_numbers(
     if whole and (bad := np.argwhere((values % 1 != 0) | (np.abs(values) > 2**53))).size:
         row, column = bad[0]
         raise DataError(
-            f"{file}, line {row + 1}: expected whole numbers up to 2^53, got {values[row, column]:g} in "
-            f"column {column + 1}"
+            f"{file}, line {row + 1}: expected whole numbers up to 2^53, got "
+            f"{values[row, column]:g} in column {column + 1}"
         )
     return values
 

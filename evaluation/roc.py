@@ -162,11 +162,13 @@ def read_roc(path: Path) -> list[RocCurve]:
             rows = csv.reader(file)
             if next(rows, None) != COLUMNS:
                 raise ValueError(f"other columns than {', '.join(COLUMNS)}")
-            for line, (name, *cells) in enumerate(rows, 2):
+            line = 2
+            for name, *cells in rows:
                 threshold, false, true = map(float, cells)
                 if not (0 <= false <= 1 and 0 <= true <= 1):
                     raise ValueError(f"rates {false:g} and {true:g}")
                 corners.setdefault(name, []).append([threshold, false, true])
+                line += 1
     except (ValueError, csv.Error) as error:
         raise ScoresError(
             f"{path}, line {line}: expected a class, a threshold and two rates from 0 to 1, "

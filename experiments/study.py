@@ -100,7 +100,8 @@ def open_study(folder: Path, settings: dict[str, Any]) -> Study:
     except Exception as error:  # SQLite, SQLAlchemy and Optuna have no root in common
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"expected the trials of a search in {folder / 'study.db'}, cannot read or write it: {reason}\n"
+            f"expected the trials of a search in {folder / 'study.db'}, cannot read or write "
+            f"it: {reason}\n"
             "put a copy back, choose another `name`, or start it over with `force`"
         ) from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sqlite3
 import sys
 import textwrap
 
@@ -275,3 +277,24 @@ def test_a_range_given_twice_or_fixed_as_well(tune, capsys):
     with pytest.raises(UsageError, match="`fixed`: epochs: expected int, got 'five'"):
         parse_settings(["epochs=five"])
     assert not tune.folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["another file", "half a file", "other results"])
+def test_the_damaged_file_of_a_search_is_refused(tune, capsys, damage):
+    assert tune("--trials", 1, "--no-figures") == 0
+    file = tune.folder / "a" / "study.db"
+    if damage == "another file":
+        file.write_bytes(b"nonsense " * 1000)
+    elif damage == "half a file":
+        file.write_bytes(file.read_bytes()[:8192])
+    else:
+        with contextlib.closing(sqlite3.connect(file)) as database, database:
+            database.execute(
+                "UPDATE study_user_attributes SET value_json = '[1]' WHERE key LIKE 'trial%'"
+            )
+    capsys.readouterr()
+    assert tune("--trials", 2, "--no-figures") == 1
+    error = capsys.readouterr().err
+    assert "study.db" in error
+    assert "unexpected" not in error
+    assert len(error.splitlines()) <= 3

@@ -83,6 +83,7 @@ def test_a_single_missing_file_is_the_one_named(small: Path) -> None:
     ("damage", "message"),
     [
         (lambda content: content[:-1], "expected .* bytes for .*, got .*damaged"),
+        (lambda content: content[:4] + b"\0\0\0\0" + content[8:], "expected samples, got .* 0"),
         (lambda content: content + b"x", "expected .* bytes for .*, got .*damaged"),
         (lambda content: content[:6], "expected an unpacked idx. file"),
         (lambda content: b"", "starts with nothing"),
