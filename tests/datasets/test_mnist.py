@@ -89,7 +89,7 @@ def test_a_single_missing_file_is_the_one_named(small: Path) -> None:
         (lambda content: b"", "starts with nothing"),
         (lambda content: b"\x1f\x8b\x08\x08" + content[4:], "starts with 1f8b0808"),
     ],
-    ids=["short", "long", "header", "empty", "gzip"],
+    ids=["short", "no samples", "long", "header", "empty", "gzip"],
 )
 def test_damaged_files_are_named(small: Path, name: str, damage, message: str) -> None:
     file = small / "MNIST/raw" / name
