@@ -328,7 +328,8 @@ def _parse_value(text: str) -> Any:
 def _check_type(parameter: inspect.Parameter, value: Any, what: str) -> None:
     annotation = getattr(parameter.annotation, "__name__", parameter.annotation)
     fits = {
-        "int": isinstance(value, int) and not isinstance(value, bool),
+        # Beyond 64 bits no generator takes a seed, and no array a size.
+        "int": type(value) is int and -(2**63) <= value < 2**63,
         "float": isinstance(value, int | float) and not isinstance(value, bool),
         "bool": isinstance(value, bool),
     }.get(annotation, True)

@@ -64,7 +64,12 @@ def npz(data_dir: Path, name: str) -> dict[str, Any]:
 
 
 def _find(data_dir: Path, name: str) -> Path:
-    candidates = [Path(name).expanduser(), data_dir / name]
+    try:
+        candidates = [Path(name).expanduser(), data_dir / name]
+    except RuntimeError as error:  # no such user
+        raise DataMissingError(
+            f"npz: expected the path of an archive, got {name}: {error}"
+        ) from error
     file = next((file for file in candidates if file.is_file()), None)
     if file is None:
         raise DataMissingError(

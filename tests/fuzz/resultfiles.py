@@ -140,7 +140,8 @@ def hdf5_reader(read: Callable[[Path], object]) -> Callable[[Any, Path], object]
 
 def whole_surface(path: Path) -> object:
     data = read_surface(path)
-    stored_settings(path)
+    if data.settings:  # one of ours
+        stored_settings(path)
     columns = {
         name: (data.median(name), data.band(name), data.widest(name)) for name in data.values
     }
