@@ -266,7 +266,7 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
             lambda path: path.write_text("103 2 360 4000\n103.dat 212\n103.dat 21"),
             "103.hea: expected file, format and name of each of 2 signals",
         ),
-        ("103.hea", edit("103.dat", "100.dat.gz"), "signal file beside it, got '100.dat.gz'"),
+        ("103.hea", edit("103.dat", "999.dat"), "signal file beside it, got '999.dat'"),
         ("103.hea", edit("103.dat", "../103.dat"), "expected a (WFDB header|signal file)"),
     ],
 )
