@@ -277,8 +277,12 @@ def load_plugin(spec: str) -> Plugin:
         raise PluginError(
             f"expected a plug-in as path/file.py:factory or module:factory, got {spec!r}"
         )
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
+    try:
+        file = Path(path).expanduser().resolve()
+        is_there = file.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long; \0; no such user
+        raise PluginError(f"expected a plug-in as path/file.py:factory: {error}") from error
+    if not is_there:
         raise PluginError(f"{spec}: expected a Python file at {file}, found none; check the path")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     folder = file.parent

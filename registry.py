@@ -13,6 +13,7 @@ import ast
 import difflib
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,15 +317,19 @@ def _parse_value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's grammar, as in '\\d' or 0in
+            return ast.literal_eval(text)
+    # A list as a key; brackets nested deeper than Python reads.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
 def _check_type(parameter: inspect.Parameter, value: Any, what: str) -> None:
     annotation = getattr(parameter.annotation, "__name__", parameter.annotation)
     fits = {
-        "int": isinstance(value, int) and not isinstance(value, bool),
+        # Beyond 64 bits no generator takes a seed, and no array a size.
+        "int": type(value) is int and -(2**63) <= value < 2**63,
         "float": isinstance(value, int | float) and not isinstance(value, bool),
         "bool": isinstance(value, bool),
     }.get(annotation, True)

@@ -49,13 +49,19 @@ def plugin_file(spec: str) -> Path | None:
 def absolute_spec(spec: str) -> str:
     """Return a spec that means the same from any folder."""
     file = plugin_file(spec)
-    return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
+    try:
+        return spec if file is None else f"{file.resolve()}:{spec.rpartition(':')[2]}"
+    except (OSError, ValueError, RuntimeError):  # no path: `load_plugin` says so
+        return spec
 
 
 def plugin_sha256(spec: str) -> str | None:
     """Return the SHA-256 of a plug-in's file; None for a registered name."""
     file = plugin_file(spec)
-    if file is None or not file.is_file():
+    try:
+        if file is None or not file.is_file():
+            return None
+    except (OSError, ValueError):  # no path: `load_plugin` says so
         return None
     return hashlib.sha256(file.read_bytes()).hexdigest()
 

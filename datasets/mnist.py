@@ -134,6 +134,11 @@ def _check_idx(file: Path) -> None:
             f"with {header[:4].hex() or 'nothing'}; fetch it again"
         )
     sizes = struct.unpack(f">{dimensions}I", header[4:])
+    if not all(sizes):
+        raise DataError(
+            f"{file}: expected samples, got a header of {' x '.join(map(str, sizes))}; "
+            f"the file is damaged, fetch it again"
+        )
     expected, got = len(header) + math.prod(sizes), file.stat().st_size
     if expected != got:
         raise DataError(

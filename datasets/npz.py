@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from isoloss.datasets.info import Normalisation
 
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("x_val", "y_val", "class_names", "groups_train", "groups_val", "groups_test")
+
+LARGEST_RATIO = 1032  # of deflate, as zlib's documentation has it
 
 
 @DATASETS.register(
@@ -62,7 +64,12 @@ def npz(data_dir: Path, name: str) -> dict[str, Any]:
 
 
 def _find(data_dir: Path, name: str) -> Path:
-    candidates = [Path(name).expanduser(), data_dir / name]
+    try:
+        candidates = [Path(name).expanduser(), data_dir / name]
+    except RuntimeError as error:  # no such user
+        raise DataMissingError(
+            f"npz: expected the path of an archive, got {name}: {error}"
+        ) from error
     file = next((file for file in candidates if file.is_file()), None)
     if file is None:
         raise DataMissingError(
@@ -82,14 +89,33 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
                 )
             if ("x_val" in archive) != ("y_val" in archive):
                 raise DataError(f"{file}: expected both x_val and y_val or neither, got one")
+            _check_sizes(archive, file)
             return {name: archive[name] for name in (*NEEDED, *OPTIONAL) if name in archive}
     except DataError:
         raise
-    # A lone array is no context manager; objects and truncated members raise ValueError.
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a lone array is no context manager; zipfile raises all there is
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{file}: expected a NumPy archive of plain arrays (np.savez), cannot read it: {error}"
+            f"{file}: expected a NumPy archive of plain arrays (np.savez), cannot read it: {reason}"
         ) from error
+
+
+def _check_sizes(archive: Any, file: Path) -> None:
+    """Refuse arrays that state to be larger than their members, before any is allocated."""
+    for name in (name for name in (*NEEDED, *OPTIONAL) if name in archive):
+        member = next(m for m in archive.zip.infolist() if m.filename in (name, f"{name}.npy"))
+        with archive.zip.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                version, np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if size > min(member.file_size, LARGEST_RATIO * member.compress_size):
+            raise DataError(
+                f"{file}: expected {name} of {shape} {dtype}, {size} bytes, got "
+                f"{member.file_size} in {member.compress_size}; the file is damaged"
+            )
 
 
 def _images(array: NDArray[Any], file: Path, what: str) -> Tensor:

@@ -123,15 +123,23 @@ def _read_header(wfdb: Any, path: Path) -> Any:
         header = wfdb.rdheader(str(path))
     except Exception as error:  # wfdb lets whatever goes wrong while parsing through
         raise DataError(f"{file}: expected a WFDB header, cannot read it: {error}") from error
-    if header.fs != RATE or not header.sig_len or not header.sig_name:
+    names, files, formats = (list(x or ()) for x in (header.sig_name, header.file_name, header.fmt))
+    if header.fs != RATE or not header.sig_len or not names:
         raise DataError(
             f"{file}: expected signals of {RATE} samples a second and their length, got "
             f"{header.fs} and {header.sig_len} for {header.sig_name}"
         )
-    formats = set(header.fmt)
-    if len(formats) == 1 and formats <= _BITS.keys() and len(set(header.file_name)) == 1:
-        data = path.parent / header.file_name[0]
-        expected = ceil(header.sig_len * header.n_sig * _BITS[formats.pop()] / 8)
+    if not len(names) == len(files) == len(formats) == header.n_sig or None in names + files:
+        raise DataError(
+            f"{file}: expected file, format and name of each of {header.n_sig} signals, got "
+            f"{files}, {formats} and {names}"
+        )
+    for name in set(files):
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise DataError(f"{file}: expected a signal file beside it, got {name!r}")
+    if len(set(formats)) == 1 and formats[0] in _BITS and len(set(files)) == 1:
+        data = path.parent / files[0]
+        expected = ceil(header.sig_len * header.n_sig * _BITS[formats[0]] / 8)
         got = data.stat().st_size
         if got < expected:
             raise DataError(

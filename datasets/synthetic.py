@@ -19,6 +19,7 @@ from isoloss.datasets.splits import stratified_indices
 from isoloss.pyg import import_pyg
 
 TEST_FRACTION = 0.2
+LARGEST = 2**31  # numbers of a data set, 8 GiB
 NOTE = "synthetic data: results say nothing about real {}"
 
 # Waves (amplitude, centre in s from the R peak, width in s) of a heartbeat as a sum of Gaussians,
@@ -53,7 +54,7 @@ def synthetic_ecg(
         noise: standard deviation of the noise, in amplitudes of R.
         seed: of all draws.
     """
-    targets, generator = _start(samples, len(WAVES), seed)
+    targets, generator = _start(samples, len(WAVES), seed, 187)
     time = torch.arange(-93, 94) / 125
     series = noise * torch.randn(samples, 187, generator=generator)
     phase, depth = torch.rand(2, samples, 1, generator=generator)
@@ -106,7 +107,9 @@ def synthetic_images(
         noise: standard deviation of the noise, where the grating goes from 0 to 1 at most.
         seed: of all draws.
     """
-    targets, generator = _start(samples, classes, seed)
+    if size < 1 or channels < 1:
+        raise DataError(f"expected size and channels of 1 or more, got {size} and {channels}")
+    targets, generator = _start(samples, classes, seed, channels * size**2)
     frequency, phase, contrast = torch.rand(3, samples, 1, 1, generator=generator)
     angle = (math.pi / classes * targets)[:, None, None]
     across = torch.linspace(0, 1, size)
@@ -140,7 +143,7 @@ def synthetic_graphs(data_dir: Path, samples: int = 1000, seed: int = 0) -> dict
         samples: of both splits together; 20 % are the test split.
         seed: of all draws.
     """
-    targets, generator = _start(samples, 2, seed)
+    targets, generator = _start(samples, 2, seed, 1000)
     pyg = import_pyg()
     graphs = []
     for label in targets.tolist():
@@ -168,12 +171,20 @@ def synthetic_graphs(data_dir: Path, samples: int = 1000, seed: int = 0) -> dict
     return {"train": split.subset(train), "test": split.subset(test), "info": info}
 
 
-def _start(samples: int, classes: int, seed: int) -> tuple[Tensor, torch.Generator]:
-    """Return labels (samples,), evenly over the classes, and the generator of what follows."""
+def _start(samples: int, classes: int, seed: int, entries: int) -> tuple[Tensor, torch.Generator]:
+    """Return labels (samples,), evenly over the classes, and the generator of what follows.
+
+    `entries` is about how many numbers a sample takes.
+    """
     if classes < 2 or samples < 10 * classes:
         raise DataError(
             f"expected 2 classes or more and 10 samples of each, got {samples} samples of "
             f"{classes} classes"
+        )
+    if samples * entries > LARGEST:
+        raise DataError(
+            f"expected up to {LARGEST // entries:,} samples of this size, which are made in "
+            f"memory, got {samples:,}"
         )
     return torch.arange(samples) % classes, torch.Generator().manual_seed(seed)
 

@@ -40,11 +40,12 @@ def read_numbers(
     if not np.isfinite(values).all() or values.shape[1] != (columns or values.shape[1]):
         # A row that is short has been filled up with NaN.
         raise DataError(_first_bad_line(file, columns) or f"{file}: cannot be read as numbers")
-    if whole and (bad := np.argwhere(values % 1 != 0)).size:
+    # Above 2^53 not every whole number is a float64, and two may have become one.
+    if whole and (bad := np.argwhere((values % 1 != 0) | (np.abs(values) > 2**53))).size:
         row, column = bad[0]
         raise DataError(
-            f"{file}, line {row + 1}: expected whole numbers, got {values[row, column]:g} in "
-            f"column {column + 1}"
+            f"{file}, line {row + 1}: expected whole numbers up to 2^53, got "
+            f"{values[row, column]:g} in column {column + 1}"
         )
     return values
 

@@ -26,6 +26,7 @@ from isoloss.pyg import import_pyg
 
 ADDRESS = "https://www.chrsmrrs.com/graphkerneldatasets"
 TEST_FRACTION = 0.3
+LARGEST_ONE_HOT = 2**30  # entries, 4 GiB
 
 
 @DATASETS.register(
@@ -210,7 +211,14 @@ def _features(files: _Files, of: str, rows: int, attributes: bool) -> Tensor | N
         parts.append(torch.from_numpy(files.numbers(f"{of}_attributes", rows, of)).float())
     if files.has(f"{of}_labels"):
         labels = torch.from_numpy(files.integers(f"{of}_labels", rows, of))
-        parts += [one_hot(column - column.min()).float() for column in labels.unbind(1)]
+        for column in labels.unbind(1):
+            low, high = int(column.min()), int(column.max())
+            if (high - low + 1) * max(rows, 2**14) > LARGEST_ONE_HOT:
+                raise DataError(
+                    f"{files.path(f'{of}_labels')}: expected labels that number kinds of {of}, got "
+                    f"{low} to {high} for {rows} of them, too many for one-hot features"
+                )
+            parts.append(one_hot(column - low).float())
     return torch.cat(parts, 1) if parts else None
 
 

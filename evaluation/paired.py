@@ -159,17 +159,28 @@ def read_answers(path: Path) -> Answers:
         ScoresError: If it is not a classifier's.
         OSError: If it cannot be read.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, found = list(reader), reader.fieldnames or ()
+    except (ValueError, csv.Error) as error:  # no UTF-8; a cell without an end
+        raise ScoresError(
+            f"{path}: expected a table of guesses, cannot read it: {error}"
+        ) from error
     names = {"truth", "guess", "confidence"}
-    if not names <= set(reader.fieldnames or ()) or not rows:
+    if not names <= set(found) or not rows:
         raise ScoresError(f"{path}: expected columns truth, guess, confidence and a line a sample")
     try:
+        if any(row[name] is None for row in rows for name in names):
+            raise ValueError("a line that is too short")
         rows = [row for row in rows if row["truth"]]  # else its target does not count
+        if not rows:
+            raise ValueError("no line has a class")
         truth, guess = (np.array([row[name] for row in rows], str) for name in ("truth", "guess"))
-        groups = np.array([int(row["group"]) for row in rows]) if "group" in rows[0] else None
-    except (TypeError, ValueError) as error:
+        groups = None
+        if "group" in rows[0]:
+            groups = np.array([int(row["group"]) for row in rows], np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ScoresError(f"{path}: expected a class and a group in each line: {error}") from error
     return Answers(truth, truth == guess, groups)
 

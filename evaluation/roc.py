@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from isoloss.evaluation.predictions import Predictions, class_labels
+from isoloss.evaluation.predictions import Predictions, ScoresError, class_labels
 from isoloss.evaluation.uncertainty import cluster_sums
 from isoloss.records.files import write_csv
+
+COLUMNS = ["class", "threshold", "false_positive_rate", "true_positive_rate"]
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,33 @@ def write_roc(path: Path, curves: Iterable[RocCurve]) -> None:
             curve.thresholds, curve.false_positive_rate, curve.true_positive_rate, strict=True
         )
     )
-    write_csv(path, ["class", "threshold", "false_positive_rate", "true_positive_rate"], rows)
+    write_csv(path, COLUMNS, rows)
 
 
 def read_roc(path: Path) -> list[RocCurve]:
-    """Read what `write_roc` wrote."""
+    """Read what `write_roc` wrote.
+
+    Raises:
+        ScoresError: If it is something else; names the line.
+        OSError: If it cannot be read.
+    """
     corners: dict[str, list[list[float]]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for name, *numbers in list(csv.reader(file))[1:]:
-            corners.setdefault(name, []).append([float(number) for number in numbers])
+    line = 1
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            if next(rows, None) != COLUMNS:
+                raise ValueError(f"other columns than {', '.join(COLUMNS)}")
+            line = 2
+            for name, *cells in rows:
+                threshold, false, true = map(float, cells)
+                if not (0 <= false <= 1 and 0 <= true <= 1):
+                    raise ValueError(f"rates {false:g} and {true:g}")
+                corners.setdefault(name, []).append([threshold, false, true])
+                line += 1
+    except (ValueError, csv.Error) as error:
+        raise ScoresError(
+            f"{path}, line {line}: expected a class, a threshold and two rates from 0 to 1, "
+            f"got {error}\nthe file is damaged: evaluate the run again"
+        ) from error
     return [RocCurve(name, *np.array(points).T) for name, points in corners.items()]

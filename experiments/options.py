@@ -203,6 +203,7 @@ def check(option: Option, value: Any) -> Any:
         return None
     if not _fits(option, value):
         raise OptionError(option.name, f"expected {option.kinds}, got {value!r}")
+    _check_plain(option, value)
     if isinstance(value, int | float) and not (
         (option.low is None or value >= option.low)
         and (option.above is None or value > option.above)
@@ -227,6 +228,32 @@ def _fits(option: Option, value: Any) -> bool:
     if isinstance(value, int) and float in option.types:
         return True
     return isinstance(value, option.types)
+
+
+def _check_plain(option: Option, value: Any) -> None:
+    """Refuse text that no file can hold, and whole numbers that no array can."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_plain(option, key)
+            _check_plain(option, inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_plain(option, inner)
+    elif isinstance(value, str | Path):
+        # The name of a file need not be UTF-8; a label or an argument is written to ones that are.
+        text, is_path = str(value), Path in option.types
+        if "\0" in text or not (is_path or text.isascii() or _is_unicode(text)):
+            raise OptionError(option.name, f"expected text in UTF-8 without \\0, got {text!r}")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise OptionError(option.name, "expected a whole number of 64 bits, got a larger one")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, or bytes that were no text
+        return False
+    return True
 
 
 def parse(option: Option, given: str | bool | list[str]) -> Any:

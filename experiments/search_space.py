@@ -11,6 +11,8 @@ model_arg.dropout=uniform:0:0.5
 from __future__ import annotations
 
 import difflib
+import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ KINDS = {
 # Trials that differ in these are not measured on the same validation samples, or have no name.
 FIXED = ("dataset", "fraction", "val_fraction", "split_seed")
 NAMES = ("run", "label")
+MOST_STEPS = 10**9  # of a range; more are as good as none
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,13 @@ def _dimension(option: str, text: str) -> Dimension:
         raise UsageError(
             f"`search`: {option}: expected {KINDS[kind]} with LOW below HIGH"
             f"{'' if log else ' and STEP above 0'}, got {text!r}"
+        )
+    most = 2**63 - 1 if whole else sys.float_info.max
+    few = step is None or (step < math.inf and (high - low) / step <= MOST_STEPS)
+    if not (-most <= low < high <= most and few):
+        raise UsageError(
+            f"`search`: {option}: expected finite ends, of 64 bits, and up to {MOST_STEPS:,} steps,"
+            f" got {text!r}"
         )
     if log and low <= 0:
         raise UsageError(f"`search`: {option}: expected LOW above 0 on a log scale, got {text!r}")

@@ -87,11 +87,28 @@ def open_study(folder: Path, settings: dict[str, Any]) -> Study:
         settings: JSON-able; what must not differ when a search goes on.
 
     Raises:
-        ExperimentError: If the search was begun with other settings, and has a completed trial.
+        ExperimentError: If the search was begun with other settings, and has a completed trial, or
+            its file is damaged.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return _open_study(folder, settings)
+    except ExperimentError:
+        raise
+    except Exception as error:  # SQLite, SQLAlchemy and Optuna have no root in common
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExperimentError(
+            f"expected the trials of a search in {folder / 'study.db'}, cannot read or write "
+            f"it: {reason}\n"
+            "put a copy back, choose another `name`, or start it over with `force`"
+        ) from error
+
+
+def _open_study(folder: Path, settings: dict[str, Any]) -> Study:
+    import optuna
+
     storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve().as_posix()}")
     make = functools.partial(
         optuna.create_study,
@@ -139,10 +156,16 @@ class TrialTable:
         self.space, self.folder = space, folder
         self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
         results = study.user_attrs
-        self.results = [
-            TrialResult(**results.get(run_name(trial.number), {"state": "running"}))
-            for trial in self.trials
-        ]
+        try:
+            self.results = [
+                TrialResult(**results.get(run_name(trial.number), {"state": "running"}))
+                for trial in self.trials
+            ]
+        except TypeError as error:
+            raise ExperimentError(
+                f"expected results of trials in {folder / 'study.db'}, got others: {error}\n"
+                "put a copy back, choose another `name`, or start it over with `force`"
+            ) from error
         self.rows = [
             {
                 "trial": trial.number + 1,

@@ -131,7 +131,7 @@ def read_config(path: Path) -> dict[str, Any]:
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise OptionError("config", f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OptionError("config", f"{path} is neither TOML nor JSON: {error}") from error
     if not isinstance(content, dict):
         raise OptionError("config", f"expected options by name in {path}, got a list")

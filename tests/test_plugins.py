@@ -21,7 +21,14 @@ from torch import nn
 from isoloss import cli, models
 from isoloss.datasets import load_data
 from isoloss.models import create_model
-from isoloss.plugins import HOUSE, PluginError, describe_plugin, plugin_identity
+from isoloss.plugins import (
+    HOUSE,
+    PluginError,
+    absolute_spec,
+    describe_plugin,
+    load_plugin,
+    plugin_identity,
+)
 from isoloss.records.runs import Run
 from isoloss.registry import Factory, Registry, UnknownNameError, is_plugin, load_factory
 from isoloss.trainers.losses import build_loss
@@ -623,3 +630,16 @@ def test_a_plugin_that_prints_leaves_json_alone(
         assert "called" in captured.err
     assert cli.main(["evaluate", "x", "--no-figures"]) == 0
     assert "called" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a\0b.py", "a" * 300 + ".py", "~no-user-of-this-name/a.py"],
+    ids=["null", "long", "user"],
+)
+def test_a_path_that_cannot_be_looked_up_is_refused(path: str) -> None:
+    with pytest.raises(PluginError, match=r"expected a plug-in as path/file\.py:factory"):
+        load_plugin(f"{path}:factory")
+    if not path.startswith("~"):
+        assert absolute_spec(f"{path}:factory").endswith(f"{path}:factory")
+        assert describe_plugin(f"{path}:factory", {})["sha256"] is None

@@ -119,6 +119,13 @@ def test_families_are_listed_with_their_placeholder(sources: Registry) -> None:
         ("a=", ""),
         ("a='3'", "3"),
         ("a=/data/007.csv", "/data/007.csv"),
+        # Values of Python that are none, or nested deeper than it reads.
+        ("a={[]: 1}", "{[]: 1}"),
+        ("a=" + "[" * 300, "[" * 300),
+        ("a=" + "(" * 3000, "(" * 3000),
+        ("a=" + "-" * 30_000 + "1", "-" * 30_000 + "1"),
+        ("a=" + "9" * 5000, "9" * 5000),
+        ("a=²", "²"),
     ],
 )
 def test_values_of_arguments(text: str, value: object) -> None:

@@ -77,7 +77,7 @@ def step_(horizon: Horizon, factor: float = 0.2, at: Sequence[float] = (0.3, 0.6
     """
     _check_factor("step", factor)
     marks = list(at) if isinstance(at, Sequence) else [at]
-    if not all(0 < mark < 1 for mark in marks):
+    if not all(isinstance(mark, int | float) and 0 < mark < 1 for mark in marks):
         raise ScheduleError(f"schedule 'step': expected at in (0, 1), got {marks}")
     epochs = [mark * horizon.epochs for mark in marks]
 

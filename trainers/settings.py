@@ -70,7 +70,9 @@ class TrainingSettings:
         Raises:
             TrainingSettingsError: If `warmup` is neither epochs nor steps.
         """
-        found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) *(epochs?|steps?)?", str(self.warmup))
+        found = re.fullmatch(
+            r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}) *(epochs?|steps?)?", str(self.warmup)
+        )
         steps = found is not None and str(found[2]).startswith("step")
         if found is None or (steps and not found[1].isdigit()):
             raise TrainingSettingsError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sqlite3
 import sys
 import textwrap
 
@@ -242,6 +244,11 @@ def test_ranges_and_settings_become_options():
         ("lr=uniform:0:1:0", "STEP above 0"),
         ("lr=loguniform:1:2:3", "expected loguniform:LOW:HIGH with LOW below HIGH, got"),
         ("lr=uniform:nan:1", "LOW below HIGH"),
+        ("lr=uniform:0:1e999", "expected finite ends"),
+        ("lr=uniform:0:1:nan", "expected finite ends, of 64 bits, and up to 1,000,000,000 steps"),
+        ("lr=uniform:0:1:1e999", "expected finite ends"),
+        ("model_arg.a=uniform:1:1e308:1", "and up to 1,000,000,000 steps"),
+        ("model_arg.a=int:1:" + "9" * 30, "expected finite ends, of 64 bits"),
         ("lr=uniform:1", "expected uniform:LOW:HIGH"),
         ("lr=uniform:a:b", "of numbers, got 'uniform:a:b'"),
         ("epochs=int:1.5:3", "of whole numbers"),
@@ -275,3 +282,24 @@ def test_a_range_given_twice_or_fixed_as_well(tune, capsys):
     with pytest.raises(UsageError, match="`fixed`: epochs: expected int, got 'five'"):
         parse_settings(["epochs=five"])
     assert not tune.folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["another file", "half a file", "other results"])
+def test_the_damaged_file_of_a_search_is_refused(tune, capsys, damage):
+    assert tune("--trials", 1, "--no-figures") == 0
+    file = tune.folder / "a" / "study.db"
+    if damage == "another file":
+        file.write_bytes(b"nonsense " * 1000)
+    elif damage == "half a file":
+        file.write_bytes(file.read_bytes()[:8192])
+    else:
+        with contextlib.closing(sqlite3.connect(file)) as database, database:
+            database.execute(
+                "UPDATE study_user_attributes SET value_json = '[1]' WHERE key LIKE 'trial%'"
+            )
+    capsys.readouterr()
+    assert tune("--trials", 2, "--no-figures") == 1
+    error = capsys.readouterr().err
+    assert "study.db" in error
+    assert "unexpected" not in error
+    assert len(error.splitlines()) <= 3

@@ -261,6 +261,13 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
         ("103.hea", edit(" 360 ", " 250 "), "103.hea: expected signals of 360 samples a second"),
         ("103.hea", lambda path: path.write_text("nonsense"), "103.hea: expected a WFDB header"),
         ("103.hea", lambda path: path.write_text(""), "103.hea: expected a WFDB header"),
+        (
+            "103.hea",
+            lambda path: path.write_text("103 2 360 4000\n103.dat 212\n103.dat 21"),
+            "103.hea: expected file, format and name of each of 2 signals",
+        ),
+        ("103.hea", edit("103.dat", "999.dat"), "signal file beside it, got '999.dat'"),
+        ("103.hea", edit("103.dat", "../103.dat"), "expected a (WFDB header|signal file)"),
     ],
 )
 def test_damaged_records_are_named(

@@ -83,12 +83,13 @@ def test_a_single_missing_file_is_the_one_named(small: Path) -> None:
     ("damage", "message"),
     [
         (lambda content: content[:-1], "expected .* bytes for .*, got .*damaged"),
+        (lambda content: content[:4] + b"\0\0\0\0" + content[8:], "expected samples, got .* 0"),
         (lambda content: content + b"x", "expected .* bytes for .*, got .*damaged"),
         (lambda content: content[:6], "expected an unpacked idx. file"),
         (lambda content: b"", "starts with nothing"),
         (lambda content: b"\x1f\x8b\x08\x08" + content[4:], "starts with 1f8b0808"),
     ],
-    ids=["short", "long", "header", "empty", "gzip"],
+    ids=["short", "no samples", "long", "header", "empty", "gzip"],
 )
 def test_damaged_files_are_named(small: Path, name: str, damage, message: str) -> None:
     file = small / "MNIST/raw" / name

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,26 @@ def test_real_subset(data_dir: Path) -> None:
     # of all 50,000 images: 0.4914, 0.4822, 0.4465; a fifth of them is within a few thousandths
     expected = torch.tensor([0.4914, 0.4822, 0.4465])
     assert (torch.tensor(data.info.normalisation.mean) - expected).abs().max() < 5e-3
+
+
+def test_an_array_that_states_more_than_the_file_holds_is_not_allocated(tmp_path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 3), }"
+    file = tmp_path / "mine.npz"
+    with zipfile.ZipFile(file, "w") as written:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+            written.writestr(f"{name}.npy", start + header + b"\0" * 64)
+    with pytest.raises(DataError, match=r"expected x_train of \(1000000000000, 3\) float64, 24000"):
+        load_data(f"npz:{file}")
+
+
+def test_damage_within_a_compressed_member_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.npz"
+    arrays = {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS, "y_test": LABELS}
+    np.savez_compressed(file, **arrays)
+    content = file.read_bytes()
+    for start in range(40, len(content), 97):
+        file.write_bytes(content[:start] + bytes(b ^ 0xFF for b in content[start : start + 4])
+                         + content[start + 4 :])  # fmt: skip
+        with contextlib.suppress(DataError):  # nothing else is raised
+            load_data(f"npz:{file}", val_fraction=0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from isoloss.datasets import Data, DataError, GraphSplit, TensorSplit, load_data
+from isoloss.errors import IsolossError
 from isoloss.pyg import import_pyg
 
 SOURCES = ["synthetic-ecg", "synthetic-images", "synthetic-graphs"]
@@ -99,3 +100,22 @@ def test_graphs_can_be_learned_from_their_edges_only() -> None:
         scores.append(accuracy(data, Network(with_edges), call, epochs=20))
     assert scores[0] > 0.9
     assert scores[1] < 0.65  # chance is 0.5, 120 test graphs have a standard error of 0.046
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("synthetic-images", {"size": -1}, "size and channels of 1 or more, got -1 and 1"),
+        ("synthetic-images", {"channels": 0}, "size and channels of 1 or more, got 28 and 0"),
+        ("synthetic-images", {"samples": 10**15}, "made in memory, got 1,000,000,000,000,000"),
+        ("synthetic-images", {"size": 10**6}, "expected up to 0 samples of this size"),
+        ("synthetic-ecg", {"samples": 10**9}, "made in memory, got 1,000,000,000"),
+        ("synthetic-graphs", {"samples": 10**9}, "made in memory, got 1,000,000,000"),
+        ("synthetic-ecg", {"seed": 2**63}, "seed expects int, got 9223372036854775808"),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_made(
+    name: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(IsolossError, match=message):
+        load_data(name, arguments)

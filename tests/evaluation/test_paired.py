@@ -130,3 +130,20 @@ def test_answers_come_from_the_stored_predictions(tmp_path):
     write_predictions(tmp_path / "r.csv", Predictions(np.zeros((3, 1)), np.zeros((3, 1))))
     with pytest.raises(ScoresError, match="expected columns truth, guess, confidence"):
         read_answers(tmp_path / "r.csv")
+
+
+BAD_TABLES = {
+    "nothing": b"",
+    "no text": b"truth,guess,confidence\n\xff,b,1\n",
+    "no end of a cell": b'truth,guess,confidence\n"' + b"a" * 200_000,
+    "a short line": b"truth,guess,confidence\na,b,1\na\n",
+    "a group that is no number": b"truth,guess,confidence,group\na,b,1,x\n",
+    "a group without end": b"truth,guess,confidence,group\na,b,1," + b"9" * 30 + b"\n",
+}
+
+
+@pytest.mark.parametrize("content", BAD_TABLES.values(), ids=list(BAD_TABLES))
+def test_a_damaged_table_of_answers_is_refused(tmp_path, content):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(ScoresError, match=r"p\.csv: expected"):
+        read_answers(tmp_path / "p.csv")

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import roc_auc_score
 
-from isoloss.evaluation.predictions import Predictions
+from isoloss.evaluation.predictions import Predictions, ScoresError
 from isoloss.evaluation.roc import auc, log_odds, read_roc, roc_curves, write_roc
 
 
@@ -113,3 +113,24 @@ def test_curves_have_the_area_and_survive_their_file(tmp_path):
         for field in ("thresholds", "false_positive_rate", "true_positive_rate"):
             # Nine digits are written.
             np.testing.assert_allclose(getattr(after, field), getattr(before, field), rtol=1e-8)
+
+
+HEAD = b"class,threshold,false_positive_rate,true_positive_rate\n"
+BAD_CURVES = {
+    "nothing": (1, b""),
+    "other columns": (1, b"a,b\n1,2\n"),
+    "no text": (1, b"\xff\xfe"),
+    "an empty line": (3, HEAD + b"a,inf,0,0\n\n"),
+    "a short line": (2, HEAD + b"a,inf,0\n"),
+    "a long line": (2, HEAD + b"a,inf,0,0,0\n"),
+    "no number": (3, HEAD + b"a,inf,0,0\na,0.5,x,1\n"),
+    "no rate": (2, HEAD + b"a,inf,nan,0\n"),
+    "a rate above 1": (2, HEAD + b"a,inf,0,1.5\n"),
+}
+
+
+@pytest.mark.parametrize(("line", "content"), BAD_CURVES.values(), ids=list(BAD_CURVES))
+def test_a_damaged_file_of_curves_is_refused(tmp_path, line, content):
+    (tmp_path / "roc.csv").write_bytes(content)
+    with pytest.raises(ScoresError, match=rf"roc\.csv, line {line}: expected a class"):
+        read_roc(tmp_path / "roc.csv")

@@ -132,3 +132,19 @@ def test_an_axis_takes_the_rule_of_both_unless_it_has_its_own():
     settings = SurfaceSettings(norm="layer", ynorm="none", xignore="none")
     assert settings.normalisation == ("layer", "none")
     assert settings.ignored == ("none", "biasbn")
+
+
+UNFIT = [
+    ("name", "a\0b"), ("name", "\ud800"), ("file", "a\0b"), ("patterns", ("a", "\0")),
+    ("arguments", {"a": ["\udc80"]}), ("arguments", {"a\0": 1}), ("arguments", {"a": 2**63}),
+    ("seed", 10**30), ("samples", 2**63),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), UNFIT, ids=ascii)
+def test_what_no_file_or_array_can_hold_is_refused(name, value):
+    with pytest.raises(OptionError, match=r"expected (text in UTF-8|a whole number of 64 bits)"):
+        check(OPTIONS[name], value)
+    # A file of any name that the system has.
+    assert check(OPTIONS["file"], "b\udc80") == Path("b\udc80")
+    assert check(OPTIONS["name"], "日本語 😀") == "日本語 😀"

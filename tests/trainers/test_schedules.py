@@ -99,6 +99,7 @@ def test_what_a_schedule_cannot_take_is_refused():
         ("halve", {"every": 0}, "1 epoch or more, got 0"),
         ("step", {"factor": 1.5}, "factor in .* got 1.5"),
         ("step", {"at": [0.3, 30]}, r"at in \(0, 1\)"),
+        ("step", {"at": "x"}, r"at in \(0, 1\)"),
         ("plateau", {"factor": 0}, "factor"),
     ):
         with pytest.raises(ScheduleError, match=message):

@@ -245,6 +245,7 @@ def test_warmup_in_epochs_and_in_steps():
 
 
 BAD = [
+    {"warmup": "9" * 400}, {"warmup": "9" * 5000 + "steps"}, {"warmup": "²"},
     {"warmup": "soon"}, {"warmup": "-1"}, {"warmup": "1.5steps"}, {"patience": 0}, {"clip": 0.0},
     {"clip": math.nan}, {"amp": "fp16"},
 ]  # fmt: skip
