@@ -201,24 +201,34 @@ def _complete_info(stated: Any, splits: Mapping[str, Split], what: str) -> DataI
         inferred.update(task="regression", num_classes=None, class_names=())
     try:
         if "task" not in inferred:
-            inferred.update(_infer_classes(given, splits))
+            inferred.update(_infer_classes(given, splits, what))
         return DataInfo.from_json({**inferred, **given})
+    except DataError:
+        raise
     except (TypeError, ValueError, KeyError) as error:
         raise DataError(
             f"{what}: info does not fit: {error}; mend it, or leave it out to have it inferred"
         ) from error
 
 
+# An output for each, and a row and column of the confusion matrix.
+LARGEST_CLASSES = 1_000_000
 _OF_CLASSES = {"task", "num_classes", "class_names"}
 
 
-def _infer_classes(given: dict[str, Any], splits: Mapping[str, Split]) -> dict[str, Any]:
+def _infer_classes(given: dict[str, Any], splits: Mapping[str, Split], what: str) -> dict[str, Any]:
     classes = given.get("num_classes")
     if classes is None and "class_names" in given:
         classes = len(given["class_names"])
     if classes is None:
-        highest = max(int(split.targets.nan_to_num().max()) for split in splits.values())
+        labels = [split.targets.nan_to_num() for split in splits.values()]
+        highest = max((int(part.max()) for part in labels if part.numel()), default=0)
         classes = max(highest, 0) + 1
+    if isinstance(classes, int) and classes > LARGEST_CLASSES:
+        raise DataError(
+            f"{what}: expected at most {LARGEST_CLASSES:,} classes, got {classes:,}\n"
+            "number the classes from 0, or give targets as floats where they are no classes"
+        )
     names = tuple(str(label) for label in range(classes))
     return {"task": "classification", "num_classes": classes, "class_names": names}
 

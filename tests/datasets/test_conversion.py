@@ -99,6 +99,8 @@ HOLES[2, 0, 1, 1], HOLES[4, 0, 0, 0] = torch.nan, torch.inf
         ({"train": (X, HOLES[:, 0, 1, 1])}, "1 of 6 .* in their targets, the first at index 2"),
         ({"train": (X, Y - 1), "info": {"num_classes": 3}}, "from 0 to 2, got -1 at index 0"),
         ({"train": (X, Y), "info": {"num_classes": 2}}, "from 0 to 1, got 2 at index 2"),
+        ({"train": (X, Y + 2**62)}, "at most 1,000,000 classes, got 4,611,686,0"),
+        ({"train": (X, Y), "info": {"num_classes": 9 * 10**9}}, "at most 1,000,000 classes, got"),
         ({"train": (X, Y - 3)}, "labels from 0 to 2, got -3 at index 0"),
         ({"train": (X, Y.float()), "info": {"num_classes": 3}}, "integer class labels, got torch"),
         ({"train": ((X * 255).to(torch.uint8), Y)}, "got uint8; scale them"),

@@ -14,16 +14,6 @@ FEWER = {
 }  # fmt: skip
 
 
-# Their readers do not refuse everything yet; not run, as some inputs claim all memory.
-OPEN = ("run files", "surface HDF5", "curve HDF5", "foreign surface HDF5", "spectrum HDF5",
-        "npz data", "devices", COMMAND_LINES)  # fmt: skip
-
-
-def _case(reader):
-    marks = [pytest.mark.xfail(reason="open", run=False)] if reader.name in OPEN else []
-    return pytest.param(reader, id=reader.name, marks=marks)
-
-
-@pytest.mark.parametrize("reader", [_case(reader) for reader in READERS])
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_a_reader_accepts_or_refuses(reader):
     check(reader, FEWER.get(reader.name, 100))
