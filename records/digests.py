@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isoloss.records.files import FileError, write_atomically, write_text
+from isoloss.records.json_text import read_object
 from isoloss.records.provenance import file_sha256
 
 DIGESTS = "digests.json"
@@ -49,7 +50,13 @@ def expected_digests(path: Path) -> list[str]:
 
 
 def _stored(path: Path) -> list[str]:
-    return list(_read(path.with_name(DIGESTS)).get(path.name, []))
+    file = path.with_name(DIGESTS)
+    digests = _read(file).get(path.name, [])
+    if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
+        raise FileError(
+            f"{file} is damaged, expected a list of digests for {path.name}\nput a copy back"
+        )
+    return digests
 
 
 def _store(path: Path, digests: Sequence[str]) -> None:
@@ -71,11 +78,8 @@ def _of_evaluation(path: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise FileError(f"expected a JSON object, got a damaged file: {path}\nput a copy back")
-    return content
+    except FileError as error:
+        raise FileError(f"{error}\nput a copy back") from error

@@ -18,7 +18,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,13 +101,29 @@ def restricted_load(path: Path, file: BinaryIO, *, foreign: bool) -> Any:
     """
     table = _allowed() if foreign else []
     try:
-        with torch.serialization.safe_globals(table), warnings.catch_warnings():
+        with _these_alone(table), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, which we explain ourselves
             return torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # damaged bytes raise nearly anything, IndexError to AssertionError
         raise _explained(path, file, error) from error
+
+
+@contextlib.contextmanager
+def _these_alone(table: list[Any]) -> Iterator[None]:
+    """Let the restricted unpickler know these names, and none that others of the process allowed.
+
+    Other packages (Lightning) put classes into torch's table for good, under the same names.
+    """
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(table):
+            yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def full_load(path: Path, file: BinaryIO) -> Any:

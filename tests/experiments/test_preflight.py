@@ -30,8 +30,12 @@ def normed():
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
 
 def switched():
-    torch.set_grad_enabled(False)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    class Frozen(nn.Sequential):
+        def forward(self, x):
+            with torch.no_grad():
+                return super().forward(x)
+
+    return Frozen(nn.Flatten(), nn.Linear(64, 10))
 
 def integers(outputs, targets):
     return (outputs.argmax(1) != targets).long()
@@ -41,7 +45,7 @@ FAULTS = {
     "lazy": ("--model {}:lazy", "lazy ones: 1.weight"),
     "another input": ("--model {}:narrow", "samples of shape (1, 8, 8)"),
     "batch norm of one": ("--model {}:normed --batch-size 1", "choose another --batch-size"),
-    "gradients off": ("--model {}:switched", "switched them off"),
+    "gradients off": ("--model {}:switched", "one under no_grad or detach"),
     "a loss of integers": ("--loss {}:integers", "torch.int64"),
 }
 

@@ -8,6 +8,7 @@ leaves then has to be what the undisturbed one left.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -174,6 +175,8 @@ def _kill_once(
         [sys.executable, str(HOUSE / "cli.py"), *scenario.arguments,
          "--results", str(results)],
         env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # Where the campaign runs in the background Ctrl-C is ignored, by its children, too.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     time.sleep(delay)
     if process.poll() is None:

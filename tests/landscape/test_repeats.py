@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 
 import h5py
 import numpy as np
@@ -75,7 +76,9 @@ def test_one_repeat_is_a_plain_surface_to_the_byte(tmp_path):
     assert plain == one
     with h5py.File(tmp_path / "b" / "s.h5") as file:
         assert "repeats" not in file
-        assert '"repeat"' not in file.attrs["settings"]
+        settings = json.loads(file.attrs["settings"])
+        assert "repeat" not in settings
+        assert settings["asked"]["repeat"] == 1
 
 
 class Bowl(nn.Module):

@@ -556,3 +556,27 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["w.pt"]
     assert load_state(path).keys() == network().state_dict().keys()
+
+
+def test_what_other_packages_allow_is_neither_needed_nor_granted(tmp_path):
+    """Lightning puts defaultdict into torch's table for good; anybody may put anything there."""
+    ran = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return pathlib.Path.touch, (ran,)
+
+    torch.save(FOREIGN["with arguments"](), tmp_path / "theirs.pth")
+    torch.save({"weight": Evil()}, tmp_path / "evil.pth")
+    before = torch.serialization.get_safe_globals()
+    table = [*before, defaultdict, (pathlib.Path.touch, "pathlib.Path.touch")]
+    try:
+        torch.serialization.add_safe_globals(table)
+        load_weights(tmp_path / "theirs.pth")
+        with pytest.raises(CheckpointError):
+            load_weights(tmp_path / "evil.pth")
+        assert defaultdict in torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+    assert not ran.exists()
