@@ -173,9 +173,9 @@ def _eigenvalue(
 ) -> Reading:
     """Return an eigenvalue, which may have met its tolerance where others of the run did not."""
     converged = account.get("converged")
-    tolerance = account.get("settings", {}).get("tol")
-    if converged is False and tolerance is not None:
-        converged = residual <= tolerance * abs(value)
+    if converged is False and "settings" in account:
+        tolerance = account["settings"].get("tol")
+        converged = residual <= (_TOLERANCE if tolerance is None else tolerance) * abs(value)
     return Reading(value, residual=residual, sample_error=sample_error, converged=converged)
 
 
@@ -207,6 +207,7 @@ def _scaled_trace(row: ComparisonRow) -> Reading:
     return Reading(scaled.trace, scaled.trace_standard_error, converged=account.get("converged"))
 
 
+_TOLERANCE = 1e-4  # of an eigenvalue, where none was asked for
 _EIGENVALUE = {"residual": "residual", "converged": "converged"}
 _TRACE = {"se": "error", "converged": "converged"}
 QUANTITIES = (

@@ -29,6 +29,9 @@ BASIS_BYTES = 2 * 2**30
 ROUNDINGS = 10
 # Residual asked for where no tolerance is given, relative to the eigenvalue,
 DEFAULT_TOL = 1e-4
+# of the smallest relative to the norm (their neighbours are near, what they are asked for is sign
+# and size),
+OF_THE_NORM = 1e-5
 # and the largest asymmetry of products, in roundings of the norm, that then passes for rounding.
 ATTAINABLE_ROUNDINGS = 10_000
 # A start's component along a given direction is below this many of its root mean square, 1/sqrt(n),
@@ -100,7 +103,8 @@ def top_eigenpairs(
     at most that, and of second order in it where the eigenvalue stands apart. Convergence is
     looked for after every product. Products with some networks are symmetric to a few thousand
     roundings only, and no residual falls below their asymmetry: without a `tol`, twice what is
-    measured of it counts as converged, too, up to 10,000 roundings of the norm.
+    measured of it counts as converged, too, up to 10,000 roundings of the norm; so does, of the
+    smallest eigenvalues, which lie next to many others of their size, 1e-5 of the norm.
 
     A single start finds repeated eigenvalues once: the copies are orthogonal to its whole Krylov
     space. After convergence a new random start therefore searches the complement of the basis,
@@ -268,12 +272,16 @@ class _Search:
         basis, values = self.basis, self._found.values
         # What lies within the limits of the last value wanted would not change the list.
         ends = [float((values + self._found.limits)[self._k - 1])]
-        ends += (values - self._found.limits)[self._k :][-1:].tolist()
+        if self._tol is not None:  # else they are known to less, and not searched for copies
+            ends += (values - self._found.limits)[self._k :][-1:].tolist()
         unseen = max(basis.unseen_weight(self._began, end) for end in ends)
         spent = basis.count - self._began
         if basis.broken or unseen <= OVERLOOKED**2 / (basis.operator.size - self._began):
             self.copies_searched = True
-            self.reason = f"{self._found.within}, and a new random start found no further ones"
+            largest = " of the largest" if self._smallest and self._tol is None else ""
+            self.reason = (
+                f"{self._found.within}, and a new random start found no further ones{largest}"
+            )
             return True
         if spent < self._confirm and not basis.full and basis.products < max_products:
             return False
@@ -319,6 +327,7 @@ class _Search:
         limits = ((self._tol or DEFAULT_TOL) * values.abs()).clamp(min=ROUNDINGS * rounding)
         if self._tol is not None:
             return limits
+        limits[self._k :] = limits[self._k :].clamp(min=OF_THE_NORM * self.basis.norm)
         return limits.maximum((2 * skews).clamp(max=ATTAINABLE_ROUNDINGS * rounding))
 
     def _accuracy(self, values: Tensor, residuals: Tensor) -> str:
@@ -326,6 +335,9 @@ class _Search:
         tol = self._tol or DEFAULT_TOL
         over = residuals > tol * values.abs()
         within = f"every residual is within {tol:g} |lambda|"
+        if self._tol is None and bool(over[self._k :].any()):
+            over[self._k :] = False
+            within += f", of the smallest within {OF_THE_NORM:g} of the norm"
         if not bool(over.any()):
             return within
         noise = ROUNDINGS * unit_roundoff(self.basis.operator) * self.basis.norm

@@ -312,3 +312,27 @@ def test_products_that_are_not_finite_are_reported():
 def test_misuse_is_refused(arguments, message):
     with pytest.raises(OperatorError, match=message):
         top_eigenpairs(MatrixOperator(torch.eye(10, dtype=DOUBLE)), **arguments)
+
+
+def test_the_smallest_is_known_to_a_part_of_the_norm_and_does_not_keep_the_largest_waiting():
+    """As of a trained network: outliers above, and a bulk whose lower edge is dense and near 0."""
+    n = 400
+    bulk = -3e-4 * np.linspace(1, 0, n - 6) ** 0.25
+    spectrum = np.r_[5.0, 5.0, 3.0, 2.0, 1.5, 1.0, bulk]
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))
+    operator = MatrixOperator(torch.as_tensor(Q @ np.diag(spectrum) @ Q.T))
+    pairs = top_eigenpairs(operator, 5, smallest=1)
+    alone = top_eigenpairs(operator, 5)
+    strict = top_eigenpairs(operator, 5, smallest=1, tol=1e-4)
+    assert pairs.converged
+    assert pairs.copies == "searched"
+    assert "of the smallest within 1e-05 of the norm" in pairs.reason
+    assert pairs.reason.endswith("found no further ones of the largest")
+    np.testing.assert_allclose(pairs.eigenvalues, spectrum[:5], rtol=1e-7)  # the copy, too
+    assert pairs.smallest_residuals is not None
+    assert float(pairs.smallest_residuals[0]) <= 1e-5 * 5
+    error = abs(float(pairs.smallest_eigenvalues[0]) - bulk.min())
+    assert error <= float(pairs.smallest_residuals[0])
+    assert pairs.products <= alone.products + 30
+    assert strict.products > pairs.products
+    assert "of the norm" not in strict.reason
