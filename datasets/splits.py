@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -152,19 +152,20 @@ def balanced_indices(targets: Tensor, count: int, seed: int) -> Tensor:
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
-    if not _are_labels(targets):
-        return order[:count].sort().values
-    labels, sizes = targets.unique(return_counts=True)
-    sequence = torch.randperm(len(labels), generator=generator)
-    quotas = torch.zeros_like(sizes)
-    while (left := count - int(quotas.sum())) > 0:
-        below = sequence[(quotas < sizes)[sequence]]
-        share = left // len(below)
-        if share == 0:
-            quotas[below[:left]] += 1
-        else:
-            quotas[below] = torch.minimum(quotas[below] + share, sizes[below])
-    return _first_of_each(targets, labels, quotas, order)
+
+    def quotas_of(sizes: Tensor) -> Tensor:
+        sequence = torch.randperm(len(sizes), generator=generator)
+        quotas = torch.zeros_like(sizes)
+        while (left := count - int(quotas.sum())) > 0:
+            below = sequence[(quotas < sizes)[sequence]]
+            share = left // len(below)
+            if share == 0:
+                quotas[below[:left]] += 1
+            else:
+                quotas[below] = torch.minimum(quotas[below] + share, sizes[below])
+        return quotas
+
+    return _chosen_by_class(targets, count, order, quotas_of)
 
 
 def proportional_indices(targets: Tensor, count: int, seed: int) -> Tensor:
@@ -191,14 +192,25 @@ def proportional_indices(targets: Tensor, count: int, seed: int) -> Tensor:
             f"expected a count from 0 to {len(targets)} samples, got {count}; give another one"
         )
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+
+    def quotas_of(sizes: Tensor) -> Tensor:
+        exact = sizes.double() * count / len(targets)
+        quotas = exact.floor().long()
+        remainders = (exact - quotas).sort(descending=True, stable=True).indices
+        quotas[remainders[: count - int(quotas.sum())]] += 1
+        return quotas
+
+    return _chosen_by_class(targets, count, order, quotas_of)
+
+
+def _chosen_by_class(
+    targets: Tensor, count: int, order: Tensor, quotas_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the first of each class in an order, as many as its quota; of no labels any."""
     if not _are_labels(targets):
         return order[:count].sort().values
     labels, sizes = targets.unique(return_counts=True)
-    exact = sizes.double() * count / len(targets)
-    quotas = exact.floor().long()
-    remainders = (exact - quotas).sort(descending=True, stable=True).indices
-    quotas[remainders[: count - int(quotas.sum())]] += 1
-    return _first_of_each(targets, labels, quotas, order)
+    return _first_of_each(targets, labels, quotas_of(sizes), order)
 
 
 def stratified_indices(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
