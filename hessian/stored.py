@@ -19,6 +19,9 @@ from isoloss.records.spectra import (
     TraceData,
 )
 
+OF_PAIRS = ("converged", "reason", "products", "copies", "settings")
+OF_TRACE = ("method", "converged", "reason", "products", "settings")
+
 
 def stored_eigenpairs(
     pairs: Eigenpairs,
@@ -48,7 +51,7 @@ def stored_eigenpairs(
         smallest_residuals=_array(pairs.smallest_residuals) if asked else None,
         smallest_eigenvectors=_by_parameter(pairs.smallest_eigenvectors, shapes) if asked else {},
         account={
-            **_account_of_pairs(pairs),
+            **_account(pairs, *OF_PAIRS),
             **({} if sample is None else {"sample": dict(sample)}),
         },
         sample_standard_error=sample_standard_error,
@@ -65,7 +68,7 @@ def stored_trace(
         estimate.value,
         estimate.standard_error,
         estimate.samples,
-        {**_account_of_trace(estimate), **({} if sample is None else {"sample": dict(sample)})},
+        {**_account(estimate, *OF_TRACE), **({} if sample is None else {"sample": dict(sample)})},
         sample_standard_error,
     )
 
@@ -83,8 +86,8 @@ def stored_scaled(pairs: Eigenpairs | None, estimate: Trace | None) -> ScaledDat
         trace=None if estimate is None else estimate.value,
         trace_standard_error=None if estimate is None else estimate.standard_error,
         account={
-            **({} if pairs is None else {"eigenvalue": _account_of_pairs(pairs)}),
-            **({} if estimate is None else {"trace": _account_of_trace(estimate)}),
+            **({} if pairs is None else {"eigenvalue": _account(pairs, *OF_PAIRS)}),
+            **({} if estimate is None else {"trace": _account(estimate, *OF_TRACE)}),
         },
     )
 
@@ -92,34 +95,13 @@ def stored_scaled(pairs: Eigenpairs | None, estimate: Trace | None) -> ScaledDat
 def stored_density(density: Density) -> DensityData:
     """Return a density as files keep it."""
     arrays = {name: _array(getattr(density, name)) for name in DENSITY_ARRAYS}
-    account = {
-        "bandwidth": density.bandwidth,
-        "seed": density.seed,
-        "products": density.products,
-        "reason": density.reason,
-        "settings": density.settings,
-    }
+    account = _account(density, "bandwidth", "seed", "products", "reason", "settings")
     return DensityData(**arrays, account=account)
 
 
-def _account_of_pairs(pairs: Eigenpairs) -> dict[str, Any]:
-    return {
-        "converged": pairs.converged,
-        "reason": pairs.reason,
-        "products": pairs.products,
-        "copies": pairs.copies,
-        "settings": pairs.settings,
-    }
-
-
-def _account_of_trace(estimate: Trace) -> dict[str, Any]:
-    return {
-        "method": estimate.method,
-        "converged": estimate.converged,
-        "reason": estimate.reason,
-        "products": estimate.products,
-        "settings": estimate.settings,
-    }
+def _account(result: Any, *names: str) -> dict[str, Any]:
+    """Return what a result says of how it was computed."""
+    return {name: getattr(result, name) for name in names}
 
 
 def _array(tensor: Any) -> np.ndarray:
