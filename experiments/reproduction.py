@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ def reproduce(
         )
     place = results / "reproduced"
     parts = [_training(run, reporter, place, data_dir)]
+    reporter.say(parts[0].text())
     for file in sorted(run.path.glob("*.h5")):
         parts.append(_file(run, file, reporter, place / "measured" / run.name, data_dir))
         reporter.say(parts[-1].text())
@@ -117,18 +118,14 @@ def reproduce(
 def _training(run: Run, reporter: Reporter, place: Path, data_dir: Path | None) -> Part:
     facts = run.facts()
     if facts.imported_from is not None:
-        part = Part("training", reason=f"its weights are from {facts.imported_from}")
-        reporter.say(part.text())
-        return part
+        return Part("training", reason=f"its weights are from {facts.imported_from}")
     options = stored_options(run)
     again = _begun(place, run)
     if again is None or again.status != "finished":
         if again is not None and not (again.checkpoints / "state.pt").is_file():
             shutil.rmtree(again.path)  # ended before there was anything to go on with
             again = None
-        threads = torch.get_num_threads()
-        torch.set_num_threads(facts.threads or threads)
-        try:
+        with _threads(facts.threads):
             again = train(
                 options,
                 reporter,
@@ -138,16 +135,23 @@ def _training(run: Run, reporter: Reporter, place: Path, data_dir: Path | None) 
                 figures=False,
                 resume=again is not None,
             )
-        finally:
-            torch.set_num_threads(threads)
     stored, found = (load_weights(one.checkpoint()) for one in (run, again))
     identical = stored.keys() == found.keys() and all(
         torch.equal(stored[name], found[name]) for name in stored
     )
     difference = max(_difference(stored[name].numpy(), found[name].numpy()) for name in stored)
-    part = Part("training", identical, difference, reason=_other_circumstances(facts, again))
-    reporter.say(part.text())
-    return part
+    return Part("training", identical, difference, reason=_other_circumstances(facts, again))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with that many threads; None for as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _begun(place: Path, run: Run) -> Run | None:
@@ -197,15 +201,11 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     out.parent.mkdir(parents=True, exist_ok=True)
     chosen = {key: value for key, value in asked.items() if value is not None}
     chosen["device"] = settings["device"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings["plan"]["threads"])
-    try:
+    with _threads(settings["plan"]["threads"]):
         if kind == "surface":
             SurfaceExperiment(subject, make(SurfaceSettings, chosen), out).run(reporter)
         else:
             SpectrumExperiment(subject, make(SpectrumSettings, chosen), out).run(reporter)
-    finally:
-        torch.set_num_threads(threads)
     with open_hdf5(out) as content:
         plan = content.json("settings")["plan"]
     other = [key for key in plan if plan[key] != settings["plan"].get(key)]
