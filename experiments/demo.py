@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isoloss.experiments.comparison import compare
 from isoloss.experiments.drawing import draw_hessian, draw_surface
-from isoloss.experiments.reporting import Reporter
+from isoloss.experiments.reporting import Forwarding, Reporter
 from isoloss.experiments.selection import select
 from isoloss.experiments.settings import Selection, SpectrumSettings, SurfaceSettings
 from isoloss.experiments.spectra import SpectrumExperiment
@@ -19,6 +18,7 @@ from isoloss.experiments.train_options import TrainOptions
 from isoloss.experiments.training import train
 from isoloss.records.progress import Progress
 from isoloss.records.runs import Run, RunError, find_run
+from isoloss.records.spectra import SpectrumData
 
 SEEDS = 3
 # The digits as they are, 8x8, and a network to fit, keep nine runs under three minutes.
@@ -38,15 +38,22 @@ SURFACE = SurfaceSettings(x="-1:1:21", y="-1:1:21")
 SPECTRUM = SpectrumSettings(probes=2, steps=40)
 
 
-class _Short(Reporter):
-    """Passes progress on, but none of the many lines of nine trainings."""
+class _Short(Forwarding):
+    """Passes progress and warnings on, but none of the many lines of nine trainings."""
 
     def __init__(self, reporter: Reporter, run: str) -> None:
-        self._reporter, self._run = reporter, run
+        super().__init__(reporter)
+        self._run = run
+
+    def say(self, text: str) -> None:
+        pass
+
+    def expect(self, unit: str, text: str) -> None:
+        pass
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress | None]:
-        with self._reporter.progress(f"{self._run}: {description}") as progress:
+        with super().progress(f"{self._run}: {description}") as progress:
             yield progress
 
 
@@ -71,21 +78,21 @@ def measure_demo_run(
     drawn = [(SurfaceExperiment(subject, CURVE, fresh=force).run(quiet).path, draw_surface)]
     if first:
         drawn += [(SurfaceExperiment(subject, SURFACE, fresh=force).run(quiet).path, draw_surface)]
-    drawn += [(SpectrumExperiment(subject, SPECTRUM, fresh=force).run(quiet).path, draw_hessian)]
+    spectrum = SpectrumExperiment(subject, SPECTRUM, fresh=force).run(quiet)
+    drawn += [(spectrum.path, draw_hessian)]
     for path, draw in drawn:
         if path is not None and first:
             draw(path)
-    reporter.say(_line(run, time.monotonic() - began))
+    reporter.say(_line(run, spectrum.data, time.monotonic() - began))
     return run
 
 
-def _line(run: Run, seconds: float) -> str:
+def _line(run: Run, data: SpectrumData, seconds: float) -> str:
     """Say what was found of a run."""
-    (cells,) = compare([run]).table()
-    numbers = [f"test accuracy {100 * float(cells['accuracy'] or 0):.1f} %"]
-    numbers += [
-        f"{name} {value:.3g}"
-        for key, name in (("lambda_max", "largest eigenvalue"), ("trace", "trace"))
-        if isinstance(value := cells[key], float)
-    ]
-    return f"{run.name}: {', '.join(numbers)}; {seconds:.0f} s"
+    assert data.eigenpairs is not None
+    assert data.trace is not None
+    return (
+        f"{run.name}: test accuracy {100 * run.evaluation()['splits']['test']['accuracy']:.1f} %, "
+        f"largest eigenvalue {data.eigenpairs.eigenvalues[0]:.3g}, "
+        f"trace {data.trace.estimate:.3g}; {seconds:.0f} s"
+    )

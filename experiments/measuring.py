@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from isoloss.errors import UsageError
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import Options
-from isoloss.experiments.reporting import Reporter
+from isoloss.experiments.reporting import Forwarding, Reporter
 from isoloss.experiments.settings import (
     Around,
     ComparisonSettings,
@@ -23,7 +23,6 @@ from isoloss.experiments.settings import (
     SurfaceSettings,
 )
 from isoloss.records.identity import SettingsDifferError
-from isoloss.records.progress import Progress
 from isoloss.records.runs import Run, RunError, find_run
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
@@ -196,22 +195,15 @@ def _evaluated(run: Run, about: Mapping[str, Any]) -> bool:
     return False
 
 
-class _ForEach(Reporter):
-    """Passes on what is said, and of what several like measurements will take, the first."""
+class _ForEach(Forwarding):
+    """Passes on what is said, but of what several like measurements will take, the first."""
 
     def __init__(self, reporter: Reporter, count: int) -> None:
-        self._reporter, self._count = reporter, count
+        super().__init__(reporter)
+        self._count = count
         self._expected: set[str] = set()
-
-    def say(self, text: str) -> None:
-        self._reporter.say(text)
 
     def expect(self, unit: str, text: str) -> None:
         if unit not in self._expected:
             self._expected.add(unit)
-            self._reporter.expect(unit, f"{text}; as much for each of {self._count} networks")
-
-    @contextmanager
-    def progress(self, description: str) -> Iterator[Progress | None]:
-        with self._reporter.progress(description) as progress:
-            yield progress
+            super().expect(unit, f"{text}; as much for each of {self._count} networks")

@@ -44,6 +44,31 @@ class Reporter:
         yield None
 
 
+class Forwarding(Reporter):
+    """Passes everything on to another reporter; override what is to be changed or left out."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def say(self, text: str) -> None:
+        """Pass a line on."""
+        self._reporter.say(text)
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on."""
+        self._reporter.warn(text)
+
+    def expect(self, unit: str, text: str) -> None:
+        """Pass on what the work will take."""
+        self._reporter.expect(unit, text)
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Progress | None]:
+        """Accompany a piece of work as the other does."""
+        with self._reporter.progress(description) as progress:
+            yield progress
+
+
 class Bars(Reporter):
     """Shows bars on standard error, and says nothing."""
 
