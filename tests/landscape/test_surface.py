@@ -36,7 +36,7 @@ Y = torch.tensor([[1.0], [0.0], [-2.0]], dtype=F64)
 def unit(index):
     tensor = torch.zeros(1, 2, dtype=F64)
     tensor[0, index] = 1
-    return Direction({"w": tensor}, "loaded", None, "none", "none")
+    return Direction({"w": tensor}, "loaded")
 
 
 def quadratic_surface(x="-1:1:5", y="0:2:3", w=(0.5, -0.25), scale=1.0, **options):
@@ -165,7 +165,7 @@ def test_axes_and_directions_must_fit():
     problem = Problem(Quadratic(), nn.MSELoss(), [(X, Y)], dtype=F64)
     with pytest.raises(SurfaceError, match="each of the 2 axes, got 1"):
         Surface(problem, Grid.parse("-1:1:3", "-1:1:3"), [unit(0)])
-    other = Direction({"v": torch.zeros(3)}, "loaded", None, "none", "none")
+    other = Direction({"v": torch.zeros(3)}, "loaded")
     with pytest.raises(SurfaceError, match="names and shapes"):
         Surface(problem, Grid.parse("-1:1:3"), [other])
 

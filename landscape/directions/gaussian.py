@@ -1,58 +1,16 @@
-"""Directions: named, parameter-shaped vectors along which a surface is cut."""
+"""Random Gaussian directions (Li et al. 2018, section 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from isoloss.landscape.directions.direction import Direction
+from isoloss.landscape.directions.orthogonal import orthogonalised
 from isoloss.landscape.normalisation import NormalisationError, Tensors, normalise
-from isoloss.landscape.vectors import digest, inner, norm
-from isoloss.records.surfaces import StoredDirection
-
-
-@dataclass(frozen=True)
-class Direction:
-    """A direction in weight space and how it was made.
-
-    Attributes:
-        tensors: By parameter name, shaped as the parameter.
-        kind: What it is: `"random"`.
-        seed: Seed of a random direction.
-        normalisation: Rule of `landscape.normalisation`.
-        ignore: Which parameters stay where they are.
-        orthogonal: Whether it was made orthogonal to the direction of the first axis.
-    """
-
-    tensors: Tensors
-    kind: str
-    seed: int | None
-    normalisation: str
-    ignore: str
-    orthogonal: bool = False
-
-    def recipe(self) -> dict[str, object]:
-        """Return what is needed to make the direction again, and a digest to check it by."""
-        return {
-            "kind": self.kind,
-            "seed": self.seed,
-            "normalisation": self.normalisation,
-            "ignore": self.ignore,
-            "orthogonal": self.orthogonal,
-            "digest": digest(self.tensors),
-        }
-
-    def stored(self) -> StoredDirection:
-        """Return the direction as files keep it."""
-        arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors.values()]
-        return StoredDirection(self.recipe(), arrays)
-
-
-def cosine(a: Direction, b: Direction) -> float:
-    """Return the cosine of the angle between two directions."""
-    return inner(a.tensors, b.tensors) / (norm(a.tensors) * norm(b.tensors))
+from isoloss.landscape.vectors import norm
 
 
 def random_directions(
@@ -100,12 +58,12 @@ def random_directions(
                 "one dimension; 'filter' and 'layer' are zero where the weights are"
             )
     if count == 2 and orthogonal:
-        made[1] = _orthogonalised(raw[0], raw[1], made[0], weights, *rules[1])
+        made[1] = orthogonalised(raw[0], raw[1], made[0], weights, *rules[1])
     return [
         Direction(
             {name: t.to(parameters[name].device, parameters[name].dtype) for name, t in d.items()},
             "random",
-            seed,
+            {"seed": seed},
             *rules[axis],
             orthogonal=orthogonal and axis == 1,
         )
@@ -120,24 +78,3 @@ def _pair(value: tuple[str, str] | str) -> tuple[str, str]:
 def _gaussian(like: Mapping[str, Tensor], seed: int) -> Tensors:
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(t.shape, generator=generator).double() for name, t in like.items()}
-
-
-def _orthogonalised(
-    x_raw: Tensors, y_raw: Tensors, x: Tensors, weights: Tensors, rule: str, skip: str
-) -> Tensors:
-    """N(y - a x) orthogonal to the normalised x; f(a) = <x, N(y - a x)> falls through zero."""
-
-    def candidate(a: float) -> Tensors:
-        return normalise({k: y_raw[k] - a * x_raw[k] for k in y_raw}, weights, rule, skip)
-
-    def overlap(a: float) -> float:
-        return inner(x, candidate(a))
-
-    from scipy.optimize import brentq  # a quarter of a second, which curves do without
-
-    bound = 1.0
-    while overlap(-bound) <= 0 or overlap(bound) >= 0:
-        bound *= 4
-        if bound > 1e12:  # N removes the component along x whatever a is: nothing to do
-            return candidate(0.0)
-    return candidate(brentq(overlap, -bound, bound, xtol=1e-15, rtol=1e-14))
