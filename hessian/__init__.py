@@ -10,15 +10,17 @@ An operator knows the network, loss and data; an estimator sees its products onl
 
 from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
-from isoloss.hessian.hessian_operator import HessianOperator
-from isoloss.hessian.operators import LinearOperator, MatrixOperator, probe_vector
+from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.protocol import LinearOperator
+from isoloss.hessian.operators.scaled import ScaledOperator, filter_scale
+from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.hessian.sample_error import (
     SampleError,
     sample_error,
     sampling_bias,
     trace_sample_error,
 )
-from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
 from isoloss.hessian.spectrum import Spectrum
 from isoloss.hessian.trace import Trace, trace
 from isoloss.records.spectra import SpectrumData, read_spectrum

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from isoloss.hessian.lanczos import LanczosBasis
-from isoloss.hessian.operators import (
-    LinearOperator,
-    NonFiniteProductError,
-    OperatorError,
-    probe_vector,
-)
+from isoloss.hessian.operators.protocol import LinearOperator, NonFiniteProductError, OperatorError
+from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.records.progress import Progress
 
 __all__ = ["Density", "probe_vector", "spectral_density"]
@@ -93,7 +89,7 @@ def spectral_density(
     probe differs from another; they bound neither the mean's error nor that of the smoothing.
 
     Example:
-        >>> from isoloss.hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators.matrix import MatrixOperator
         >>> operator = MatrixOperator(torch.diag(torch.tensor([1.0, 3.0], dtype=torch.float64)))
         >>> spectral_density(operator, probes=1, steps=2).nodes.round(decimals=6)
         tensor([[1., 3.]], dtype=torch.float64)

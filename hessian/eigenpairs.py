@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from isoloss.hessian.lanczos import LanczosBasis, Ritz
-from isoloss.hessian.operators import (
+from isoloss.hessian.operators.protocol import (
     LinearOperator,
     NonFiniteProductError,
     OperatorError,
-    norm,
     unit_roundoff,
 )
+from isoloss.hessian.operators.vectors import norm
 from isoloss.records.progress import Progress
 from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
 
@@ -114,7 +114,7 @@ def top_eigenpairs(
     products where the eigenvalue wanted last lies in a dense bulk. `copies` says which.
 
     Example:
-        >>> from isoloss.hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators.matrix import MatrixOperator
         >>> pairs = top_eigenpairs(MatrixOperator(torch.diag(torch.tensor([1.0, 3.0, 2.0]))), k=2)
         >>> pairs.eigenvalues.round(decimals=6)
         tensor([3., 2.], dtype=torch.float64)

@@ -19,14 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isoloss.hessian.operators import (
-    LinearOperator,
-    checked_product,
-    norm,
-    probe_vector,
-    projections,
-    unit_roundoff,
-)
+from isoloss.hessian.operators.protocol import LinearOperator, checked_product, unit_roundoff
+from isoloss.hessian.operators.vectors import norm, probe_vector, projections
 
 # A new direction shorter than this many roundings of the operator's norm is rounding itself.
 BREAKDOWN_ROUNDINGS = 100

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from isoloss.errors import IsolossError
 from isoloss.hessian.eigenpairs import top_eigenpairs
-from isoloss.hessian.hessian_operator import HessianOperator
-from isoloss.hessian.operators import OperatorError, probe_vector
+from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.landscape.batches import Samples
 from isoloss.landscape.kernels import is_of_cudnn_recurrence, second_derivatives, without_cudnn
 from isoloss.landscape.problem import Problem

@@ -17,8 +17,9 @@ import numpy as np
 from isoloss.errors import UsageError
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
-from isoloss.hessian.hessian_operator import HessianOperator
-from isoloss.hessian.operators import LinearOperator
+from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.protocol import LinearOperator
+from isoloss.hessian.operators.scaled import ScaledOperator, filter_scale
 from isoloss.hessian.sample_error import (
     PROBES,
     SampleErrorUnavailableError,
@@ -26,7 +27,6 @@ from isoloss.hessian.sample_error import (
     sampling_bias,
     trace_sample_error,
 )
-from isoloss.hessian.scaled_operator import ScaledOperator, filter_scale
 from isoloss.hessian.stored import (
     stored_density,
     stored_eigenpairs,

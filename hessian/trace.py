@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from isoloss.hessian.operators import LinearOperator, NonFiniteProductError, OperatorError
+from isoloss.hessian.operators.protocol import LinearOperator, NonFiniteProductError, OperatorError
 from isoloss.hessian.trace_samplers import METHODS, CountedOperator, RankReachedError
 from isoloss.records.progress import Progress
 
@@ -87,7 +87,7 @@ def trace(
     basis of the first two methods reaches the rank of A, the value is exact to rounding.
 
     Example:
-        >>> from isoloss.hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators.matrix import MatrixOperator
         >>> trace(MatrixOperator(torch.diag(torch.tensor([1.0, 2.0])))).value
         3.0
 

@@ -10,16 +10,8 @@ from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to import
 from torch import Tensor
 
 from isoloss.errors import IsolossError
-from isoloss.hessian.operators import (
-    LinearOperator,
-    checked_product,
-    inner,
-    norm,
-    probe_vector,
-    projections,
-    sign_vector,
-    unit_roundoff,
-)
+from isoloss.hessian.operators.protocol import LinearOperator, checked_product, unit_roundoff
+from isoloss.hessian.operators.vectors import inner, norm, probe_vector, projections, sign_vector
 from isoloss.records.progress import Progress
 
 # What a product adds beyond the basis is rounding below this many roundings of its length.

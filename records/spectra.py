@@ -100,7 +100,7 @@ class TraceData:
 
 @dataclass(frozen=True)
 class ScaledData:
-    """Stored numbers of T H T, T the filters' root mean squares (`hessian.scaled_operator`).
+    """Stored numbers of T H T, T the filters' root mean squares (`hessian.operators.scaled`).
 
     Attributes:
         eigenvalue: Largest eigenvalue; None if eigenvalues were not asked for, or no parameter is

@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.coverage.judgement import Row, of_errors
 from isoloss.experiments.settings import SpectrumSettings
-from isoloss.hessian.operators import LinearOperator, MatrixOperator
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.protocol import LinearOperator
 from isoloss.hessian.trace import trace
 
 METHODS = ("xtrace", "hutch++", "hutchinson")

@@ -64,7 +64,7 @@ def compare(weights, tmp_path, capsys):
 @pytest.fixture
 def refuse_computing(monkeypatch):
     from isoloss.experiments import scoring
-    from isoloss.hessian.hessian_operator import HessianOperator
+    from isoloss.hessian.operators.hessian import HessianOperator
     from isoloss.landscape.surface import Surface
 
     def refuse(*args, **kwargs):

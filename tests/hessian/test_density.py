@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from isoloss.hessian.density import probe_vector, spectral_density
-from isoloss.hessian.operators import MatrixOperator, OperatorError
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.protocol import OperatorError
 
 DOUBLE = torch.float64
 

@@ -8,9 +8,10 @@ import torch
 
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
-from isoloss.hessian.hessian_operator import HessianOperator
 from isoloss.hessian.lanczos import LanczosBasis
-from isoloss.hessian.operators import MatrixOperator, OperatorError
+from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.protocol import OperatorError
 from isoloss.landscape.problem import Problem
 
 DOUBLE = torch.float64

@@ -10,12 +10,9 @@ from torch import nn
 
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
-from isoloss.hessian.hessian_operator import (
-    HessianOperator,
-    NotTwiceDifferentiableError,
-    ParameterNameError,
-)
-from isoloss.hessian.operators import OperatorError
+from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.of_problem import NotTwiceDifferentiableError, ParameterNameError
+from isoloss.hessian.operators.protocol import OperatorError
 from isoloss.hessian.trace import trace
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import flatten, unflatten

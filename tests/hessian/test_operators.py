@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from isoloss.hessian.operators import (
-    MatrixOperator,
-    OperatorError,
-    inner,
-    norm,
-    probe_vector,
-    projections,
-    sign_vector,
-)
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.hessian.operators.vectors import inner, norm, probe_vector, projections, sign_vector
 
 DOUBLE = torch.float64
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.landscape.batch_norm import BatchNormError
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import flatten, unflatten

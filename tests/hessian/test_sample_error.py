@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from isoloss.hessian.hessian_operator import HessianOperator
-from isoloss.hessian.operators import OperatorError
+from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.protocol import OperatorError
 from isoloss.hessian.sample_error import (
     SampleErrorUnavailableError,
     sample_curvatures,

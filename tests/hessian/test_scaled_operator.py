@@ -9,7 +9,7 @@ from torch import nn
 from isoloss.experiments import SpectrumSettings
 from isoloss.hessian import HessianOperator, MatrixOperator, ScaledOperator, Spectrum, filter_scale
 from isoloss.hessian.eigenpairs import top_eigenpairs
-from isoloss.hessian.operators import OperatorError
+from isoloss.hessian.operators.protocol import OperatorError
 from isoloss.hessian.trace import trace
 from isoloss.landscape.normalisation import normalise
 from isoloss.landscape.problem import Problem

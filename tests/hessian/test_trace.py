@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from isoloss.hessian.operators import MatrixOperator, OperatorError, probe_vector
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.hessian.trace import trace
 from isoloss.hessian.trace_samplers import METHODS as SAMPLERS
 from isoloss.hessian.trace_samplers import CountedOperator

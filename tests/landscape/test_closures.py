@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 from isoloss.experiments.subject import Subject
-from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.hessian.sample_error import sample_curvatures
 from isoloss.landscape import Direction, Grid, Plan, Surface, random_directions
 from isoloss.landscape.batches import BatchError

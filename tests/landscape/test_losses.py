@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.losses import LossReductionError, LossShapeError, per_sample_loss
 from isoloss.landscape.problem import Problem

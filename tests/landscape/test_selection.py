@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.landscape.directions import random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem

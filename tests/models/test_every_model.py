@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isoloss.hessian.hessian_operator import HessianOperator
+from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.landscape.batches import as_batch
 from isoloss.landscape.directions import random_directions
 from isoloss.landscape.grid import Grid

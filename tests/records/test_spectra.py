@@ -11,7 +11,8 @@ import torch
 
 from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
-from isoloss.hessian.operators import MatrixOperator, probe_vector
+from isoloss.hessian.operators.matrix import MatrixOperator
+from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.hessian.trace import Trace, trace
 from isoloss.records.files import FileError

@@ -10,7 +10,7 @@ import torch
 
 from isoloss.evaluation.scores import NetworkScores, Scores
 from isoloss.hessian import spectral_density, top_eigenpairs, trace
-from isoloss.hessian.operators import MatrixOperator
+from isoloss.hessian.operators.matrix import MatrixOperator
 from isoloss.hessian.stored import stored_density, stored_eigenpairs, stored_trace
 from isoloss.landscape.evaluation import Evaluation
 from isoloss.records.runs import Run

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from isoloss.hessian.operators import LinearOperator, OperatorError, check_matrix, check_vector
+from isoloss.hessian.operators.protocol import (
+    LinearOperator,
+    OperatorError,
+    check_matrix,
+    check_vector,
+)
 from isoloss.landscape.normalisation import normalise
 from isoloss.landscape.vectors import flatten
 
@@ -16,7 +21,7 @@ class ScaledOperator:
     """T A T for a symmetric A and a diagonal T.
 
     Example:
-        >>> from isoloss.hessian.operators import MatrixOperator
+        >>> from isoloss.hessian.operators.matrix import MatrixOperator
         >>> operator = ScaledOperator(MatrixOperator(torch.eye(2)), torch.tensor([2.0, 0.0]))
         >>> operator.matvec(torch.tensor([1.0, 1.0]))
         tensor([4., 0.])

@@ -1,0 +1,192 @@
+"""What matrices of second derivatives of a problem share: variables, products, sums over data."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from isoloss.errors import IsolossError
+from isoloss.hessian.operators.protocol import OperatorError, check_matrix, check_vector
+from isoloss.landscape.kernels import (
+    is_of_cudnn_recurrence,
+    no_checkpointing,
+    second_derivatives,
+    without_cudnn,
+)
+from isoloss.landscape.problem import Problem
+from isoloss.landscape.vectors import unflatten
+
+
+class ParameterNameError(IsolossError, LookupError):
+    """A parameter the network does not have."""
+
+
+class NotTwiceDifferentiableError(IsolossError, RuntimeError):
+    """A network or loss without second derivatives."""
+
+
+class ProblemOperator(ABC):
+    """A matrix sum_i A_i / W over the samples of a problem, W their total weight, at fixed weights.
+
+    Args:
+        problem: The loss as a function of the weights.
+        parameters: Names of the parameters to differentiate by; all where None. Their order is
+            the problem's.
+        at: The weights, a tensor for each name of `problem.parameters`, and buffers to put in the
+            place of the network's own, if any; theta0 where None.
+
+    Attributes:
+        size: Number of entries n of the chosen parameters.
+        dtype: Type of the vectors, the problem's.
+        device: The problem's device.
+        shapes: Shape of each chosen parameter by name, in the order of a vector's entries.
+        products: Number of products so far.
+
+    Raises:
+        ParameterNameError: For names the problem does not have.
+        OperatorError: If no parameter is chosen.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        parameters: Iterable[str] | None = None,
+        *,
+        at: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        point = problem.parameters if at is None else at
+        names = _chosen_names(problem.parameters, parameters)
+        self._problem = problem
+        self._leaves = {name: point[name].detach().requires_grad_() for name in names}
+        self._point = {name: tensor.detach() for name, tensor in point.items()} | self._leaves
+        buffers = problem.buffers_at({n: t.detach() for n, t in point.items()})
+        recalibration = problem.recalibration
+        self._statistics = {} if recalibration is None else recalibration.leaves(buffers)
+        self._buffers = {**buffers, **self._statistics}
+        # Batch-norm statistics that follow the weights are variables of their own at first.
+        self._variables = {**self._leaves, **self._statistics}
+        self._keep = problem.plan.product_strategy == "kept-graph"
+        self._cudnn = True
+        self.shapes = {name: tensor.shape for name, tensor in self._leaves.items()}
+        self.size = sum(tensor.numel() for tensor in self._leaves.values())
+        self.dtype = problem.dtype
+        self.device = problem.device
+        # Apple's GPUs have no float64: sums are formed on the CPU there.
+        self._sums = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.products = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the kept graphs. A later product would build them again."""
+
+    @abstractmethod
+    def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
+        """Return sum_i A_i v over all samples, (n,) float64, for v cut into parts by name."""
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return A v.
+
+        Args:
+            vector: v, shape (n,), of the operator's dtype.
+
+        Returns:
+            Shape (n,), of the operator's dtype, on its device.
+
+        Raises:
+            OperatorError: If the vector does not fit.
+            NotTwiceDifferentiableError: If the network or the loss has no second derivative.
+        """
+        check_vector(self, vector)
+        parts = unflatten(vector.detach().to(self.device), self._leaves)
+        try:
+            total = self._differentiate(parts)
+        except RuntimeError as error:
+            if not is_of_cudnn_recurrence(error) or not self._cudnn:
+                _explain(error)
+                raise
+            self._cudnn = False
+            self.close()
+            total = self._differentiate(parts)
+        self.products += 1
+        return (total / self._problem.total_weight).to(self.device, self.dtype)
+
+    def matmat(self, matrix: Tensor) -> Tensor:
+        """Return A V for the columns of V, shape (n, k), one product each.
+
+        Products with several vectors at once (vmap) were measured to gain nothing.
+        """
+        check_matrix(self, matrix)
+        if not matrix.shape[1]:
+            return torch.empty_like(matrix, device=self.device)
+        return torch.stack([self.matvec(column) for column in matrix.T], dim=1)
+
+    def _differentiate(self, parts: dict[str, Tensor]) -> Tensor:
+        with self._differentiably():
+            return self._sum_over_batches(parts)
+
+    @contextmanager
+    def _differentiably(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(second_derivatives())
+            stack.enter_context(no_checkpointing())
+            if not self._cudnn:
+                stack.enter_context(without_cudnn())
+            yield
+
+    def _zeros(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a float64 vector of all variables and its parts by name."""
+        size = sum(tensor.numel() for tensor in self._variables.values())
+        total = torch.zeros(size, dtype=torch.float64, device=self._sums)
+        return total, unflatten(total, self._variables)
+
+    def _pull_back_statistics(self, sums: dict[str, Tensor]) -> None:
+        """Add (ds/dtheta)^T of what was summed for the statistics to the parameters' sums."""
+        recalibration = self._problem.recalibration
+        if recalibration is not None and self._statistics:
+            pulled = recalibration.pull_back(self._point, self._leaves, sums)
+            for name, part in pulled.items():
+                sums[name] += part
+
+
+def _chosen_names(point: Mapping[str, Tensor], parameters: Iterable[str] | None) -> list[str]:
+    if parameters is None:
+        return list(point)
+    if isinstance(parameters, str):
+        raise OperatorError(
+            f"expected an iterable of parameter names, got the string {parameters!r}\n"
+            f"pass [{parameters!r}]"
+        )
+    asked = list(parameters)
+    for name in asked:
+        if name not in point:
+            near = difflib.get_close_matches(name, point, n=3, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(point)}"
+            raise ParameterNameError(f"no parameter is named {name!r} among {len(point)}\n{hint}")
+    if not asked:
+        raise OperatorError("expected at least one parameter name, got none (None means all)")
+    return [name for name in point if name in asked]
+
+
+def _explain(error: RuntimeError) -> None:
+    """Raise ours for torch's errors about missing second derivatives."""
+    text = str(error)
+    phrases = ("derivative for", "once_differentiable", "double backward", "Double backward")
+    if any(phrase in text for phrase in phrases):
+        raise NotTwiceDifferentiableError(
+            "expected a network and a loss with second derivatives, got a function that has none\n"
+            f"{text.splitlines()[0]}\n"
+            "replace it by differentiable torch functions, or leave its parameters out"
+        ) from error
