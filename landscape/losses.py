@@ -42,6 +42,13 @@ from isoloss.landscape.terms import (
     per_sample_sum,
 )
 
+# Distributions p(target | outputs) whose -log p is the loss, but for a constant.
+CATEGORICAL, BERNOULLI, GAUSSIAN = "categorical", "bernoulli", "gaussian"
+LIKELIHOODS = {
+    nn.CrossEntropyLoss: CATEGORICAL,
+    nn.BCEWithLogitsLoss: BERNOULLI,
+    nn.MSELoss: GAUSSIAN,
+}
 CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 ELEMENT_LOSSES = (
     nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss,
@@ -71,14 +78,21 @@ class PerSampleLoss:
     Attributes:
         name: What it is called in errors.
         layout: Where the classes stand in logits and which targets do not count.
+        likelihood: `"categorical"` of logits, `"bernoulli"` of logits or `"gaussian"`, where the
+            loss is its -log p but for a constant and the mass of smoothed targets; else None.
     """
 
     def __init__(
-        self, loss: Callable[[Any, Tensor], Any], layout: ClassLayout, own: nn.Module | None = None
+        self,
+        loss: Callable[[Any, Tensor], Any],
+        layout: ClassLayout,
+        own: nn.Module | None = None,
+        likelihood: str | None = None,
     ) -> None:
         self.name = str(getattr(loss, "__name__", type(loss).__name__))
         self.layout = layout
         self._loss, self._own = loss, own
+        self.likelihood = likelihood or _likelihood_of(own)
         self._compare = own is not None and type(own) not in TORCH_LOSSES
 
     def __call__(self, outputs: Any, targets: Tensor) -> Terms:
@@ -125,13 +139,23 @@ class PerSampleLoss:
             values = self._values(logits, targets.movedim(dim, 1))
             return Terms(per_sample_sum(values), per_sample_sum(torch.ones_like(values).detach()))
         values = self._values(logits, targets)
+        weights = self.target_weights(targets, values.dtype)
+        return Terms(per_sample_sum(values), per_sample_sum(weights))
+
+    @property
+    def linear(self) -> bool:
+        """Whether the loss is known to be linear in the outputs: they are log-probabilities."""
+        return isinstance(self._own, nn.NLLLoss)
+
+    def target_weights(self, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what each class index counts for: 0 where ignored, 1 or its class's weight."""
         counted = targets != self.layout.ignore_index
         weight = getattr(self._own, "weight", None)
         if weight is None:
-            return Terms(per_sample_sum(values), per_sample_sum(counted.to(values.dtype)))
+            return counted.to(dtype)
         # The stand-in class 0 has no part in it: its weight is not added.
-        weights = weight.to(targets.device)[targets.where(counted, 0)] * counted
-        return Terms(per_sample_sum(values), per_sample_sum(weights))
+        weights: Tensor = weight.to(targets.device)[targets.where(counted, 0)] * counted
+        return weights
 
     def _of_elements(self, outputs: Any, targets: Tensor) -> Terms:
         tensor = isinstance(outputs, Tensor)
@@ -192,12 +216,20 @@ class PerSampleLoss:
             )
 
 
+def _likelihood_of(own: nn.Module | None) -> str | None:
+    weights = (getattr(own, "weight", None), getattr(own, "pos_weight", None))
+    if isinstance(own, nn.BCEWithLogitsLoss) and any(w is not None for w in weights):
+        return None  # the weights make it another distribution's, or none's
+    return LIKELIHOODS.get(type(own))  # type: ignore[arg-type]
+
+
 def per_sample_loss(
     loss: nn.Module | Callable[[Any, Tensor], Any],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     *,
     class_dim: int | None = None,
+    likelihood: str | None = None,
 ) -> PerSampleLoss:
     """Turn a loss into one that gives a pair (sum, weight) for each sample.
 
@@ -209,6 +241,7 @@ def per_sample_loss(
         dtype: Floating type of the outputs.
         class_dim: Where the classes stand in logits with several positions a sample, 1 or -1;
             read off the targets' shape where None.
+        likelihood: Of a function: the distribution it is -log p of, see `PerSampleLoss`.
 
     Returns:
         The loss; as it is (on the device) where it is a `PerSampleLoss` already.
@@ -225,7 +258,7 @@ def per_sample_loss(
     if not isinstance(loss, nn.Module) or not hasattr(loss, "reduction"):
         if isinstance(loss, nn.Module):
             loss = copy.deepcopy(loss).to(device, dtype)
-        return PerSampleLoss(loss, ClassLayout(class_dim))
+        return PerSampleLoss(loss, ClassLayout(class_dim), likelihood=likelihood)
     _check_module(loss)
     own = copy.deepcopy(loss).to(device, dtype)
     if isinstance(loss, TORCH_LOSSES) and loss.reduction == "none":

@@ -111,13 +111,17 @@ class Objective(nn.Module):
 
 
 class OfOutputs(Objective):
-    """`loss(model(inputs), targets)`."""
+    """`loss(model(inputs), targets)`.
+
+    Attributes:
+        loss: What gives the terms of outputs and targets.
+    """
 
     has_outputs = True
 
     def __init__(self, model: nn.Module, loss: PerSampleLoss, metric: Metric, half: bool) -> None:
         super().__init__(model, half)
-        self._loss, self._metric = loss, metric
+        self.loss, self._metric = loss, metric
 
     def read(self, item: Any) -> Batch:
         """Recognise a pair, a dictionary or a graph batch."""
@@ -125,14 +129,32 @@ class OfOutputs(Objective):
 
     def forward(self, batch: Batch, metric: bool = False) -> tuple[Terms, Terms | None]:
         """Call the network, then the loss in full precision."""
-        with same_without_gradients(), self._autocast():
-            outputs = batch.call(self.model)
-        if self._half and isinstance(outputs, Tensor):
-            outputs = outputs.float()
-        terms = self._loss(outputs, batch.targets)
+        outputs = self._call(batch)
+        terms = self.loss(outputs, batch.targets)
         if not metric:
             return terms, None
         return terms, as_terms(self._metric(outputs, batch.targets), batch.count, "the metric")
+
+    def outputs_at(self, state: Mapping[str, Tensor], batch: Batch) -> Any:
+        """Return what the network puts out with tensors of it replaced, by their names in it."""
+        placed = {f"model.{name}": tensor for name, tensor in state.items()}
+        return functional_call(_Calling(self.model, self._call), placed, (batch,))
+
+    def _call(self, batch: Batch) -> Any:
+        with same_without_gradients(), self._autocast():
+            outputs = batch.call(self.model)
+        return outputs.float() if self._half and isinstance(outputs, Tensor) else outputs
+
+
+class _Calling(nn.Module):
+    """A network as a function of a batch, so that `functional_call` can swap its tensors."""
+
+    def __init__(self, model: nn.Module, call: Callable[[Batch], Any]) -> None:
+        super().__init__()
+        self.model, self._of = model, call
+
+    def forward(self, batch: Batch) -> Any:
+        return self._of(batch)
 
 
 class OfClosure(Objective):

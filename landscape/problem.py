@@ -84,6 +84,7 @@ class Problem:
             point to refuse a loss that sees other weights than its own (see `landscape.probing`).
 
     Attributes:
+        objective: Network and loss, as a module of a batch.
         parameters: theta0, the tensors that move, by name.
         selection: How they were chosen, JSON-able: "trainable", "all" or the patterns.
         count: Number of samples.
@@ -137,12 +138,12 @@ class Problem:
         put_together = functools.partial(
             objective, self._model, loss, metric, self.device, self.dtype, dtype == torch.bfloat16
         )
-        self._objective = put_together()
+        self.objective = put_together()
         check_layers(self._model, bn)
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the caller's
-            items = FixedData(map(self._objective.read, batches))
+            items = FixedData(map(self.objective.read, batches))
             if check:
-                check_same_again(batches, items, self._objective.read)
+                check_same_again(batches, items, self.objective.read)
         self.count, self.digest = items.count, items.digest()
         if sample is not None and sample.size != self.count:
             raise ProblemError(
@@ -150,7 +151,7 @@ class Problem:
             )
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         with keeping(model):
-            self.plan = plan or Plan.choose(self._objective, data, self.device)
+            self.plan = plan or Plan.choose(self.objective, data, self.device)
         if batch_size is not None:
             self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
         self._data = (
@@ -199,7 +200,7 @@ class Problem:
         """
         twin = copy.copy(self)
         twin._model = copy_with(self._model, weights)
-        twin._objective = self._objective.over(twin._model)
+        twin.objective = self.objective.over(twin._model)
         twin._about = {k: v for k, v in self._about.items() if k != "checkpoint_sha256"}
         twin._begin_at(self.parameters)
         return twin
@@ -239,7 +240,7 @@ class Problem:
     @property
     def has_outputs(self) -> bool:
         """Whether L is a loss of the network's outputs, apart from each other: not of a closure."""
-        return self._objective.has_outputs
+        return self.objective.has_outputs
 
     def micro_batches(self, size: int | None = None) -> Iterator[Samples]:
         """Yield the samples in batches of at most `size`, the plan's micro-batch where None.
@@ -342,7 +343,7 @@ class Problem:
         """
         return {
             **self._about,
-            **self._objective.identity(),
+            **self.objective.identity(),
             "weights_sha256": digest(self.parameters),
             "buffers_sha256": self.buffers_digest,
             "selection": self.selection,
@@ -375,7 +376,7 @@ class Problem:
         moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
         try:
             with differentiable_statistics(self._model) if moving else nullcontext():
-                return self._objective.at(state, batch, metric=metric)
+                return self.objective.at(state, batch, metric=metric)
         except ValueError as error:
             explained = explain_single_sample(error)
             if explained is None:
@@ -405,7 +406,7 @@ class Problem:
     def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
         def afresh() -> Callable[..., Terms]:
             twin = copy.copy(self)
-            twin._objective = put_together()
+            twin.objective = put_together()
             return twin.loss_terms
 
         check_second_point(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoloss.errors import UsageError
-from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
+from isoloss.landscape.losses import CATEGORICAL, GAUSSIAN, PerSampleLoss, per_sample_loss
 from isoloss.landscape.objective import Closure
 from isoloss.registry import Registry, call_with_arguments, is_plugin, load_factory
 
@@ -81,7 +81,7 @@ def smooth_crossentropy(smoothing: float = 0.1) -> PerSampleLoss:
         mass = mass.scatter(1, targets.unsqueeze(1), 1.0 - smoothing)
         return F.kl_div(outputs.log_softmax(1), mass, reduction="none").sum(1)
 
-    return per_sample_loss(divergence)
+    return per_sample_loss(divergence, likelihood=CATEGORICAL)
 
 
 @LOSSES.register("mse", description="mean squared error; classes are compared as one-hot vectors")
@@ -111,7 +111,7 @@ def mse() -> PerSampleLoss:
             )
         return (outputs - targets).square()
 
-    return per_sample_loss(squared_error)
+    return per_sample_loss(squared_error, likelihood=GAUSSIAN)
 
 
 def build_loss(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from isoloss.hessian.operators.of_problem import ProblemOperator
+from isoloss.landscape.batches import Samples
 from isoloss.landscape.problem import Problem
 
 # Gradients of one micro-batch that depend on the variables, with their variables' positions.
@@ -88,6 +89,10 @@ class HessianOperator(ProblemOperator):
         self._pull_back_statistics(sums)
         return total[: self.size]
 
+    def _loss_sum(self, batch: Samples) -> Tensor:
+        """Return the sum over a batch of what is differentiated."""
+        return self._problem.loss_sum(self._point, batch, self._buffers)
+
     def _statistics_gradient(self) -> dict[str, Tensor]:
         """Return u = sum_i d loss_i / d s at constant theta, computed once."""
         if self._adjoint is None:
@@ -97,7 +102,7 @@ class HessianOperator(ProblemOperator):
                 for name, tensor in self._statistics.items()
             }
             for batch in self._problem.product_batches():
-                loss = self._problem.loss_sum(self._point, batch, self._buffers)
+                loss = self._loss_sum(batch)
                 if not loss.requires_grad:
                     continue
                 parts = torch.autograd.grad(loss, variables, materialize_grads=True)
@@ -118,7 +123,7 @@ class HessianOperator(ProblemOperator):
     def _fresh_gradients(self) -> Iterator[GradientGraph]:
         variables = list(self._variables.values())
         for batch in self._problem.product_batches():
-            loss = self._problem.loss_sum(self._point, batch, self._buffers)
+            loss = self._loss_sum(batch)
             if not loss.requires_grad:
                 continue
             gradients = torch.autograd.grad(loss, variables, create_graph=True, allow_unused=True)

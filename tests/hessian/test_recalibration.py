@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
 from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.landscape.batch_norm import BatchNormError
 from isoloss.landscape.problem import Problem
@@ -51,7 +52,11 @@ def statistics(x):
 
 
 def composed(p, inputs, targets):
-    """L(theta, s(theta)) of `conv_net`, by the definition, from nothing but its tensors."""
+    return F.cross_entropy(composed_outputs(p, inputs), targets)
+
+
+def composed_outputs(p, inputs):
+    """f(theta, s(theta)) of `conv_net`, by the definition, from nothing but its tensors."""
     affine = p["1.weight"], p["1.bias"]
     s = [0.0] * 4
     for x in inputs.split(BATCH):
@@ -64,7 +69,7 @@ def composed(p, inputs, targets):
         s[2], s[3] = s[2] + share * mean, s[3] + share * unbiased
     h = torch.tanh(normalised(F.conv2d(inputs, p["0.weight"], p["0.bias"]), s[0], s[1], *affine))
     h = torch.tanh(normalised(F.conv2d(h, p["3.weight"], p["3.bias"]), s[2], s[3]))
-    return F.cross_entropy(F.linear(h.flatten(1), p["7.weight"], p["7.bias"]), targets)
+    return F.linear(h.flatten(1), p["7.weight"], p["7.bias"])
 
 
 def build(strategy="kept-graph", micro=5, **options):
@@ -114,6 +119,26 @@ def test_products_are_those_of_the_composed_functions_hessian(strategy, micro):
     # Second derivatives of order 10 through two normalisations.
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(dense(operator), found, rtol=0, atol=1e-13)
+
+
+def test_gauss_newton_takes_the_jacobian_through_the_statistics():
+    problem, (inputs, _) = build(), data(1, 4, 4)
+    theta = problem.parameters
+
+    def outputs(vector):
+        return composed_outputs(unflatten(vector, theta), inputs)
+
+    jacobian = torch.func.jacrev(outputs)(flatten(theta))
+    p = outputs(flatten(theta)).softmax(1)
+    curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    expected = torch.einsum("ica,icd,idb->ab", jacobian, curvature, jacobian) / COUNT
+    chosen = torch.eye(len(expected), dtype=F64)[:, ::9]
+    found = GGNOperator(problem).matmat(chosen)
+    torch.testing.assert_close(found, expected @ chosen, rtol=0, atol=1e-12)
+    rest = HessianOperator(problem).matmat(chosen) - found
+    torch.testing.assert_close(ResidualOperator(problem).matmat(chosen), rest, rtol=0, atol=1e-12)
+    held = GGNOperator(build(bn="eval")).matmat(chosen)
+    assert (held - found).abs().max() > 1e-2
 
 
 def test_a_choice_of_parameters_is_a_block():

@@ -1,0 +1,184 @@
+r"""Matrices sum_i J_i^T M_i J_i / W with M_i of the loss and J_i the Jacobian of the network."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from isoloss.hessian.operators.of_problem import ProblemOperator
+from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.landscape.batch_norm import differentiable_statistics
+from isoloss.landscape.batches import Batch
+from isoloss.landscape.losses import PerSampleLoss
+from isoloss.landscape.objective import OfOutputs
+from isoloss.landscape.problem import Problem
+
+# M u for vectors u of the outputs' shape.
+OutputMatrix = Callable[[Tensor], Tensor]
+
+
+class _Graph(NamedTuple):
+    """One batch: f(theta), J^T u as a function of u, and M."""
+
+    outputs: Tensor
+    cotangent: Tensor
+    positions: list[int]
+    pulled: list[Tensor]
+    matrix: OutputMatrix
+
+
+class OutputsOperator(ProblemOperator):
+    r"""sum_i J_i^T M_i J_i / W with J_i = d f(theta, x_i) / d theta, exact.
+
+    J v is the derivative by u of J^T u, which is linear in u (double backward), so that any network
+    with derivatives is served. Graphs are kept or made anew as for `HessianOperator`. Under the
+    batch-norm policy `"recalibrate"` the outputs are f(theta, s(theta)), and J runs through s.
+
+    Arguments, attributes and errors are those of `ProblemOperator`.
+
+    Raises:
+        OperatorError: If the loss is a closure, or the outputs are no tensor with a row a sample.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        parameters: Iterable[str] | None = None,
+        *,
+        at: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._loss = loss_of(problem)
+        super().__init__(problem, parameters, at=at)
+        self._graphs: list[_Graph] | None = None
+
+    def close(self) -> None:
+        """Free the kept graphs. A later product would build them again."""
+        self._graphs = None
+
+    @abstractmethod
+    def _matrices(self) -> Callable[[Tensor, Batch], OutputMatrix]:
+        """Begin a pass over the data: return what makes M of each batch's outputs, in order.
+
+        The outputs, (batch, ...), have no graph.
+        """
+
+    def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
+        total, sums = self._zeros()
+        variables = list(self._variables.values())
+        vectors = [(parts | self._moved_statistics(parts))[name] for name in self._variables]
+        for graph in self._batch_graphs():
+            chosen = [vectors[position] for position in graph.positions]
+            (moved,) = torch.autograd.grad(
+                graph.pulled, [graph.cotangent], chosen, retain_graph=True
+            )
+            products = torch.autograd.grad(
+                graph.outputs,
+                variables,
+                graph.matrix(moved),
+                retain_graph=self._keep,
+                allow_unused=True,
+            )
+            for entry, product in zip(sums.values(), products, strict=True):
+                if product is not None:
+                    entry += product.to(self._sums)
+        self._pull_back_statistics(sums)
+        return total[: self.size]
+
+    def _moved_statistics(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return (ds/dtheta) v."""
+        recalibration = self._problem.recalibration
+        if recalibration is None or not self._statistics:
+            return {}
+        zeros = {name: torch.zeros_like(t) for name, t in self._statistics.items()}
+        moved, _ = recalibration.second_order(self._point, self._leaves, zeros, parts)
+        return {name: t.to(self.device, self.dtype) for name, t in moved.items()}
+
+    def _batch_graphs(self) -> Iterator[_Graph]:
+        if not self._keep:
+            yield from self._fresh_graphs()
+            return
+        if self._graphs is None:
+            self._graphs = list(self._fresh_graphs())
+        yield from self._graphs
+
+    def _fresh_graphs(self) -> Iterator[_Graph]:
+        variables, matrix_of = list(self._variables.values()), self._matrices()
+        for batch in batches_of(self._problem):
+            outputs = outputs_of(self._problem, self._buffers | self._point, batch)
+            matrix = matrix_of(outputs.detach(), batch)
+            if not outputs.requires_grad:
+                continue
+            cotangent = torch.zeros_like(outputs, requires_grad=True)
+            found = torch.autograd.grad(
+                outputs, variables, cotangent, create_graph=True, allow_unused=True
+            )
+            used = {
+                position: part
+                for position, part in enumerate(found)
+                if part is not None and part.requires_grad
+            }
+            if used:
+                yield _Graph(outputs, cotangent, list(used), list(used.values()), matrix)
+
+
+def outputs_of(problem: Problem, state: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Return what the network puts out, (batch, ...), with tensors of it replaced by name.
+
+    Raises:
+        OperatorError: If that is no tensor with a row a sample.
+    """
+    objective = _of_outputs(problem)
+    moving = any(t.requires_grad for n, t in state.items() if n not in problem.parameters)
+    with differentiable_statistics(objective.model) if moving else nullcontext():
+        outputs = objective.outputs_at(state, batch)
+    fits = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim
+    if not fits or len(outputs) != batch.count:
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise OperatorError(
+            f"expected a tensor from the network with a row for each of {batch.count} samples, "
+            f"got {got}\nuse the Hessian, which needs no outputs"
+        )
+    return cast(Tensor, outputs)
+
+
+def batches_of(problem: Problem) -> Iterator[Batch]:
+    """Yield the batches of a problem whose loss is one of outputs."""
+    return cast(Iterator[Batch], problem.product_batches())
+
+
+def loss_of(problem: Problem) -> PerSampleLoss:
+    """Return the loss of a problem, apart from its network.
+
+    Raises:
+        OperatorError: If the loss is a closure.
+    """
+    return _of_outputs(problem).loss
+
+
+def loss_gradient(
+    loss: PerSampleLoss, outputs: Tensor, targets: Tensor, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return outputs as a leaf, and d (sum of losses) / d outputs there."""
+    leaf = outputs.detach().requires_grad_()
+    total = loss(leaf, targets).sums.sum()
+    (gradient,) = torch.autograd.grad(total, leaf, create_graph=create_graph)
+    return leaf, gradient
+
+
+def _of_outputs(problem: Problem) -> OfOutputs:
+    if not isinstance(problem.objective, OfOutputs):
+        raise OperatorError(
+            "expected a loss of the network's outputs, got a closure, which does not tell network "
+            "and loss apart\ngive loss(outputs, targets) instead, or use the Hessian"
+        )
+    return problem.objective
+
+
+def by_sample(values: Tensor) -> Tensor:
+    """Return the sum over all dimensions but the first, kept as dimensions of size 1."""
+    return values.flatten(1).sum(1).reshape(-1, *[1] * (values.ndim - 1))
