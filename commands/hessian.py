@@ -16,7 +16,9 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
     """Compute the top eigenvalues, the trace and the spectral density of the loss's Hessian.
 
     Each of the three is kept once it is finished: after an interruption the same command goes on
-    with the rest. For example: hessian mnist-sam --top 10 --samples 2000
+    with the rest. Other matrices take its place or stand beside it.
+    For example: hessian mnist-sam --top 10 --samples 2000
+    hessian mnist-sam --operator hessian,ggn,residual
     """
     from isoloss.experiments.drawing import draw_hessian, png_files
     from isoloss.experiments.selection import select
@@ -37,7 +39,10 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
         console.say(f"{result.products} products in {result.seconds:.1f} s")
     else:
         console.say(f"{result.path} is complete, nothing to do")
-    _say(result.data, console)
+    for name, data in result.data.operators.items():
+        if result.data.settings["operator"] != "hessian" or result.data.others:
+            console.say(f"{name}:")
+        _say(data, console)
     written = []
     if output.figures and result.path is not None:
         written = draw_hessian(result.path)

@@ -107,14 +107,18 @@ def draw_surface(path: Path, title: str = "") -> list[Path]:
 
 
 def draw_hessian(path: Path, title: str = "") -> list[Path]:
-    """Draw the spectral density of a stored curvature file; nothing where it has none."""
+    """Draw the spectral densities of a stored curvature file; nothing where it has none."""
     data = read_spectrum(path)
-    if not has_density(data):
-        return []
     label = title or _title(data.settings)
-    optimizer = str(data.settings.get("optimizer", ""))
-    figure = density_figure([(label, optimizer, data)], title=label)
-    return save_figure(figure, path.with_suffix(""))
+    operators = data.operators
+    if list(operators) == ["hessian"]:
+        runs = [(label, str(data.settings.get("optimizer", "")), data)]
+    else:
+        runs = [(name, "", one) for name, one in operators.items()]
+    if not any(has_density(one) for _, _, one in runs):
+        return []
+    heading = label if len(runs) > 1 or list(operators) == ["hessian"] else f"{label}, {runs[0][0]}"
+    return save_figure(density_figure(runs, title=heading), path.with_suffix(""))
 
 
 def png_files(paths: Sequence[Path]) -> list[Path]:

@@ -217,7 +217,13 @@ class SpectrumSettings(SampleSettings, Numerics):
     trace_budget: int = option(120, "Products for the trace; 0 for none.", low=0, high=1_000_000)
     probes: int = option(6, "Random probes of the density; 0 for none.", low=0, high=10_000)
     steps: int = option(50, "Lanczos steps for each probe.", low=1, high=10_000)
-    operator: str = option("hessian", "Curvature matrix.", choices=("hessian",))
+    operator: str = option(
+        "hessian",
+        "Matrices, separated by commas: hessian; ggn, the generalised Gauss-Newton matrix; "
+        "residual, hessian - ggn; fisher, of the network's own predictions; mc-fisher, with one "
+        "drawn target a sample; empirical-fisher, with the true targets; gradient-covariance.",
+        metavar="NAME,..",
+    )
     split: str = option("train", "Samples to measure on.", choices=("train", "val", "test"))
 
 

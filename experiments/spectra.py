@@ -1,4 +1,4 @@
-"""The spectrum of a subject's Hessian: from settings to the file, stage by stage."""
+"""Spectra of a subject's Hessian and other matrices: from settings to the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SpectrumSettings
 from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.hessian import Spectrum
-from isoloss.hessian.spectrum import check_stages, smallest_of
+from isoloss.hessian.asked import check_stages, smallest_of
+from isoloss.hessian.operators.named import operator_names
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.records.hdf5 import open_hdf5
@@ -46,12 +47,12 @@ class SpectrumResult:
 
 
 class SpectrumExperiment:
-    """The spectrum of a subject's Hessian.
+    """The spectrum of a subject's Hessian or of other matrices.
 
     Args:
         subject: The network with its data and loss.
         settings: What to compute.
-        path: An .h5 file; in the run's folder where None.
+        path: An .h5 file; one called as the operators in the run's folder where None.
         fresh: Whether to start over where a spectrum is there already.
 
     Raises:
@@ -68,7 +69,8 @@ class SpectrumExperiment:
     ) -> None:
         check_spectrum(settings)
         self.subject, self.settings = subject, settings
-        self.path = subject.file("hessian.h5") if path is None else Path(path)
+        name = "-".join(operator_names(settings.operator))
+        self.path = subject.file(f"{name}.h5") if path is None else Path(path)
         self.fresh = fresh
 
     def build(self) -> Spectrum:
@@ -114,16 +116,19 @@ class SpectrumExperiment:
     def cost(self) -> Cost:
         """Time a few products and scale up."""
         task, stages = self.build(), self.settings
-        with task.operator as operator:
-            vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
-            operator.matvec(vector)  # the first product builds the graphs
-            began, repeats = time.perf_counter(), 3
-            for _ in range(repeats):
-                operator.matvec(vector)
-            product = (time.perf_counter() - began) / repeats
-        products = sum(expected_products(stages).values())
-        size = operator.dtype.itemsize * operator.size * (stages.top + smallest_of(stages))
-        return Cost(product * products, products, "products", size, peak_memory())
+        seconds, products = 0.0, sum(expected_products(stages).values())
+        for own in task.operators.values():
+            with own.operator as operator:
+                vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
+                operator.matvec(vector)  # the first product builds the graphs
+                began, repeats = time.perf_counter(), 3
+                for _ in range(repeats):
+                    operator.matvec(vector)
+                seconds += (time.perf_counter() - began) / repeats * products
+        count = len(task.operators)
+        size = task.problem.dtype.itemsize * task.operator.size
+        size *= (stages.top + smallest_of(stages)) * count
+        return Cost(seconds, products * count, "products", size, peak_memory())
 
 
 def check_spectrum(settings: SpectrumSettings) -> None:
@@ -151,13 +156,17 @@ def _announced(
     progress: StageProgress, reporter: Reporter, settings: SpectrumSettings
 ) -> StageProgress:
     """Say what the first stage and those after it will take, as its first products are timed."""
-    products = expected_products(settings)
+    products, names = expected_products(settings), operator_names(settings.operator)
     timed: dict[str, Progress] = {}
 
     def report(stage: str, done: int, total: int) -> None:
         progress(stage, done, total)
         if not timed:
-            left = sum(products[s] for s in STAGES[STAGES.index(stage) :])
+            # A stage of one of several operators is called as the operator and the stage.
+            name, _, of = stage.rpartition(" ")
+            left = sum(products[s] for s in STAGES[STAGES.index(of) :])
+            after = len(names) - 1 - (names.index(name) if name else 0)
+            left += after * sum(products.values())
             advice = "fewer with `samples` or with smaller `trace_budget` and `probes`"
             timed[stage] = announcing(reporter, None, "products", advice, left)
         if stage in timed:

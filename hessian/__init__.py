@@ -10,11 +10,19 @@ An operator knows the network, loss and data; an estimator sees its products onl
 
 from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
+from isoloss.hessian.operators.combined import ShiftedOperator, SumOperator
+from isoloss.hessian.operators.fisher import (
+    EmpiricalFisherOperator,
+    FisherOperator,
+    GradientCovarianceOperator,
+)
+from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
 from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.hessian.operators.matrix import MatrixOperator
 from isoloss.hessian.operators.protocol import LinearOperator
 from isoloss.hessian.operators.scaled import ScaledOperator, filter_scale
 from isoloss.hessian.operators.vectors import probe_vector
+from isoloss.hessian.operators.views import as_scipy, dense
 from isoloss.hessian.sample_error import (
     SampleError,
     sample_error,
@@ -28,14 +36,23 @@ from isoloss.records.spectra import SpectrumData, read_spectrum
 __all__ = [
     "Density",
     "Eigenpairs",
+    "EmpiricalFisherOperator",
+    "FisherOperator",
+    "GGNOperator",
+    "GradientCovarianceOperator",
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
+    "ResidualOperator",
     "SampleError",
     "ScaledOperator",
+    "ShiftedOperator",
     "Spectrum",
     "SpectrumData",
+    "SumOperator",
     "Trace",
+    "as_scipy",
+    "dense",
     "filter_scale",
     "probe_vector",
     "read_spectrum",

@@ -6,7 +6,9 @@ samples at hand. Another draw of as many samples has another Hessian.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from isoloss.errors import IsolossError
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.operators.hessian import HessianOperator
+from isoloss.hessian.operators.of_problem import ProblemOperator
 from isoloss.hessian.operators.protocol import OperatorError
 from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.landscape.batches import Samples
@@ -50,8 +53,16 @@ class SampleError:
     count: int
 
 
+# u -> (u^T A_i u, w_i) of each sample, for a matrix A = sum_i A_i / sum_i w_i.
+Curvatures = Callable[[Tensor], Terms]
+
+
 def sample_error(
-    problem: Problem, direction: Tensor, *, population: int | None = None
+    problem: Problem,
+    direction: Tensor,
+    *,
+    population: int | None = None,
+    curvatures: Curvatures | None = None,
 ) -> SampleError:
     r"""Estimate u^T H u and its standard error over draws of the samples.
 
@@ -70,18 +81,25 @@ def sample_error(
         problem: The loss over n samples, batch norm under `"eval"`.
         direction: u, shape (size,), in the order of the problem's parameters.
         population: N, samples of the split that the n are a part of; infinite where None.
+        curvatures: Those of another matrix than the Hessian, as `OutputsOperator` has them.
 
     Raises:
         OperatorError: If there are fewer samples in the population than in the problem.
         SampleErrorUnavailableError: If samples are coupled by batch norm, or a function of the
             network has no third derivative.
     """
-    curvatures, weights = sample_curvatures(problem, direction)
-    return _mean_over_samples(curvatures[:, None], weights, population)
+    of = curvatures or functools.partial(sample_curvatures, problem)
+    sums, weights = of(direction)
+    return _mean_over_samples(sums[:, None], weights, population)
 
 
 def trace_sample_error(
-    problem: Problem, *, probes: int = PROBES, seed: int = 0, population: int | None = None
+    problem: Problem,
+    *,
+    probes: int = PROBES,
+    seed: int = 0,
+    population: int | None = None,
+    curvatures: Curvatures | None = None,
 ) -> SampleError:
     r"""Estimate tr H and the standard error of tr H over draws of the samples.
 
@@ -97,6 +115,7 @@ def trace_sample_error(
         probes: Number of test vectors, 2 or more; a pass over the samples for each.
         seed: Seed of the test vectors.
         population: N, samples of the split that the n are a part of; infinite where None.
+        curvatures: Those of another matrix than the Hessian.
 
     Returns:
         Mean over samples and probes, and the standard error over draws of samples alone.
@@ -108,16 +127,20 @@ def trace_sample_error(
     if probes < 2:
         raise OperatorError(f"expected 2 probes or more, got {probes}")
     size = sum(tensor.numel() for tensor in problem.parameters.values())
-    columns = []
+    columns, of = [], curvatures or functools.partial(sample_curvatures, problem)
     for index in range(probes):
-        probe = probe_vector(size, seed, index) * math.sqrt(size)
-        curvatures, weights = sample_curvatures(problem, probe)
-        columns.append(curvatures)
+        sums, weights = of(probe_vector(size, seed, index) * math.sqrt(size))
+        columns.append(sums)
     return _mean_over_samples(torch.stack(columns, dim=1), weights, population)
 
 
 def sampling_bias(
-    problem: Problem, eigenvalue: float, *, population: int | None = None, seed: int = 0
+    problem: Problem,
+    eigenvalue: float,
+    *,
+    population: int | None = None,
+    seed: int = 0,
+    operator_of: Callable[[Problem], ProblemOperator] = HessianOperator,
 ) -> float:
     r"""Estimate how far the largest eigenvalue of n samples lies above the split's on average.
 
@@ -133,6 +156,7 @@ def sampling_bias(
         eigenvalue: lambda of the n samples.
         population: N, samples of the split that the n are a part of; infinite where None.
         seed: Seed of the division and of the start vectors.
+        operator_of: Makes the matrix, linear in the samples, that the eigenvalue is of.
 
     Returns:
         The bias, to be subtracted from lambda; NaN for fewer than 4 samples.
@@ -147,7 +171,7 @@ def sampling_bias(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     values = []
     for half in (order[: n // 2], order[n // 2 : 2 * (n // 2)]):
-        with HessianOperator(problem.part(half.sort().values)) as operator:
+        with operator_of(problem.part(half.sort().values)) as operator:
             values.append(float(top_eigenpairs(operator, 1, tol=HALF_TOL, seed=seed).eigenvalues))
     part = 0.0 if population is None else n / population
     return (sum(values) / 2 - eigenvalue) * (1 - part)

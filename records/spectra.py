@@ -9,6 +9,9 @@ Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending, and
 `density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
 (converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace`, `scaled`
 and `density`. A file may hold any of the stages. The same content gives the same bytes.
+
+Of several operators on the same data, the first is laid out so, and each other in the same way
+below `operators/<name>`.
 """
 
 from __future__ import annotations
@@ -163,6 +166,7 @@ class SpectrumData:
         trace: Trace.
         density: Spectral density.
         scaled: Largest eigenvalue and trace in units of the filters.
+        others: Spectra of further operators on the same data, by name; the settings hold for all.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -170,6 +174,12 @@ class SpectrumData:
     trace: TraceData | None = None
     density: DensityData | None = None
     scaled: ScaledData | None = None
+    others: dict[str, SpectrumData] = field(default_factory=dict)
+
+    @property
+    def operators(self) -> dict[str, SpectrumData]:
+        """The spectrum of each operator by its name, this one first."""
+        return {str(self.settings.get("operator", "hessian")): self, **self.others}
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -184,15 +194,18 @@ class SpectrumData:
                 for found in (getattr(self, stage),)
             )
             or "SpectrumData(nothing finished)"
-        )
+        ) + "".join(f"\n{name}:\n{other!r}" for name, other in self.others.items())
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return the eigenvalues as a pandas data frame, empty where there are none.
 
-        Columns are `end`, `eigenvalue`, `residual` and, where there are errors over draws of the
-        samples, `sample_standard_error`.
+        Columns are `operator` where there are several, `end`, `eigenvalue`, `residual` and, where
+        there are errors over draws of the samples, `sample_standard_error`.
         """
-        rows = [] if self.eigenpairs is None else self.eigenpairs.rows()
+        rows = []
+        for name, one in self.operators.items():
+            own = [] if one.eigenpairs is None else one.eigenpairs.rows()
+            rows += [{"operator": name, **row} if self.others else row for row in own]
         return data_frame(rows or {"end": [], "eigenvalue": [], "residual": []})
 
 
@@ -208,16 +221,14 @@ def write_spectrum(path: Path | str, data: SpectrumData) -> None:
     """
 
     def fill(file: h5py.File) -> None:
-        if data.eigenpairs is not None:
-            _write_eigenpairs(file, data.eigenpairs)
-        if data.trace is not None:
-            _write_stage(file.create_group("trace"), data.trace)
-        if data.scaled is not None:
-            _write_stage(file.create_group("scaled"), data.scaled)
-        if data.density is not None:
-            _write_stage(file.create_group("density"), data.density)
+        _write_stages(file, data)
+        if data.others:
+            group = file.create_group("operators", track_order=True)
+            for name, other in data.others.items():
+                _write_stages(group.create_group(name), other)
 
-    write_hdf5(Path(path), "hessian", data.settings, fill, _size(data))
+    size = sum(_size(one) for one in data.operators.values())
+    write_hdf5(Path(path), "hessian", data.settings, fill, size)
 
 
 def read_spectrum(path: Path | str) -> SpectrumData:
@@ -227,19 +238,42 @@ def read_spectrum(path: Path | str) -> SpectrumData:
         FileError: If the file is missing, truncated, or holds no Hessian.
     """
     with open_hdf5(Path(path), "hessian") as file:
-        return SpectrumData(
-            file.json("settings"),
-            _read_eigenpairs(file) if "eigenvalues" in file else None,
-            _read_trace(file.group("trace")) if "trace" in file else None,
-            _read_density(file.group("density")) if "density" in file else None,
-            _read_scaled(file.group("scaled")) if "scaled" in file else None,
-        )
+        settings, others = file.json("settings"), {}
+        if "operators" in file:
+            group = file.group("operators")
+            others = {
+                name: _read_stages(group.group(name), settings | {"operator": name}, {})
+                for name in group.names()
+            }
+        return _read_stages(file, settings, others)
+
+
+def _write_stages(group: h5py.Group, data: SpectrumData) -> None:
+    if data.eigenpairs is not None:
+        _write_eigenpairs(group, data.eigenpairs)
+    for stage in ("trace", "scaled", "density"):
+        found = getattr(data, stage)
+        if found is not None:
+            _write_stage(group.create_group(stage), found)
+
+
+def _read_stages(
+    group: StoredGroup, settings: dict[str, Any], others: dict[str, SpectrumData]
+) -> SpectrumData:
+    return SpectrumData(
+        settings,
+        _read_eigenpairs(group) if "eigenvalues" in group else None,
+        _read_trace(group.group("trace")) if "trace" in group else None,
+        _read_density(group.group("density")) if "density" in group else None,
+        _read_scaled(group.group("scaled")) if "scaled" in group else None,
+        others,
+    )
 
 
 DENSITY_ARRAYS = ("nodes", "weights", "grid", "curve", "low", "high")
 
 
-def _write_eigenpairs(file: h5py.File, pairs: EigenpairsData) -> None:
+def _write_eigenpairs(file: h5py.Group, pairs: EigenpairsData) -> None:
     dataset = file.create_dataset("eigenvalues", data=pairs.eigenvalues)
     dataset.attrs["account"] = json.dumps(pairs.account)
     file.create_dataset("residuals", data=pairs.residuals)

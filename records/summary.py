@@ -123,6 +123,11 @@ def summary(data: SpectrumData) -> dict[str, Any]:
             },
             **density.account,
         }
+    if data.others:
+        result["operators"] = {
+            name: {key: value for key, value in summary(other).items() if key != "settings"}
+            for name, other in data.others.items()
+        }
     # In the order of the stored settings, whoever passes them.
     settings = json.loads(json.dumps(data.settings, sort_keys=True))
     return _without_nan({**result, "settings": settings})

@@ -3,7 +3,7 @@ r"""Matrices sum_i J_i^T M_i J_i / W with M_i of the loss and J_i the Jacobian o
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, cast
 
@@ -11,20 +11,23 @@ import torch
 from torch import Tensor
 
 from isoloss.hessian.operators.of_problem import ProblemOperator
-from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.hessian.operators.protocol import OperatorError, check_vector
 from isoloss.landscape.batch_norm import differentiable_statistics
 from isoloss.landscape.batches import Batch
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import OfOutputs
 from isoloss.landscape.problem import Problem
+from isoloss.landscape.terms import Terms
+from isoloss.landscape.vectors import unflatten
 
 # M u for vectors u of the outputs' shape.
 OutputMatrix = Callable[[Tensor], Tensor]
 
 
 class _Graph(NamedTuple):
-    """One batch: f(theta), J^T u as a function of u, and M."""
+    """One batch: weights of its samples, f(theta), J^T u as a function of u, and M."""
 
+    weights: Tensor
     outputs: Tensor
     cotangent: Tensor
     positions: list[int]
@@ -72,10 +75,7 @@ class OutputsOperator(ProblemOperator):
         variables = list(self._variables.values())
         vectors = [(parts | self._moved_statistics(parts))[name] for name in self._variables]
         for graph in self._batch_graphs():
-            chosen = [vectors[position] for position in graph.positions]
-            (moved,) = torch.autograd.grad(
-                graph.pulled, [graph.cotangent], chosen, retain_graph=True
-            )
+            moved = _pushed(graph, vectors)
             products = torch.autograd.grad(
                 graph.outputs,
                 variables,
@@ -88,6 +88,36 @@ class OutputsOperator(ProblemOperator):
                     entry += product.to(self._sums)
         self._pull_back_statistics(sums)
         return total[: self.size]
+
+    def sample_curvatures(self, vector: Tensor) -> Terms:
+        """Return v^T A_i v = (J_i v)^T M_i (J_i v) of each sample, and its weight.
+
+        Args:
+            vector: v, shape (n,).
+
+        Returns:
+            (count,) each, float64 on the CPU; the sums divided by the sum of weights are v^T A v.
+
+        Raises:
+            OperatorError: If the vector does not fit, or batch norm couples the samples.
+        """
+        check_vector(self, vector)
+        if self._problem.bn != "eval":
+            raise OperatorError(
+                f"batch norm under the policy {self._problem.bn!r} couples the samples: none has a "
+                "curvature of its own"
+            )
+        parts = unflatten(vector.detach().to(self.device), self._leaves)
+        vectors, columns = [parts[name] for name in self._variables], []
+        with self._differentiably():
+            for graph in self._batch_graphs():
+                moved = _pushed(graph, vectors)
+                curved = (moved * graph.matrix(moved)).flatten(1).sum(1)
+                columns.append(torch.stack([curved, graph.weights]).cpu().double())
+        sums, weights = torch.cat(columns, dim=1) if columns else torch.zeros(2, 0)
+        if len(sums) != self._problem.count:
+            raise OperatorError("the outputs of some batches do not depend on the parameters")
+        return Terms(sums, weights)
 
     def _moved_statistics(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return (ds/dtheta) v."""
@@ -111,6 +141,7 @@ class OutputsOperator(ProblemOperator):
         for batch in batches_of(self._problem):
             outputs = outputs_of(self._problem, self._buffers | self._point, batch)
             matrix = matrix_of(outputs.detach(), batch)
+            weights = self._loss(outputs.detach(), batch.targets).weights.to(outputs.dtype)
             if not outputs.requires_grad:
                 continue
             cotangent = torch.zeros_like(outputs, requires_grad=True)
@@ -123,7 +154,14 @@ class OutputsOperator(ProblemOperator):
                 if part is not None and part.requires_grad
             }
             if used:
-                yield _Graph(outputs, cotangent, list(used), list(used.values()), matrix)
+                yield _Graph(weights, outputs, cotangent, list(used), list(used.values()), matrix)
+
+
+def _pushed(graph: _Graph, vectors: Sequence[Tensor]) -> Tensor:
+    """Return J v of a batch: the derivative by u of v^T (J^T u)."""
+    chosen = [vectors[position] for position in graph.positions]
+    (moved,) = torch.autograd.grad(graph.pulled, [graph.cotangent], chosen, retain_graph=True)
+    return moved
 
 
 def outputs_of(problem: Problem, state: Mapping[str, Tensor], batch: Batch) -> Tensor:

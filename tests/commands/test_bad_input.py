@@ -74,7 +74,7 @@ REFUSED = {
     "dtype": ("surface tiny --dtype float16", 2, ["float64", "float16"]),
     "device": ("surface tiny --device gpu", 2, ["--device", "cuda"]),
     "policy": ("hessian tiny --bn running", 2, ["recalibrate", "running"]),
-    "operator": ("hessian tiny --operator ggn", 2, ["hessian", "ggn"]),
+    "operator": ("hessian tiny --operator newton", 2, ["hessian, ggn", "newton"]),
     "nothing to do": ("hessian tiny --top 0 --probes 0 --trace-budget 0", 2, ["nothing"]),
     "missing run": ("surface tinny", 1, ["tinny", "tiny"]),
     "missing run of two": ("compare tiny other", 1, ["other"]),

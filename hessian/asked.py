@@ -1,0 +1,87 @@
+"""What is asked of a spectrum."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from isoloss.errors import UsageError
+from isoloss.hessian.operators.named import operator_names
+
+OPTIONS = (
+    "top", "smallest", "tol", "max_products", "trace_error", "trace_budget", "probes", "steps",
+    "seed",
+)  # fmt: skip
+
+
+class SpectrumError(UsageError, ValueError):
+    """Settings that ask for nothing, or for what the problem does not have."""
+
+
+class Stages(Protocol):
+    """What to compute of a spectrum, as `isoloss.experiments.SpectrumSettings` holds it.
+
+    A stage is left out where its number (`top`, `trace_budget`, `probes`) is 0. What is asked for
+    by `top` and `trace_budget` is also found in units of the filters, for T H T.
+
+    Attributes:
+        operator: Names of the matrices, separated by commas.
+        top: Algebraically largest eigenvalues.
+        smallest: Algebraically smallest eigenvalues, with `top` of 1 or more; None for 1 with it.
+        tol: Residual asked of an eigenpair, relative to the eigenvalue; None for 1e-4 or what
+            products of the problem's precision allow.
+        max_products: Products to spend on eigenvalues.
+        trace_error: Standard error asked of the trace, relative to it.
+        trace_budget: Products to spend on the trace.
+        probes: Random probes of the density.
+        steps: Lanczos steps for each probe.
+        seed: Seed of start vectors and probes.
+    """
+
+    @property
+    def operator(self) -> str: ...  # noqa: D102
+
+    @property
+    def top(self) -> int: ...  # noqa: D102
+
+    @property
+    def smallest(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def tol(self) -> float | None: ...  # noqa: D102
+
+    @property
+    def max_products(self) -> int: ...  # noqa: D102
+
+    @property
+    def trace_error(self) -> float: ...  # noqa: D102
+
+    @property
+    def trace_budget(self) -> int: ...  # noqa: D102
+
+    @property
+    def probes(self) -> int: ...  # noqa: D102
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+def check_stages(stages: Stages) -> None:
+    """Refuse what asks for nothing.
+
+    Raises:
+        SpectrumError: If every stage is left out, or `smallest` is asked for without `top`.
+        OperatorNameError: For operators that are not known.
+    """
+    operator_names(stages.operator)
+    if stages.top + stages.trace_budget + stages.probes == 0:
+        raise SpectrumError("nothing to compute: `top`, `trace_budget` and `probes` are all 0")
+    if stages.smallest and not stages.top:
+        raise SpectrumError("`smallest`: expected `top` of 1 or more with it, got 0")
+
+
+def smallest_of(stages: Stages) -> int:
+    """Return how many of the smallest eigenvalues to compute: one beside the largest by default."""
+    return min(1, stages.top) if stages.smallest is None else stages.smallest

@@ -1,0 +1,220 @@
+"""The stages of one operator's spectrum: eigenpairs, trace, scale and density with their errors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from isoloss.hessian.asked import Stages, smallest_of
+from isoloss.hessian.density import spectral_density
+from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.operators.fisher import GradientCovarianceOperator
+from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
+from isoloss.hessian.operators.named import named_operator
+from isoloss.hessian.operators.of_outputs import OutputsOperator
+from isoloss.hessian.operators.protocol import LinearOperator, OperatorError
+from isoloss.hessian.operators.scaled import ScaledOperator, filter_scale
+from isoloss.hessian.sample_error import (
+    PROBES,
+    Curvatures,
+    SampleErrorUnavailableError,
+    sample_curvatures,
+    sample_error,
+    sampling_bias,
+    trace_sample_error,
+)
+from isoloss.hessian.stored import (
+    stored_density,
+    stored_eigenpairs,
+    stored_scaled,
+    stored_trace,
+)
+from isoloss.hessian.trace import Trace, trace
+from isoloss.landscape import Problem
+from isoloss.landscape.batches import BatchError
+from isoloss.landscape.determinism import ProblemError
+from isoloss.landscape.terms import Terms
+from isoloss.records.progress import Progress
+from isoloss.records.spectra import (
+    DensityData,
+    EigenpairsData,
+    ScaledData,
+    TraceData,
+)
+
+T = TypeVar("T")
+
+
+class OperatorStages:
+    """What is computed of one operator of a problem.
+
+    Args:
+        problem: The loss as a function of the weights.
+        name: Of the operator, as in `hessian.operators.named`.
+        wanted: What to compute.
+        population: Samples of the split that the problem's are a part of, if known.
+
+    Attributes:
+        operator: The operator.
+
+    Raises:
+        OperatorError: If the problem's loss has no such matrix.
+    """
+
+    def __init__(
+        self, problem: Problem, name: str, wanted: Stages, population: int | None = None
+    ) -> None:
+        self.problem, self.name, self.wanted = problem, name, wanted
+        self.population, self.smallest = population, smallest_of(wanted)
+        self.operator = named_operator(problem, name, wanted.seed)
+
+    def stages(self) -> dict[str, Callable[[Progress | None], Any]]:
+        """Return what computes each stage that is asked for."""
+        wanted = self.wanted
+        stages = {
+            "eigenpairs": (wanted.top, self._eigenpairs),
+            "trace": (wanted.trace_budget, self._trace),
+            "scaled": (wanted.top + wanted.trace_budget, self._scaled),
+            "density": (wanted.probes, self._density),
+        }
+        return {stage: compute for stage, (number, compute) in stages.items() if number}
+
+    def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
+        wanted = self.wanted
+        pairs = top_eigenpairs(
+            self.operator,
+            wanted.top,
+            smallest=self.smallest,
+            tol=wanted.tol,
+            max_products=max(wanted.max_products, wanted.top + self.smallest),
+            seed=wanted.seed,
+            progress=progress,
+        )
+
+        def errors(population: int | None) -> np.ndarray:
+            vectors = pairs.eigenvectors.T
+            of = functools.partial(sample_error, self.problem, population=population)
+            found = [of(u, curvatures=self._curvatures()) for u in vectors]
+            return np.array([error.standard_error for error in found])
+
+        over_samples, account = self._over_samples(errors, np.zeros(wanted.top))
+        if "reason" not in account:
+            account["bias"] = self._bias(float(pairs.eigenvalues[0]))
+        return stored_eigenpairs(pairs, self.operator.shapes, over_samples, account)
+
+    def _trace(self, progress: Progress | None) -> TraceData:
+        estimate, seed = self._trace_of(self.operator, progress), self.wanted.seed
+
+        def error(population: int | None) -> float:
+            found = trace_sample_error(
+                self.problem, seed=seed, population=population, curvatures=self._curvatures()
+            )
+            return found.standard_error
+
+        over_samples, account = self._over_samples(error, 0.0)
+        return stored_trace(estimate, over_samples, {**account, "probes": PROBES})
+
+    def _bias(self, eigenvalue: float) -> float | None:
+        """Return the sampling bias of the largest eigenvalue; None without halves.
+
+        Graphs are held in batches; of very few samples, those of a half may all have weight 0.
+        """
+        self.operator.close()  # the graphs of the halves take the place of the whole's
+        seed = self.wanted.seed
+        try:
+            return sampling_bias(
+                self.problem,
+                eigenvalue,
+                population=self.population,
+                seed=seed,
+                operator_of=lambda part: named_operator(part, self.name, seed),
+            )
+        except (BatchError, ProblemError):
+            return None
+
+    def _curvatures(self) -> Curvatures | None:
+        """Return what gives the samples' shares in the operator; None for the Hessian's own.
+
+        Raises:
+            SampleErrorUnavailableError: If there is none.
+        """
+        operator = self.operator
+        if isinstance(operator, GradientCovarianceOperator):
+            raise SampleErrorUnavailableError("a covariance is no mean over samples")
+        if isinstance(operator, ResidualOperator):
+            ggn = _shares_in(GGNOperator(self.problem))
+            return functools.partial(_difference, self.problem, ggn)
+        return _shares_in(operator) if isinstance(operator, OutputsOperator) else None
+
+    def _over_samples(
+        self, errors: Callable[[int | None], T], none: T
+    ) -> tuple[T | None, dict[str, Any]]:
+        """Return errors over draws of the samples and what to store of them, a reason if none."""
+        count, population = self.problem.count, self.population
+        account = {"count": count, "population": population}
+        if count == population:
+            return none, {**account, "reason": "every sample of the split is used"}
+        try:
+            return errors(population), account
+        except SampleErrorUnavailableError as error:
+            return None, {**account, "reason": str(error)}
+
+    def _trace_of(self, operator: LinearOperator, progress: Progress | None) -> Trace:
+        wanted = self.wanted
+        return trace(
+            operator,
+            relative_error=wanted.trace_error,
+            budget=wanted.trace_budget,
+            seed=wanted.seed,
+            progress=progress,
+        )
+
+    def _scaled(self, progress: Progress | None) -> ScaledData:
+        wanted, scale = self.wanted, filter_scale(self.problem.parameters)
+        if not bool(scale.any()):
+            reason = "no filter has a weight other than 0 (biases and batch norm are ignored)"
+            return ScaledData(None, None, None, None, {"reason": reason})
+        operator = ScaledOperator(self.operator, scale)
+        pairs = estimate = None
+        if wanted.top:
+            pairs = top_eigenpairs(
+                operator,
+                1,
+                tol=wanted.tol,
+                max_products=wanted.max_products,
+                seed=wanted.seed,
+                progress=progress,
+            )
+        if wanted.trace_budget:
+            estimate = self._trace_of(operator, progress)
+        return stored_scaled(pairs, estimate)
+
+    def _density(self, progress: Progress | None) -> DensityData:
+        wanted = self.wanted
+        density = spectral_density(
+            self.operator,
+            probes=wanted.probes,
+            steps=wanted.steps,
+            seed=wanted.seed,
+            progress=progress,
+        )
+        return stored_density(density)
+
+
+def _shares_in(operator: OutputsOperator) -> Curvatures:
+    def of(vector: Tensor) -> Terms:
+        try:
+            return operator.sample_curvatures(vector.to(operator.dtype))
+        except OperatorError as error:
+            raise SampleErrorUnavailableError(str(error).splitlines()[0]) from error
+
+    return of
+
+
+def _difference(problem: Problem, ggn: Curvatures, vector: Tensor) -> Terms:
+    whole, part = sample_curvatures(problem, vector), ggn(vector)
+    return Terms(whole.sums - part.sums, whole.weights)
