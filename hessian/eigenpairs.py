@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from isoloss.hessian.lanczos import LanczosBasis, Ritz
+from isoloss.hessian.lanczos import LanczosBasis
 from isoloss.hessian.operators.protocol import (
     LinearOperator,
     NonFiniteProductError,
     OperatorError,
-    unit_roundoff,
+    check_vector,
 )
-from isoloss.hessian.operators.vectors import norm
+from isoloss.hessian.operators.vectors import norm, probe_vector
+from isoloss.hessian.search import Search
 from isoloss.records.progress import Progress
 from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
 
@@ -25,19 +26,8 @@ if TYPE_CHECKING:
 
 # The basis grows to what usually converges without a restart, within this memory.
 BASIS_BYTES = 2 * 2**30
-# Residuals below this many roundings of the norm are noise: no eigenvalue is asked for better.
-ROUNDINGS = 10
-# Residual asked for where no tolerance is given, relative to the eigenvalue,
-DEFAULT_TOL = 1e-4
-# of the smallest relative to the norm (their neighbours are near, what they are asked for is sign
-# and size),
-OF_THE_NORM = 1e-5
-# and the largest asymmetry of products, in roundings of the norm, that then passes for rounding.
-ATTAINABLE_ROUNDINGS = 10_000
-# A start's component along a given direction is below this many of its root mean square, 1/sqrt(n),
-# once in 1000: the chance that a search overlooks a copy.
-OVERLOOKED = 0.00125
-DISTINCT = "distinct eigenvalues: copies were not searched for"
+# The random part of a warm start, beside a unit vector, and its number among probes of the seed.
+WARM_RANDOM, WARM_INDEX = 0.1, 10**6
 
 
 @dataclass(frozen=True)
@@ -94,6 +84,7 @@ def top_eigenpairs(
     max_basis: int | None = None,
     confirm: int = 30,
     seed: int = 0,
+    start: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Eigenpairs:
     r"""Compute the algebraically largest eigenpairs, and the smallest where asked.
@@ -130,6 +121,7 @@ def top_eigenpairs(
         confirm: Products spent at most, after convergence, on each new random start in search of
             repeated eigenvalues. 0 where repetition is out of the question.
         seed: Seed of the starting vectors.
+        start: Vector to begin with, (n,), as `warm_start` makes it; random where None.
         progress: Called as `progress(products, max_products)`.
 
     Returns:
@@ -169,7 +161,8 @@ def top_eigenpairs(
         "confirm": confirm,
         "seed": seed,
     }
-    search = _Search(LanczosBasis(operator, max_basis, seed=seed), k, smallest, tol, confirm)
+    basis = LanczosBasis(operator, max_basis, seed=seed, start=_checked_start(operator, start))
+    search = Search(basis, k, smallest, tol, confirm)
     try:
         while not search.finished(max_products):
             search.advance()
@@ -177,204 +170,48 @@ def top_eigenpairs(
                 progress(search.basis.products, max_products)
     except NonFiniteProductError as error:
         return _not_finite(operator, k, smallest, str(error), search.basis.products + 1, settings)
-    return search.result(settings)
+    values, residuals, vectors = search.pairs()
+    return _assembled(
+        k,
+        smallest,
+        values,
+        residuals,
+        vectors,
+        converged=search.converged,
+        reason=search.reason,
+        products=search.basis.products,
+        copies="searched" if search.copies_searched else "not searched",
+        settings=settings,
+    )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Converged pairs: what they are, and what they are within."""
+def warm_start(pairs: Eigenpairs, seed: int = 0) -> Tensor:
+    r"""Return a vector to begin with at weights near those that eigenpairs are of.
 
-    values: Tensor
-    residuals: Tensor
-    limits: Tensor
-    within: str
+    s = sum_k u_k / sqrt(K) + WARM_RANDOM r with a random unit vector r, u_k all pairs given, those
+    of the smallest eigenvalues too. Only what has a component in the start can be found: r keeps
+    directions in it that were not among the extreme ones before.
 
-
-class _Search:
-    """The state of a search: a basis, the pairs wanted from it, and those found.
-
-    Once the wanted pairs have converged they become the first rows of the basis, and stay there
-    unchanged while a new random start looks for copies of them in their complement.
+    Args:
+        pairs: At the weights before.
+        seed: Of r, another one for each use.
     """
+    vectors = pairs.eigenvectors
+    if pairs.smallest_eigenvectors is not None:
+        vectors = torch.cat([vectors, pairs.smallest_eigenvectors], dim=1)
+    n, count = vectors.shape
+    random = probe_vector(n, seed, WARM_INDEX, dtype=vectors.dtype, device=vectors.device)
+    return vectors.sum(1) / math.sqrt(count) + WARM_RANDOM * random
 
-    def __init__(
-        self, basis: LanczosBasis, k: int, smallest: int, tol: float | None, confirm: int
-    ) -> None:
-        self.basis = basis
-        self._k, self._smallest, self._tol, self._confirm = k, smallest, tol, confirm
-        self._found: _Found | None = None  # what a new random start is to confirm
-        self._began = 0  # row of the basis at which that start began
-        self._ritz: Ritz | None = None
-        self.converged = False
-        self.copies_searched = False
-        self.reason = ""
 
-    def advance(self) -> None:
-        """Spend one product, making room first where the basis is full."""
-        if self.basis.full:
-            self._restart()
-        self.basis.step()
-
-    def finished(self, max_products: int) -> bool:
-        """Decide whether to stop, and begin a new start where one is due."""
-        basis = self.basis
-        if basis.count < min(self._k + self._smallest, basis.operator.size):
-            return False
-        ritz = self._ritz = basis.ritz()
-        chosen = self._chosen(ritz)
-        values, residuals, skews = (x[chosen] for x in (ritz.values, ritz.residuals, ritz.skews))
-        limits = self._limits(values, skews)
-        if basis.complete:
-            self._found, self.converged, self.copies_searched = None, True, True
-            self.reason = "the basis spans the whole space: the spectrum is exact to rounding"
-            return True
-        if self._found is not None:
-            changes = (values - self._found.values).abs()
-            if bool((changes <= self._found.residuals + limits).all()):
-                return self._confirmed(max_products)
-            self._found = None  # copies show: on until they, too, have converged
-        met = residuals <= limits
-        self.converged = bool(met.all())
-        within = self._accuracy(values, residuals)
-        if not self.converged and bool((met | (residuals < 2 * skews)).all()):
-            self.reason = (
-                f"the products are symmetric only to {float(skews.max()):.1g}, which tol = "
-                f"{self._tol or DEFAULT_TOL:g} is below\nraise tol, or compute in float64"
-            )
-            return True
-        if self.converged and not self._confirm:
-            self.reason = f"{within}; {DISTINCT}, as asked"
-            return True
-        if basis.products >= max_products:
-            self.reason = (
-                f"{within}; {DISTINCT}, as max_products left none"
-                if self.converged
-                else f"{int(met.sum())} of {len(met)} pairs converged within {max_products} "
-                "products\nraise max_products or tol, or ask for fewer pairs (those inside a "
-                "dense bulk of eigenvalues converge slowly)"
-            )
-            return True
-        # A new start leaves the residuals as they are: half of the tolerance is kept for what the
-        # copies that it finds add to them.
-        if bool((residuals <= torch.maximum(limits / 2, 2 * skews).minimum(limits)).all()):
-            self._found = _Found(values, residuals, limits, within)
-            self._start_anew(ritz, chosen)
-            return False
-        # On from where the residuals that are still too large point: an earlier start, perhaps.
-        along = ritz.beyond[:, chosen[residuals > limits / 2]].square().sum(dim=1)
-        if int(along.argmax()):
-            basis.take_up(int(along.argmax()) - 1)
-        return False
-
-    def _confirmed(self, max_products: int) -> bool:
-        """Stop where the present start has shown that there are no copies, or has had its share."""
-        assert self._found is not None
-        basis, values = self.basis, self._found.values
-        # What lies within the limits of the last value wanted would not change the list.
-        ends = [float((values + self._found.limits)[self._k - 1])]
-        if self._tol is not None:  # else they are known to less, and not searched for copies
-            ends += (values - self._found.limits)[self._k :][-1:].tolist()
-        unseen = max(basis.unseen_weight(self._began, end) for end in ends)
-        spent = basis.count - self._began
-        if basis.broken or unseen <= OVERLOOKED**2 / (basis.operator.size - self._began):
-            self.copies_searched = True
-            largest = " of the largest" if self._smallest and self._tol is None else ""
-            self.reason = (
-                f"{self._found.within}, and a new random start found no further ones{largest}"
-            )
-            return True
-        if spent < self._confirm and not basis.full and basis.products < max_products:
-            return False
-        self.reason = (
-            f"{self._found.within}; {DISTINCT}, as {spent} products were too few for "
-            "it\nraise confirm and max_basis where copies matter"
-        )
-        return True
-
-    def result(self, settings: dict[str, Any]) -> Eigenpairs:
-        """Assemble the pairs found, or else those of the last check."""
-        assert self._ritz is not None
-        k = self._k
-        if self._found is None:
-            chosen = self._chosen(self._ritz)
-            values, residuals = self._ritz.values[chosen], self._ritz.residuals[chosen]
-            coefficients = self._ritz.vectors[:, chosen]
-        else:
-            values, residuals = self._found.values, self._found.residuals
-            coefficients = torch.eye(self.basis.count, len(values), dtype=torch.float64)
-        rows = self.basis.combine(coefficients)
-        rows = torch.stack([row / norm(row) for row in rows])
-        largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-        columns = (rows * largest.sign()).T
-        asked = self._smallest > 0
-        return Eigenpairs(
-            eigenvalues=values[:k],
-            residuals=residuals[:k],
-            eigenvectors=columns[:, :k],
-            smallest_eigenvalues=values[k:] if asked else None,
-            smallest_residuals=residuals[k:] if asked else None,
-            smallest_eigenvectors=columns[:, k:] if asked else None,
-            converged=self.converged,
-            reason=self.reason,
-            products=self.basis.products,
-            copies="searched" if self.copies_searched else "not searched",
-            settings=settings,
-        )
-
-    def _limits(self, values: Tensor, skews: Tensor) -> Tensor:
-        """Residuals at which the values count as converged."""
-        rounding = unit_roundoff(self.basis.operator) * self.basis.norm
-        limits = ((self._tol or DEFAULT_TOL) * values.abs()).clamp(min=ROUNDINGS * rounding)
-        if self._tol is not None:
-            return limits
-        limits[self._k :] = limits[self._k :].clamp(min=OF_THE_NORM * self.basis.norm)
-        return limits.maximum((2 * skews).clamp(max=ATTAINABLE_ROUNDINGS * rounding))
-
-    def _accuracy(self, values: Tensor, residuals: Tensor) -> str:
-        """Say in words what converged residuals are within."""
-        tol = self._tol or DEFAULT_TOL
-        over = residuals > tol * values.abs()
-        within = f"every residual is within {tol:g} |lambda|"
-        if self._tol is None and bool(over[self._k :].any()):
-            over[self._k :] = False
-            within += f", of the smallest within {OF_THE_NORM:g} of the norm"
-        if not bool(over.any()):
-            return within
-        noise = ROUNDINGS * unit_roundoff(self.basis.operator) * self.basis.norm
-        if float(residuals[over].max()) <= noise:
-            return f"{within} or {ROUNDINGS} roundings of the norm"
-        dtype = str(self.basis.operator.dtype).removeprefix("torch.")
-        relative = float((residuals / values.abs())[over].max())
-        return f"converged to what {dtype} products allow: {relative:.1g} |lambda|"
-
-    def _chosen(self, ritz: Ritz) -> Tensor:
-        """Positions of the wanted values: the k largest, descending, then the smallest ones."""
-        m = len(ritz.values)
-        return torch.cat([torch.arange(m - 1, m - 1 - self._k, -1), torch.arange(self._smallest)])
-
-    def _start_anew(self, ritz: Ritz, chosen: Tensor) -> None:
-        """Go on from a random vector, the found pairs and as many others as fit kept.
-
-        What else the old start has found is of use: it does not hide from the new one what it
-        looks for (copies are orthogonal to all of the old basis), and it is out of its way.
-        """
-        basis, wanted = self.basis, self._k + self._smallest
-        room = min(self._confirm, basis.capacity - wanted)
-        others = [i for i in range(basis.count) if i not in set(chosen.tolist())]
-        ends = sorted(others, key=lambda i: min(basis.count - i, i if self._smallest else math.inf))
-        kept = [*chosen.tolist(), *ends[: basis.capacity - room - wanted]]
-        basis.restart(ritz.vectors[:, kept], fresh=True)
-        self._began = basis.count
-
-    def _restart(self) -> None:
-        """Keep the wanted Ritz vectors and half of the others, next to the wanted ends."""
-        ritz = self.basis.ritz()
-        m = self.basis.count
-        spare = max(0, min((m - self._k - self._smallest) // 2, m - self._k - self._smallest - 2))
-        low = self._smallest + (spare // 2 if self._smallest else 0)
-        high = self._k + spare - (low - self._smallest)
-        kept = torch.cat([torch.arange(low), torch.arange(m - high, m)])
-        self.basis.restart(ritz.vectors[:, kept])
+def _checked_start(operator: LinearOperator, start: Tensor | None) -> Tensor | None:
+    if start is None:
+        return None
+    check_vector(operator, start)
+    length = norm(start)
+    if not (math.isfinite(length) and length > 0):
+        raise OperatorError(f"expected a start of finite length above 0, got {length}")
+    return start.to(operator.device)
 
 
 def _not_finite(
@@ -389,17 +226,31 @@ def _not_finite(
     vectors = torch.full(
         (operator.size, k + smallest), torch.nan, dtype=operator.dtype, device=operator.device
     )
-    asked = smallest > 0
-    return Eigenpairs(
-        eigenvalues=values[:k],
-        residuals=values[:k],
-        eigenvectors=vectors[:, :k],
-        smallest_eigenvalues=values[k:] if asked else None,
-        smallest_residuals=values[k:] if asked else None,
-        smallest_eigenvectors=vectors[:, k:] if asked else None,
+    return _assembled(
+        k,
+        smallest,
+        values,
+        values,
+        vectors,
         converged=False,
         reason=reason,
         products=products,
         copies="not searched",
         settings=settings,
+    )
+
+
+def _assembled(
+    k: int, smallest: int, values: Tensor, residuals: Tensor, vectors: Tensor, **account: Any
+) -> Eigenpairs:
+    """Return pairs that are listed one after the other, the k largest first, as they are kept."""
+    asked = smallest > 0
+    return Eigenpairs(
+        eigenvalues=values[:k],
+        residuals=residuals[:k],
+        eigenvectors=vectors[:, :k],
+        smallest_eigenvalues=values[k:] if asked else None,
+        smallest_residuals=residuals[k:] if asked else None,
+        smallest_eigenvectors=vectors[:, k:] if asked else None,
+        **account,
     )

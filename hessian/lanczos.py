@@ -55,6 +55,7 @@ class LanczosBasis:
         capacity: Largest number of basis vectors, cut to the operator's size.
         seed: Seed of the random vectors.
         index: Number of the first random vector (see `probe_vector`); later ones follow.
+        start: Vector to begin with, (n,), not 0; random where None.
 
     Attributes:
         count: Number m of basis vectors, those whose product is known.
@@ -64,7 +65,13 @@ class LanczosBasis:
     """
 
     def __init__(
-        self, operator: LinearOperator, capacity: int, *, seed: int, index: int = 0
+        self,
+        operator: LinearOperator,
+        capacity: int,
+        *,
+        seed: int,
+        index: int = 0,
+        start: Tensor | None = None,
     ) -> None:
         self.operator = operator
         self.capacity = min(capacity, operator.size)
@@ -72,7 +79,7 @@ class LanczosBasis:
         self.products = 0
         self.norm = 0.0
         self.broken = False
-        self._seed, self._index = seed, index
+        self._seed, self._index, self._start = seed, index, start
         # Rows: a new vector is one contiguous write, and memory is touched only as it fills.
         self._rows = torch.empty(
             self.capacity + 1, operator.size, dtype=operator.dtype, device=operator.device
@@ -107,7 +114,9 @@ class LanczosBasis:
         """
         assert not self.full
         j = self.count
-        if self.broken or not j:
+        if not j and self._start is not None:
+            self._rows[j] = self._start / norm(self._start)
+        elif self.broken or not j:
             self._rows[j] = self._random_direction()
         product = checked_product(self.operator, self._rows[j])
         # Of length 1 while float32 sums are formed, so that none over- or underflows.
