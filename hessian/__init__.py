@@ -9,7 +9,8 @@ An operator knows the network, loss and data; an estimator sees its products onl
 """
 
 from isoloss.hessian.density import Density, spectral_density
-from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
+from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
+from isoloss.hessian.monitor import CurvatureMonitor, Measurement
 from isoloss.hessian.operators.combined import ShiftedOperator, SumOperator
 from isoloss.hessian.operators.fisher import (
     EmpiricalFisherOperator,
@@ -34,6 +35,7 @@ from isoloss.hessian.trace import Trace, trace
 from isoloss.records.spectra import SpectrumData, read_spectrum
 
 __all__ = [
+    "CurvatureMonitor",
     "Density",
     "Eigenpairs",
     "EmpiricalFisherOperator",
@@ -43,6 +45,7 @@ __all__ = [
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
+    "Measurement",
     "ResidualOperator",
     "SampleError",
     "ScaledOperator",
@@ -62,4 +65,5 @@ __all__ = [
     "top_eigenpairs",
     "trace",
     "trace_sample_error",
+    "warm_start",
 ]
