@@ -111,11 +111,13 @@ def open_hdf5(path: Path, kind: str | None = None) -> Iterator[StoredGroup]:
         raise FileError(
             f"expected an HDF5 file, got {path} of {size} bytes that does not open\n"
             f"{_first_line(error)}\n"
-            "it is truncated or of another format: delete it and run the command again"
+            "it is truncated or of another format; if a command of Isoloss made it, move it away "
+            "and give that command again"
         ) from error
     with file:
         root = StoredGroup(path, file, _Budget(4 * size + SMALL))
         found = root.text("isoloss")
+        root.ours = found is not None
         if kind is not None and found != kind:
             what = (
                 f"one of kind {found!r}" if found is not None else "one that Isoloss did not write"
@@ -146,7 +148,7 @@ def refuse_other_kind(path: Path, kind: str) -> None:
             return
     raise FileError(
         f"expected a {kind} file of Isoloss to replace, got {what}: {path}\n"
-        "write to another file (`out`), or delete this one first"
+        "write to another file (`out`), or move this one away"
     )
 
 
@@ -168,10 +170,13 @@ class StoredGroup:
         path: The file, for errors.
         group: The group.
         budget: What may be read from the file.
+        ours: Whether the file says that Isoloss wrote it, so that errors may say how to replace it.
     """
 
-    def __init__(self, path: Path, group: h5py.Group, budget: _Budget) -> None:
-        self.path, self._group, self._budget = path, group, budget
+    def __init__(
+        self, path: Path, group: h5py.Group, budget: _Budget, *, ours: bool = False
+    ) -> None:
+        self.path, self._group, self._budget, self.ours = path, group, budget, ours
 
     def __contains__(self, name: str) -> bool:
         try:
@@ -202,7 +207,7 @@ class StoredGroup:
         found = self._open(name)
         if not isinstance(found, h5py.h5g.GroupID):
             raise self._damaged(name, "no group", "a group")
-        return StoredGroup(self.path, h5py.Group(found), self._budget)
+        return StoredGroup(self.path, h5py.Group(found), self._budget, ours=self.ours)
 
     def array(self, name: str, shape: Shape | None = None) -> np.ndarray:
         """Return an array of numbers.
@@ -299,7 +304,7 @@ class StoredGroup:
     def json_of(self, name: str, attribute: str, needed: Mapping[str, Kinds]) -> dict[str, Any]:
         """Return the JSON object that is an attribute of an array; as `json`."""
         found = h5py.Dataset(self._open(name))
-        return StoredGroup(self.path, found, self._budget).json(attribute, needed)
+        return StoredGroup(self.path, found, self._budget, ours=self.ours).json(attribute, needed)
 
     def attribute(self, name: str) -> float | None:
         """Return an attribute that is a finite number; None where there is none.
@@ -360,12 +365,18 @@ class StoredGroup:
             return f"{_bytes(max(size, chunk))}, more than a file of this size holds"
         return ""
 
-    def _damaged(self, name: str, got: str, expected: str = "an array or group") -> FileError:
-        return FileError(
-            f"{self.path}, entry `{self._where(name)}`: expected {expected}, got {got}\n"
-            "the file is damaged or not one that can be trusted: delete it, or get it again from "
-            "where it was made"
+    @property
+    def remedy(self) -> str:
+        """What to do about a damaged file; no word of deleting one that is somebody else's."""
+        if self.ours:
+            return "the file is damaged: delete it and run the command that made it again"
+        return (
+            "the file is damaged or not one that can be trusted: get it again from where it is from"
         )
+
+    def _damaged(self, name: str, got: str, expected: str = "an array or group") -> FileError:
+        where = f"{self.path}, entry `{self._where(name)}`"
+        return FileError(f"{where}: expected {expected}, got {got}\n{self.remedy}")
 
     def _where(self, name: str) -> str:
         """Return the place of an entry, fit to be printed."""

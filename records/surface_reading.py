@@ -71,7 +71,7 @@ def _axis(file: StoredGroup, name: str) -> np.ndarray:
         raise FileError(
             f"expected distinct finite coordinates in `{name}` of {file.path}, got "
             f"{np.array2string(points, threshold=6, edgeitems=3, precision=4)}\n"
-            "the file is damaged: delete it and run the command again"
+            f"{file.remedy}"
         )
     return points
 
