@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from isoloss.records.files import FileError
-from isoloss.records.hdf5 import StoredGroup, open_hdf5
+from isoloss.records.hdf5 import open_hdf5
+from isoloss.records.stored_group import StoredGroup
 
 AXES = ("x", "y")
 EXPLAINED = "explained_variance_ratio_"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isoloss.records.hdf5 import StoredGroup, open_hdf5
+from isoloss.records.hdf5 import open_hdf5
+from isoloss.records.stored_group import StoredGroup
 
 SURFACE, DIRECTIONS, PROJECTION, OTHER = "LL surface", "LL directions", "LL projection", "other"
 
