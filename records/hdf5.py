@@ -140,3 +140,12 @@ def refuse_other_kind(path: Path, kind: str) -> None:
         f"expected a {kind} file of Isoloss to replace, got {what}: {path}\n"
         "write to another file (`out`), or move this one away"
     )
+
+
+def our_kind(path: Path) -> str | None:
+    """Return the kind of Isoloss file, of any version, at a path; None for anything else."""
+    try:
+        with h5py.File(path, "r") as file:
+            return StoredGroup(path, file, Budget(SMALL)).text("isoloss")
+    except Exception:  # as above
+        return None

@@ -75,8 +75,9 @@ def read_history_lines(path: Path | str) -> list[LoggedRun]:
         for name in ("loss", "accuracy"):
             value = record.get(name)
             # A whole number may be larger than any float.
-            finite = value is not None and abs(value) < 1e300
-            runs[-1][-1][f"{kind}_{name}"] = float(value) if finite else np.nan
+            if value is None or abs(value) >= 1e300:
+                value = np.nan
+            runs[-1][-1][f"{kind}_{name}"] = float(value)
     if not runs:
         raise FileError(
             f"expected a history in {path}, lines of JSON with step_type, loss, accuracy and "
