@@ -12,7 +12,7 @@ from isoloss.records.density_pair import NODES, WEIGHTS, read_density_pair
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.ll.directions import AXES, direction_in
-from isoloss.records.ll.kinds import SURFACE, kind_in
+from isoloss.records.ll.kinds import SURFACE, described, kind_in
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surface_data import SurfaceData
@@ -54,7 +54,7 @@ def read_content(path: Path) -> Content:
             return StoredSurface(path, surface_in(file), directions, file.ours)
     if kind == "hessian":
         return read_spectrum(path)
-    raise FileError(f"expected a surface or a spectrum, got {path}, a file of kind {kind!r}")
+    raise FileError(f"expected a surface or a spectrum, got {described(path)}")
 
 
 def _directions(file: StoredGroup) -> dict[str, list[np.ndarray]]:

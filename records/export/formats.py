@@ -183,7 +183,10 @@ def _check_place(file: Path, source: Path, force: bool) -> None:
             f"{file}\nwrite to another file (`out`)"
         )
     if not force:
-        raise FileError(f"expected no file at {file}, got one\nreplace it with `force`, or `out`")
+        raise FileError(
+            f"expected no file at {file}, got one\n"
+            "replace it with `force`, or write another (`out`)"
+        )
     if our_kind(file) is not None:
         raise FileError(
             f"expected no result of Isoloss to replace, got one: {file}\n"

@@ -1,8 +1,8 @@
 """Surfaces for ParaView: VTK's XML polygon data (`.vtp`), quadrilaterals or, of a curve, lines.
 
 The point (ix, iy) has the number iy nx + ix and lies at (x, y, z), z the loss; all columns are
-arrays over the points. Arrays are in base64: VTK's reader of plain text stops at NaN. A cell has
-finished and finite corners only, so that a hole is a hole.
+arrays over the points, in base64, which keeps every bit. A cell has finished and finite corners
+only, so that a hole is a hole.
 https://docs.vtk.org/en/latest/vtk_file_formats/vtkxml_file_format.html
 """
 

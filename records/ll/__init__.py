@@ -5,8 +5,15 @@ here as all HDF5 files are, with care (`records.hdf5`); surfaces and directions 
 """
 
 from isoloss.records.ll.directions import read_direction
-from isoloss.records.ll.kinds import kind_of
+from isoloss.records.ll.kinds import described, kind_of
 from isoloss.records.ll.projection import read_projection
 from isoloss.records.ll.surface import direction_file, finished_points
 
-__all__ = ["direction_file", "finished_points", "kind_of", "read_direction", "read_projection"]
+__all__ = [
+    "described",
+    "direction_file",
+    "finished_points",
+    "kind_of",
+    "read_direction",
+    "read_projection",
+]
