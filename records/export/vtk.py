@@ -1,4 +1,4 @@
-"""Surfaces for ParaView: VTK's XML polygon data (`.vtp`), quadrilaterals or, of a curve, lines.
+"""Surfaces for ParaView: VTK's XML polygon data (`.vtp`), quadrilaterals or, of a line, lines.
 
 The point (ix, iy) has the number iy nx + ix and lies at (x, y, z), z the loss; all columns are
 arrays over the points, in base64, which keeps every bit. A cell has finished and finite corners
@@ -66,8 +66,8 @@ def surface_vtp(data: SurfaceData) -> bytes:
     # A place for points without a height, in no cell: within the bounds of the others.
     floor = height[sound].min() if sound.any() else 0.0
     points = np.stack([xs.ravel(), ys.ravel(), np.where(sound, height, floor).ravel()], axis=1)
-    lines = _lines(sound) if data.y is None else []
-    polys = [] if data.y is None else list(_quads(sound))
+    thin = data.y is None or 1 in sound.shape
+    lines, polys = (_lines(sound.ravel()), []) if thin else ([], list(_quads(sound)))
     arrays = "".join(_array(name, array.ravel()) for name, array in point_arrays(data).items())
     return (
         '<?xml version="1.0"?>\n'

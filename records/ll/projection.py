@@ -45,7 +45,7 @@ class Projection:
         Raises:
             FileError: If the directions span no plane.
         """
-        x, y = (np.concatenate([np.ravel(a).astype(float) for a in d]) for d in (first, second))
+        x, y = (_vector(direction) for direction in (first, second))
         if x.shape != y.shape:
             raise FileError(
                 f"expected directions of one network, got {x.size} and {y.size} numbers"
@@ -55,6 +55,12 @@ class Projection:
             raise FileError("expected two directions that span a plane, got parallel ones or zero")
         a, b = np.linalg.solve(gram, np.stack([self.x, self.y]) * np.sqrt(np.diag(gram))[:, None])
         return a, b
+
+
+def _vector(direction: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a direction as that code projects on it: without entries that have no dimension."""
+    arrays = [np.ravel(array).astype(np.float64) for array in direction if np.ndim(array)]
+    return np.concatenate([np.empty(0), *arrays])
 
 
 def read_projection(path: Path | str) -> Projection:

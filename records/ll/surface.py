@@ -150,7 +150,10 @@ def direction_file(path: Path | str) -> Path | None:
     if not named:
         return None
     beside = path.with_name(PureWindowsPath(named).name or path.name)
-    return beside if beside != path and beside.is_file() else None
+    try:
+        return beside if beside != path and beside.is_file() else None
+    except OSError:  # a name that is too long
+        return None
 
 
 def surface_image(data: SurfaceData, directions: str) -> bytes:

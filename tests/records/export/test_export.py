@@ -150,6 +150,12 @@ def test_vtk_of_a_curve_is_lines(tmp_path):
     assert (points[:, 1] == 0).all()
     assert [cell.tolist() for cell in cells["Lines"]] == [[0, 1], [3, 4]]
     assert np.isnan(arrays["train_loss"][2])
+    # As is a plane of one row.
+    path = surface(tmp_path / "row.h5", np.array([2.0]), pending=(2,))
+    points, _, cells = parsed(export(path, "vtk").files[0])
+    assert (points[:, 1] == 2).all()
+    assert [cell.tolist() for cell in cells["Lines"]] == [[0, 1], [3, 4]]
+    assert not any(cell.size for cell in cells["Polys"])
 
 
 def test_vtk_of_several_planes_has_the_median_as_height(tmp_path):

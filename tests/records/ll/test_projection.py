@@ -20,7 +20,8 @@ def test_lengths_become_the_multiples_that_the_points_were_made_of(tmp_path):
     generator = np.random.default_rng(0)
     shapes = [(4, 3), (4,), ()]
     first, second = ([generator.normal(size=s) for s in shapes] for _ in range(2))
-    x, y = (np.concatenate([a.ravel() for a in d]) for d in (first, second))
+    # A count of batches, which has no dimension, is no part of what that code projects.
+    x, y = (np.concatenate([a.ravel() for a in d if a.shape]) for d in (first, second))
     made = generator.normal(size=(6, 2))  # far from orthogonal directions, and not of norm 1
     points = made @ np.stack([x, y])
     lengths = [points @ d / np.linalg.norm(d) for d in (x, y)]
@@ -37,6 +38,8 @@ def test_directions_that_span_no_plane_are_refused(tmp_path, factor):
         found.on_plane([np.ones(3)], [factor * np.ones(3)])
     with pytest.raises(FileError, match="one network, got 3 and 2"):
         found.on_plane([np.ones(3)], [np.ones(2)])
+    with pytest.raises(FileError, match="span a plane"):
+        found.on_plane([np.ones(())], [np.ones(())])
 
 
 def test_what_is_no_projection_is_refused(tmp_path):

@@ -214,7 +214,7 @@ def test_the_direction_file_lies_beside_the_surface(tmp_path):
     assert direction_file(path) is None
     (tmp_path / "model.t7_weights.h5").write_bytes(directions_image({"x": [np.ones(3)]}))
     assert direction_file(path) == tmp_path / "model.t7_weights.h5"
-    for content in (np.ones(3), "", "..", NAME, np.bytes_(b"\xff"), h5py.Empty("f8")):
+    for content in (np.ones(3), "", "..", NAME, np.bytes_(b"\xff"), "[" * 9999, h5py.Empty("f8")):
         with h5py.File(path, "r+") as file:
             del file["dir_file"]
             file["dir_file"] = content
