@@ -5,6 +5,7 @@ from __future__ import annotations
 from isoloss.commands.compare import compare
 from isoloss.commands.demo import demo
 from isoloss.commands.evaluate import evaluate
+from isoloss.commands.export import export
 from isoloss.commands.flags import Command
 from isoloss.commands.hessian import hessian
 from isoloss.commands.listing import list_
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     "hessian": hessian,
     "compare": compare,
     "plot": plot,
+    "export": export,
     "reproduce": reproduce,
     "list": list_,
     "demo": demo,

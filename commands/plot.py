@@ -1,4 +1,4 @@
-"""`plot`: the figures of a stored file, drawn again beside it."""
+"""`plot`: the figures of stored files, drawn again beside them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,34 @@ from isoloss.experiments.options import option
 class Plotting(Printed):
     """What to draw."""
 
-    file: Path = option(
-        help="A surface (also one of the loss-landscape code) or hessian .h5.",
+    files: tuple[str, ...] = option(
+        help="A surface (also one of the loss-landscape code) or hessian .h5, a density "
+        "NAME_eigen.npy with NAME_weight.npy beside it, or a history of lines of JSON (.dat, "
+        ".jsonl); several densities or several histories are drawn together.",
         positional=True,
-        metavar="FILE",
+        metavar="FILE..",
     )
     title: str = option("", "Title of the figures.")
 
 
 @command(Plotting)
 def plot(asked: Plotting) -> None:
-    """Draw a stored surface or spectrum again, PNG and PDF beside the file."""
-    from isoloss.experiments.drawing import draw_file
+    """Draw a stored surface or spectrum again, PNG and PDF beside the file.
+
+    Several spectra are drawn over each other, for example: plot hessian.h5 published_eigen.npy
+    """
+    from isoloss.experiments.drawing import draw_file, draw_together
 
     console = Console(asked.as_json)
-    written = draw_file(asked.file, asked.title)
-    if not written:
-        raise ExperimentError(
-            f"expected something to draw, {asked.file} holds no density and no surface"
-        )
+    files = [Path(file) for file in asked.files]
+    if len(files) == 1:
+        written = draw_file(files[0], asked.title, console)
+        if not written:
+            raise ExperimentError(
+                f"expected something to draw, {files[0]} holds no density and no surface"
+            )
+    else:
+        written = draw_together(files, asked.title, console)
     for path in written:
         console.say(f"wrote {path}")
-    console.result({"file": asked.file, "figures": written})
+    console.result({"files": files, "figures": written})

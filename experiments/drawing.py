@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.evaluation.roc import read_roc
+from isoloss.experiments.reporting import Reporter
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
@@ -17,11 +18,15 @@ from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
+from isoloss.records.density_pair import read_density_pair
 from isoloss.records.files import FileError
-from isoloss.records.hdf5 import open_hdf5
+from isoloss.records.history_lines import LoggedRun, read_history_lines
+from isoloss.records.ll import described, kind_of
 from isoloss.records.runs import Run
-from isoloss.records.spectra import read_spectrum
+from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.surfaces import read_surface
+
+HISTORIES = (".dat", ".jsonl")
 
 
 def draw_training(run: Run) -> list[Path]:
@@ -63,22 +68,80 @@ def _draw_roc(run: Run, classes: Sequence[Mapping[str, Any]]) -> list[Path]:
     return save_figure(figure, run.path / "roc")
 
 
-def draw_file(path: Path, title: str = "") -> list[Path]:
-    """Draw everything that a stored surface or curvature file holds, beside it.
+def draw_file(path: Path, title: str = "", reporter: Reporter | None = None) -> list[Path]:
+    """Draw everything that a stored file holds, beside it.
+
+    Args:
+        path: A surface, ours or of the loss-landscape code; a curvature file; a density of two
+            arrays (`records.density_pair`); a history of lines of JSON (`records.history_lines`).
+        title: Title of the figures.
+        reporter: Told what a reader must know of the file.
 
     Raises:
-        FileError: If the file is neither.
+        FileError: If the file is none of them.
     """
-    with open_hdf5(path) as file:
-        kind = file.text("isoloss") or "surface"
-        is_surface = kind == "surface" and "xcoordinates" in file
-    if is_surface:
+    reporter = reporter or Reporter()
+    if path.suffix in HISTORIES:
+        run = _logged(path, reporter)
+        return save_figure(training_figure([run], title=title or run.label), path.with_suffix(""))
+    if path.suffix == ".npy":
+        data = _density(path, reporter)
+        figure = density_figure([(_title(data.settings), "", data)], title=title)
+        return save_figure(figure, path.with_name(f"{_title(data.settings)}-density"))
+    kind = kind_of(path)
+    if kind in ("surface", "LL surface"):
         return draw_surface(path, title)
     if kind == "hessian":
         return draw_hessian(path, title)
     raise FileError(
-        f"expected a surface (ours, or one with `xcoordinates`) or a curvature file, got {path}"
+        f"expected something to draw, got {described(path)}\n"
+        "draw a surface (ours, or one with `xcoordinates`) or a curvature file"
     )
+
+
+def draw_together(
+    paths: Sequence[Path], title: str = "", reporter: Reporter | None = None
+) -> list[Path]:
+    """Draw several densities, or several histories, in one figure beside the first.
+
+    Raises:
+        FileError: If there are files of both kinds or others.
+    """
+    reporter = reporter or Reporter()
+    first = paths[0]
+    stem = first.name.removesuffix(first.suffix).removesuffix("_eigen").removesuffix("_weight")
+    place = first.with_name(f"{stem}-together")
+    if all(path.suffix in HISTORIES for path in paths):
+        return save_figure(
+            training_figure([_logged(p, reporter) for p in paths], title=title), place
+        )
+    spectra = []
+    for path in paths:
+        if path.suffix != ".npy" and (path.suffix in HISTORIES or kind_of(path) != "hessian"):
+            raise FileError(
+                f"expected several densities, or several histories, got {path} among them\n"
+                "draw it by itself; `compare` sets runs side by side"
+            )
+        data = _density(path, reporter) if path.suffix == ".npy" else read_spectrum(path)
+        if not has_density(data):
+            raise FileError(f"expected a spectral density in {path}, got none")
+        label = _title(data.settings) or path.stem
+        spectra.append((label, str(data.settings.get("optimizer", "")), data))
+    return save_figure(density_figure(spectra, title=title), place)
+
+
+def _logged(path: Path, reporter: Reporter) -> LoggedRun:
+    runs = read_history_lines(path)
+    if len(runs) > 1:
+        reporter.say(f"{path} holds {len(runs)} runs, one after the other: the last is drawn")
+    return runs[-1]
+
+
+def _density(path: Path, reporter: Reporter) -> SpectrumData:
+    data = read_density_pair(path)
+    if data.density is not None and (note := data.density.account["note"]):
+        reporter.say(f"{path}: {note}")
+    return data
 
 
 def draw_surface(path: Path, title: str = "") -> list[Path]:

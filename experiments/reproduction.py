@@ -22,8 +22,9 @@ from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.experiments.train_options import stored_options
 from isoloss.experiments.training import train
 from isoloss.records.files import FileError
-from isoloss.records.hdf5 import StoredGroup, open_hdf5
+from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.runs import Run, RunError, find_run
+from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surfaces import read_surface
 from isoloss.trainers.checkpoints import load_weights
 

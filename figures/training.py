@@ -24,21 +24,24 @@ from isoloss.figures.style import (
 )
 
 if TYPE_CHECKING:
+    from isoloss.records.history_lines import LoggedRun
     from isoloss.records.runs import Run
 
 History = dict[str, np.ndarray]
-_SPLITS = (("train", "training"), ("val", "validation"))
+_SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+_LINES = ("solid", (0, (4.5, 1.5)), (0, (1.2, 1.2)))
 
 
 @styled
-def training_figure(runs: Sequence[Run], *, title: str = "") -> Figure:
+def training_figure(runs: Sequence[Run | LoggedRun], *, title: str = "") -> Figure:
     """Draw loss (left) and accuracy in percent (right) by epoch.
 
-    One run has training (solid) and validation (dashed) in the same panels; several runs are told
-    apart by colour and line style, with training above and validation below at one scale.
+    One run has training (solid), validation (dashed) and, where its history has it, test (dotted)
+    in the same panels; several runs are told apart by colour and line style, with training above
+    and validation, or test where none has that, below at one scale.
 
     Args:
-        runs: Runs with a history, trained or still in training.
+        runs: Runs with a history, trained or still in training, or logged by other programs.
         title: Title at the upper left.
 
     Raises:
@@ -62,11 +65,11 @@ def training_figure(runs: Sequence[Run], *, title: str = "") -> Figure:
 
 
 def _one_run(history: History, scale: Scale) -> Figure:
-    """Draw two panels, training and validation in each."""
+    """Draw two panels, all splits in each."""
     figure = new_figure(PAGE, 2.2)
     left, right = figure.subplots(1, 2)
-    for (split, name), linestyle in zip(_SPLITS, ("solid", (0, (4.5, 1.5))), strict=True):
-        line = {"linestyle": linestyle, "label": name, "mfc": "white" if split == "val" else None}
+    for (split, name), linestyle in zip(_SPLITS, _LINES, strict=True):
+        line = {"linestyle": linestyle, "label": name, "mfc": None if split == "train" else "white"}
         _draw(left, history, f"{split}_loss", color=LOSS_COLOR, marker="o", **line)
         _draw(right, history, f"{split}_accuracy", color=ACCURACY_COLOR, marker="o", **line)
     scale_axis(left, scale, "loss")
@@ -84,10 +87,13 @@ def _several_runs(
     histories: Sequence[History],
     scale: Scale,
 ) -> Figure:
-    """Draw four panels: training and validation by loss and accuracy, all runs in each."""
+    """Draw four panels: training and another split by loss and accuracy, all runs in each."""
+    train, validation, test = _SPLITS
+    held = {column for history in histories for column in history}
+    splits = (train, test if "test_loss" in held and "val_loss" not in held else validation)
     figure = new_figure(PAGE, 3.7)
     grid = figure.subplots(2, 2, sharex=True, sharey="col")
-    for (split, name), (left, right) in zip(_SPLITS, grid, strict=True):
+    for (split, name), (left, right) in zip(splits, grid, strict=True):
         for label, style, history in zip(labels, styles, histories, strict=True):
             line = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
             _draw(left, history, f"{split}_loss", label=label, **line)
@@ -130,7 +136,7 @@ def _frame_epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
 
 
-def _notes(run: Run, history: History) -> list[str]:
+def _notes(run: Run | LoggedRun, history: History) -> list[str]:
     """Epochs that cannot be drawn, and runs that did not come to their end."""
     notes = []
     losses = history.get("train_loss", np.empty(0))

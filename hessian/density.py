@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +12,9 @@ from isoloss.hessian.lanczos import LanczosBasis
 from isoloss.hessian.operators.protocol import LinearOperator, NonFiniteProductError, OperatorError
 from isoloss.hessian.operators.vectors import probe_vector
 from isoloss.records.progress import Progress
+from isoloss.records.smoothing import smooth
 
 __all__ = ["Density", "probe_vector", "spectral_density"]
-
-# Default bandwidth as a fraction of the range of the nodes: half a percent of a figure's width.
-BANDWIDTH_FRACTION = 0.005
-# A Gaussian beyond this many bandwidths holds 6e-7 of its mass: the margin of the grid.
-MARGIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,14 +141,14 @@ def spectral_density(
         nodes[probe, :found], nodes[probe, found:] = values, values[-1]
         # The columns of an orthogonal matrix: their first components' squares sum to 1.
         weights[probe, :found], weights[probe, found:] = vectors[0].square(), 0.0
-    grid, curves, width = _smooth(nodes, weights, bandwidth, points)
+    grid, curves, width = smooth(nodes.numpy(), weights.numpy(), bandwidth, points)
     return Density(
         nodes=nodes,
         weights=weights,
-        grid=grid,
-        curve=curves.mean(0),
-        low=curves.amin(0),
-        high=curves.amax(0),
+        grid=torch.from_numpy(grid),
+        curve=torch.from_numpy(curves.mean(0)),
+        low=torch.from_numpy(curves.min(0)),
+        high=torch.from_numpy(curves.max(0)),
         bandwidth=width,
         probes=probes,
         steps=steps,
@@ -162,22 +157,3 @@ def spectral_density(
         reason=reason,
         settings=settings,
     )
-
-
-def _smooth(
-    nodes: Tensor, weights: Tensor, bandwidth: float | None, points: int
-) -> tuple[Tensor, Tensor, float]:
-    """Return the grid, the smoothed curve of each probe (probes, points), and the bandwidth."""
-    low, high = float(nodes.min()), float(nodes.max())
-    if not math.isfinite(low + high):
-        nothing = torch.full((len(nodes), points), torch.nan, dtype=torch.float64)
-        return nothing[0], nothing, math.nan if bandwidth is None else bandwidth
-    width = bandwidth or BANDWIDTH_FRACTION * ((high - low) or abs(high) or 1.0)
-    grid = torch.linspace(low - MARGIN * width, high + MARGIN * width, points, dtype=torch.float64)
-    step = float(grid[1] - grid[0])
-    edges = torch.cat([grid - step / 2, grid[-1:] + step / 2])
-    curves = torch.empty(len(nodes), points, dtype=torch.float64)
-    for row, (theta, weight) in enumerate(zip(nodes, weights, strict=True)):
-        below = torch.special.ndtr((edges[:, None] - theta) / width) @ weight
-        curves[row] = below.diff() / step
-    return grid, curves, width

@@ -116,8 +116,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file atomically, a line of names first."""
+    write_bytes(path, csv_bytes(head, rows))
+
+
+def csv_bytes(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return a CSV file, a line of names first; floats in as many digits as make them again."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue().encode("utf-8")

@@ -30,7 +30,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
     except FileError as error:
         raise FileError(
             f"expected the journal of a surface, got {path} with another first line\n"
-            "delete it to give its points up"
+            "if it is one, move it away to give its points up"
         ) from error
 
 
@@ -64,7 +64,7 @@ class Journal:
                 return {}
             raise FileError(
                 f"expected the journal of this computation, got another one's: {self.path}\n"
-                "finish that computation first, or delete the journal to give its points up"
+                "finish that computation first, or move the journal away to give its points up"
             )
         records: dict[int, tuple[float, ...]] = {}
         step = self._record.size + self._checksum.size

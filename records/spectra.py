@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from isoloss.records.hdf5 import StoredGroup, open_hdf5, write_hdf5
+from isoloss.records.hdf5 import open_hdf5, write_hdf5
 from isoloss.records.json_text import check_entries
+from isoloss.records.stored_group import StoredGroup
 from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
 
 if TYPE_CHECKING:

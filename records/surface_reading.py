@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from isoloss.records.files import FileError
-from isoloss.records.hdf5 import StoredGroup
+from isoloss.records.ll.surface import columns_in
+from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surface_data import Repeats, SurfaceData
 
-PENDING_IN_FOREIGN_FILES = -1.0
 # What a file of ours holds beside its columns.
 NO_COLUMNS = (
     "xcoordinates", "ycoordinates", "done", "dir_file",
@@ -21,8 +19,7 @@ NO_COLUMNS = (
 def surface_in(file: StoredGroup) -> SurfaceData:
     """Return the surface in an open file.
 
-    Files of the loss-landscape code declare their arrays (nx, ny) but fill them in (ny, nx) order
-    and mark pending points by -1; both are put right.
+    How files of the loss-landscape code differ from ours, `records.ll.surface` says.
 
     Raises:
         FileError: If it holds no surface, or a damaged one.
@@ -71,7 +68,7 @@ def _axis(file: StoredGroup, name: str) -> np.ndarray:
         raise FileError(
             f"expected distinct finite coordinates in `{name}` of {file.path}, got "
             f"{np.array2string(points, threshold=6, edgeitems=3, precision=4)}\n"
-            "the file is damaged: delete it and run the command again"
+            f"{file.remedy}"
         )
     return points
 
@@ -87,20 +84,10 @@ def _read_values(
 def _read_foreign_values(
     file: StoredGroup, shape: tuple[int, ...]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the same of another program: of all that there is, what has as many numbers."""
-    values = {}
-    for name in file.names():
-        if name.endswith("coordinates") or not file.is_array(name):
-            continue
-        lengths = file.lengths(name)
-        if lengths is not None and math.prod(lengths) == math.prod(shape):
-            values[name] = file.array(name).reshape(shape).astype(np.float64)
-    pending = [array == PENDING_IN_FOREIGN_FILES for array in values.values()]
-    values = {
-        name: np.where(mask, np.nan, array)
-        for (name, array), mask in zip(values.items(), pending, strict=True)
-    }
-    return values, ~np.any(pending, axis=0)
+    """Return the same of another program; a point is finished where all columns are."""
+    columns = columns_in(file, shape)
+    values = {name: column.values for name, column in columns.items()}
+    return values, np.all([column.finished for column in columns.values()], axis=0)
 
 
 def _read_repeats(group: StoredGroup, shape: tuple[int, ...]) -> Repeats:

@@ -38,7 +38,9 @@ BASES = {
                 "tiny --x=-1:1:3 --samples 20"],
     "hessian": [f"tiny --top 1 --probes 1 --steps 3 --trace-budget 4 {SMALL}"],
     "compare": ["tiny other", "tiny other --by optimizer", "tiny"],
-    "plot": ["FILE"],
+    "plot": ["FILE", "FILE FILE"],
+    "export": ["FILE --to csv", "FILE --to npz", "FILE --to vtk", "FILE --to ll", "FILE --to npy",
+               "FILE --to csv --out results/a.csv --force"],
     "reproduce": ["tiny"],
     "list": ["runs", "models", "data", "optimizers", "schedules", "losses", "augmentations"],
     "demo": ["surplus"],  # the whole takes minutes
@@ -89,6 +91,7 @@ def _value(option: Option) -> st.SearchStrategy[str]:
     )
     special = {
         "model": NETWORKS, "dataset": DATA, "run": RUNS, "runs": RUNS, "name": RUNS,
+        "files": FILES,
         "search": RANGES, "fixed": FIXED,
         "device": ["cpu", "cpu:0", "cpu:²", "cpu:9", "cuda", "meta", "cpu:"],
         "by": ["optimizer", "seed", "lr", "model_arg", "label", "nosuch"],

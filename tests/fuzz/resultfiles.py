@@ -19,7 +19,19 @@ from isoloss.evaluation.roc import read_roc
 from isoloss.experiments.search_space import parse_search
 from isoloss.experiments.study import TrialTable, open_study
 from isoloss.experiments.train_options import stored_options
+from isoloss.records.density_pair import read_density_pair
+from isoloss.records.export import FORMATS, export
+from isoloss.records.files import FileError
+from isoloss.records.history_lines import read_history_lines
 from isoloss.records.journal import Journal, read_header
+from isoloss.records.ll import (
+    described,
+    direction_file,
+    finished_points,
+    read_direction,
+    read_projection,
+)
+from isoloss.records.npy import npy_bytes
 from isoloss.records.runs import Run
 from isoloss.records.spectra import read_spectrum
 from isoloss.records.surfaces import read_surface, stored_settings
@@ -160,6 +172,69 @@ def foreign() -> Path:
     return path
 
 
+@functools.cache
+def directions() -> Path:
+    """Principal directions and a trajectory on them, which that code keeps in two files."""
+    path = prepared.results() / "directions.h5"
+    with h5py.File(path, "w") as file:
+        for axis in "xy":
+            for number, shape in enumerate([(2, 3), (2,), ()]):
+                file[f"{axis}direction/{number}"] = np.ones(shape, "f4")
+        file["explained_variance_ratio_"] = [0.7, 0.2]
+        file["proj_xcoord"] = file["proj_ycoord"] = np.arange(5.0)
+    return path
+
+
+def read_directions(path: Path) -> object:
+    described(path)
+    found = read_projection(path)
+    arrays = [read_direction(path, axis) for axis in "xy"]
+    return found.on_plane(arrays[0], [a + np.arange(a.size).reshape(a.shape) for a in arrays[1]])
+
+
+def continued(path: Path) -> object:
+    direction_file(path)
+    x, y = np.linspace(-1, 1, 3), np.linspace(-1, 1, 4)
+    return finished_points(path, x, y, ["train_loss", "train_acc"])
+
+
+def exported(path: Path) -> object:
+    """A result in every format that holds it; at least one does."""
+    made, refused = [], []
+    for to in FORMATS:
+        try:
+            made += export(path, to).files
+        except FileError as error:
+            refused.append(error)
+    if not made:
+        raise refused[0]
+    return made
+
+
+@functools.cache
+def density_pair() -> tuple[bytes, bytes]:
+    weights = np.full((2, 4, 4), 0.25)
+    return npy_bytes(np.arange(8.0).reshape(2, 4).astype("c8")), npy_bytes(weights)
+
+
+def read_pair(drawn: tuple[bytes, bytes], folder: Path) -> object:
+    for name, content in zip(("eigen", "weight"), drawn, strict=True):
+        (folder / f"a_{name}.npy").write_bytes(content)
+    return exported(folder / "a_eigen.npy"), read_density_pair(folder / "a_weight.npy")
+
+
+HISTORY = "".join(
+    f'{{"step_type":"{kind}","loss":{loss},"accuracy":0.5,"epoch":{epoch}}}\n'
+    for epoch in range(3)
+    for kind, loss in (("train", 0.5), ("test", "null"))
+)
+
+
+def read_history_file(drawn: bytes, folder: Path) -> object:
+    (folder / "a.dat").write_bytes(drawn)
+    return [run.history() for run in read_history_lines(folder / "a.dat")]
+
+
 HEADER = {"shape": [3], "settings": {"a": 1}}
 
 
@@ -241,6 +316,20 @@ READERS = [
         hdf5_files(lambda: prepared.stored("hessian*.h5")),
         hdf5_reader(read_spectrum),
     ),
+    Reader("direction HDF5", hdf5_files(directions), hdf5_reader(read_directions)),
+    Reader("foreign surface continued", hdf5_files(foreign), hdf5_reader(continued)),
+    Reader("surface exported", hdf5_files(lambda: prepared.surface(2)), hdf5_reader(exported)),
+    Reader(
+        "spectrum exported",
+        hdf5_files(lambda: prepared.stored("hessian*.h5")),
+        hdf5_reader(exported),
+    ),
+    Reader(
+        "density pairs",
+        st.tuples(near_file(lambda: density_pair()[0]), near_file(lambda: density_pair()[1])),
+        read_pair,
+    ),
+    Reader("histories", file_of(HISTORY, ":"), read_history_file),
     Reader("journals", near_file(journal), read_journal),
     Reader("searches", near_file(study), read_study),
 ]

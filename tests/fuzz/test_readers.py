@@ -10,7 +10,7 @@ from tests.fuzz.harness import check
 # Slow ones get fewer: all together take half a minute.
 FEWER = {
     COMMAND_LINES: 12, "searches": 12, "idx images": 40, "npz data": 60, "PhysioNet records": 40,
-    "TU graphs": 60,
+    "TU graphs": 60, "surface exported": 40, "spectrum exported": 40,
 }  # fmt: skip
 
 

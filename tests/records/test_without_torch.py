@@ -47,12 +47,14 @@ def results(tmp_path):
         "plot {runs}/before/surface-2d.h5",
         "plot {runs}/before/surface-1d.h5",
         "plot {runs}/before/hessian.h5",
+        "export {runs}/before/surface-2d.h5 --to vtk",
+        "export {runs}/before/hessian.h5 --to npy",
         "surface --help",
     ],
 )
 def test_stored_results_are_read_listed_and_drawn_without_torch(results, command):
     arguments = command.format(runs=results / "runs").split()
-    if "plot" not in arguments and "--help" not in arguments:
+    if arguments[0] not in ("plot", "export") and "--help" not in arguments:
         arguments += ["--results", str(results)]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True
