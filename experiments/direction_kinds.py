@@ -112,7 +112,7 @@ def find_checkpoint(spec: Spec, start: Start) -> tuple[str, Path]:
     if epoch is None:
         if which not in CHECKPOINTS:
             raise spec.wrong(f"{name}@ {', '.join(CHECKPOINTS)} or epoch-N", repr(which))
-        return f"{name}@{which}", run.checkpoint(which)
+        return f"{name}@{which}" if name else which, run.checkpoint(which)
     there = run.epoch_checkpoints()
     if int(epoch[1]) not in there:
         kept = ", ".join(map(str, there)) or "none"
@@ -121,7 +121,8 @@ def find_checkpoint(spec: Spec, start: Start) -> tuple[str, Path]:
             which,
             "train it with `checkpoint_every` to keep epochs" if not there else "",
         )
-    return f"{name}@epoch-{int(epoch[1])}", there[int(epoch[1])]
+    number = int(epoch[1])
+    return f"{name}@epoch-{number}" if name else f"epoch {number}", there[number]
 
 
 def _left_apart(start: Start, end: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> list[str]:

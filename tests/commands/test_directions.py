@@ -99,7 +99,7 @@ def test_a_plane_through_three_checkpoints(results):
     assert found[1, 0] == pytest.approx(loss_of("a", results, "epoch-0000"), rel=1e-6)
     assert data.cosine != 0
     labels = [data.settings["directions"][axis]["label"] for axis in "xy"]
-    assert labels == ["towards last", "towards @epoch-0"]
+    assert labels == ["towards last", "towards epoch 0"]
 
 
 def test_only_the_weights_move_where_asked_for(results):

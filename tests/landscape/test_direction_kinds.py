@@ -299,6 +299,20 @@ def test_random_directions_of_states_move_buffers_unless_ignored():
     torch.testing.assert_close(*norms)
 
 
+def test_arrays_in_the_order_of_parameters_or_of_the_state_dictionary():
+    model, other = batch_norm_net(0), batch_norm_net(1)
+    problem = problem_of(model)
+    moved = {**problem.parameters, **problem.buffers}
+    layouts = [problem.parameters, model.state_dict()]
+    state = {name: tensor.numpy() for name, tensor in other.state_dict().items()}
+    assert state["1.num_batches_tracked"].shape == ()
+    whole = stored_direction(list(state.values()), layouts, moved).tensors
+    assert list(whole) == list(moved)
+    assert all(np.array_equal(tensor.numpy(), state[name]) for name, tensor in whole.items())
+    weights = [state[name] for name in problem.parameters]
+    assert list(stored_direction(weights, layouts, moved).tensors) == list(problem.parameters)
+
+
 def test_a_grid_with_negative_variances_is_refused_and_the_sound_part_named():
     start, other = batch_norm_net(0), batch_norm_net(1)
     problem = problem_of(start)
