@@ -16,6 +16,7 @@ from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import Options
 from isoloss.experiments.reporting import Forwarding, Reporter
 from isoloss.experiments.settings import (
+    SUFFIXES,
     Around,
     ComparisonSettings,
     Selection,
@@ -25,7 +26,6 @@ from isoloss.experiments.settings import (
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.runs import Run, RunError, find_run
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
 T = TypeVar("T", bound=Options)
 
 
@@ -167,7 +167,9 @@ def _measure(
     if not _evaluated(run, trained.about):
         evaluate(trained, reporter, device=settings.device, figures=False)
     surface, spectrum = part(settings, SurfaceSettings), part(settings, SpectrumSettings)
-    _complete(lambda fresh: SurfaceExperiment(trained, surface, fresh=fresh), reporter, again)
+    # Where comparisons look for it, whatever the directions.
+    path = run.path / f"surface-{'1d' if surface.y is None else '2d'}.h5"
+    _complete(lambda fresh: SurfaceExperiment(trained, surface, path, fresh=fresh), reporter, again)
     _complete(lambda fresh: SpectrumExperiment(trained, spectrum, fresh=fresh), reporter, again)
     return run
 
