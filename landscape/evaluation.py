@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from isoloss.landscape.sampling import Sample
+from isoloss.landscape.terms import Ratio, ratio
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -22,6 +27,8 @@ class Evaluation:
             weights are 1.
         sampling_error: Standard error of `loss` as an estimate of that over the whole split,
             where the problem's `sample` is a part of it (see `landscape.sampling`); 0 where not.
+        metrics: Means of further metrics that were asked for, in their order.
+        metric_errors: Their standard errors, as `sampling_error`.
     """
 
     loss: float
@@ -30,8 +37,42 @@ class Evaluation:
     weight: float
     loss_standard_deviation: float
     sampling_error: float = 0.0
+    metrics: tuple[float, ...] = ()
+    metric_errors: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         error = f" ± {self.sampling_error:.2g}" if self.sampling_error else ""
         accuracy = "" if math.isnan(self.accuracy) else f", accuracy={self.accuracy:.6g}"
         return f"Evaluation(loss={self.loss:.6g}{error}{accuracy}, {self.count:,} samples)"
+
+
+def evaluation_of(rows: Tensor, sample: Sample | None) -> Evaluation:
+    """Return the means over samples and their errors.
+
+    Args:
+        rows: (2 + 2 m, n) float64: sum and weight of each sample's loss, then of each of m metrics,
+            the first of which is the accuracy (see `landscape.terms`).
+        sample: How the samples were drawn; None where they are all there are.
+    """
+    pairs = rows.split(2)
+    means = [ratio(*pair) for pair in pairs]
+    loss, accuracy, *others = means
+    return Evaluation(
+        loss.value,
+        accuracy.value,
+        rows.shape[1],
+        loss.weight,
+        loss.deviation,
+        _sampling_error(pairs[0], loss, sample),
+        tuple(mean.value for mean in others),
+        tuple(_sampling_error(*one, sample) for one in zip(pairs[2:], others, strict=True)),
+    )
+
+
+def _sampling_error(pair: Tensor, mean: Ratio, sample: Sample | None) -> float:
+    """Return the standard error of a ratio of sums as an estimate of that over the whole split."""
+    count = pair.shape[1]
+    # The probe of determinism evaluates a few samples only, whose error nobody asks for.
+    if sample is None or not sample.partial or count != sample.size:
+        return 0.0
+    return sample.error((pair[0] - mean.value * pair[1]) * count / mean.weight)

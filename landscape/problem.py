@@ -21,15 +21,15 @@ from isoloss.landscape.batch_norm import (
 )
 from isoloss.landscape.batches import FixedData, Samples
 from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
-from isoloss.landscape.evaluation import Evaluation
+from isoloss.landscape.evaluation import Evaluation, evaluation_of
 from isoloss.landscape.kernels import derivatives
-from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
+from isoloss.landscape.objective import Counted, Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
 from isoloss.landscape.sampling import Sample
 from isoloss.landscape.selection import select_parameters
-from isoloss.landscape.terms import Terms, ratio
+from isoloss.landscape.terms import Terms
 from isoloss.landscape.vectors import digest
 from isoloss.landscape.weights import copy_of, copy_with
 
@@ -204,17 +204,21 @@ class Problem:
         twin._begin_at(self.parameters)
         return twin
 
-    def evaluate(self, parameters: Mapping[str, Tensor] | None = None) -> Evaluation:
+    def evaluate(
+        self, parameters: Mapping[str, Tensor] | None = None, metrics: Sequence[Metric] = ()
+    ) -> Evaluation:
         """Evaluate loss and metric over all samples.
 
         Args:
-            parameters: A tensor for each name of `self.parameters`; theta0 where None.
+            parameters: A tensor for each name of `self.parameters`, and for buffers that differ
+                from the network's; theta0 where None.
+            metrics: Further metrics to average in the same pass.
 
         Returns:
             The evaluation. NaN and infinite losses stay what they are.
         """
         point = self.parameters if parameters is None else parameters
-        evaluation = self._evaluate(point, self.micro_batches())
+        evaluation = self._evaluate(point, self.micro_batches(), metrics)
         self._total_weight = evaluation.weight
         return evaluation
 
@@ -305,15 +309,15 @@ class Problem:
         """Gradient of L, accumulated in float64.
 
         Args:
-            parameters: The point; theta0 where None.
+            parameters: The point, as for `evaluate`.
 
         Returns:
             A tensor of the compute dtype for each parameter, zero where L does not depend on it.
         """
         point = self.parameters if parameters is None else parameters
         buffers = self.buffers_at(point)
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in point.items()}
-        recalibration = self.recalibration
+        leaves = {name: point[name].detach().requires_grad_() for name in self.parameters}
+        point, recalibration = {**point, **leaves}, self.recalibration
         statistics = {} if recalibration is None else recalibration.leaves(buffers)
         variables = {**leaves, **statistics}
         total = {
@@ -323,13 +327,13 @@ class Problem:
         for batch in self.micro_batches():
             # A closure's loss may be made of derivatives already.
             with derivatives(self._model, second=not self.has_outputs):
-                loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
+                loss = self.loss_sum(point, batch, {**buffers, **statistics})
                 parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for name, part in zip(variables, parts, strict=True):
                 if part is not None:
                     total[name] += part.to(self._sums)
         if recalibration is not None:  # the chain rule through s(theta)
-            for name, part in recalibration.pull_back(leaves, leaves, total).items():
+            for name, part in recalibration.pull_back(point, leaves, total).items():
                 total[name] += part
         return {
             name: (total[name] / self.total_weight).to(self.device, self.dtype) for name in leaves
@@ -370,37 +374,33 @@ class Problem:
         buffers: Mapping[str, Tensor] | None = None,
         *,
         metric: bool = False,
-    ) -> tuple[Terms, Terms | None]:
+        others: Sequence[Metric] = (),
+    ) -> Counted:
         state = {**(buffers or {}), **parameters}
         moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
         try:
             with differentiable_statistics(self._model) if moving else nullcontext():
-                return self._objective.at(state, batch, metric=metric)
+                return self._objective.at(state, batch, metric=metric, others=others)
         except ValueError as error:
             explained = explain_single_sample(error)
             if explained is None:
                 raise
             raise explained from error
 
-    def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Samples]) -> Evaluation:
-        columns: list[Tensor] = []
+    def _evaluate(
+        self,
+        point: Mapping[str, Tensor],
+        batches: Iterable[Samples],
+        metrics: Sequence[Metric] = (),
+    ) -> Evaluation:
+        rows: list[Tensor] = []
         with torch.no_grad():
             buffers = self.buffers_at(point)
             for batch in batches:
-                both = self._run(point, batch, buffers, metric=True)
-                parts = [part.to(self._sums).double() for terms in both if terms for part in terms]
-                columns.append(torch.stack(parts))
-        losses, weights, hits, counted = torch.cat(columns, dim=1)
-        loss = ratio(losses, weights)
-        accuracy = ratio(hits, counted)
-        error = 0.0
-        # The probe of determinism evaluates a few samples only, whose error nobody asks for.
-        sample = self.sample
-        if sample is not None and sample.partial and len(losses) == sample.size:
-            error = sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
-        return Evaluation(
-            loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
-        )
+                every = self._run(point, batch, buffers, metric=True, others=metrics)
+                parts = [part.to(self._sums).double() for terms in every if terms for part in terms]
+                rows.append(torch.stack(parts))
+        return evaluation_of(torch.cat(rows, dim=1), self.sample)
 
     def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
         def afresh() -> Callable[..., Terms]:
