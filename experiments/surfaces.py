@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.experiments.columns import check_columns, measures_of
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
@@ -104,7 +105,14 @@ class SurfaceExperiment:
             "split": settings.split,
             "asked": asdict(settings),
         }
-        return Surface(problems, grid, draw(first), repeats=Draws(draw, others), about=about)
+        return Surface(
+            problems,
+            grid,
+            draw(first),
+            repeats=Draws(draw, others),
+            measures=measures_of(settings),
+            about=about,
+        )
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
@@ -174,6 +182,7 @@ def check_surface(settings: SurfaceSettings) -> None:
     for rule, skip in zip(settings.normalisation, settings.ignored, strict=True):
         check_rules(rule, skip)
     check_policy(settings.bn, settings.bn_batch)
+    check_columns(settings)
 
 
 def summarise(data: SurfaceData) -> dict[str, Any]:
