@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
@@ -40,33 +41,32 @@ class Evaluation:
     metrics: tuple[float, ...] = ()
     metric_errors: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, columns: Tensor, sample: Sample | None) -> Self:
+        """Return the evaluation of terms.
+
+        Args:
+            columns: Losses, their weights, hits and theirs, then those of each further metric,
+                (4 + 2 m, samples) in float64.
+            sample: How the samples were drawn, where they may be a part of a split.
+        """
+        pairs = columns.split(2)
+        loss, accuracy, *others = (ratio(*pair) for pair in pairs)
+        return cls(
+            loss.value,
+            accuracy.value,
+            columns.shape[1],
+            loss.weight,
+            loss.deviation,
+            _sampling_error(pairs[0], loss, sample),
+            tuple(mean.value for mean in others),
+            tuple(_sampling_error(*one, sample) for one in zip(pairs[2:], others, strict=True)),
+        )
+
     def __repr__(self) -> str:
         error = f" ± {self.sampling_error:.2g}" if self.sampling_error else ""
         accuracy = "" if math.isnan(self.accuracy) else f", accuracy={self.accuracy:.6g}"
         return f"Evaluation(loss={self.loss:.6g}{error}{accuracy}, {self.count:,} samples)"
-
-
-def evaluation_of(rows: Tensor, sample: Sample | None) -> Evaluation:
-    """Return the means over samples and their errors.
-
-    Args:
-        rows: (2 + 2 m, n) float64: sum and weight of each sample's loss, then of each of m metrics,
-            the first of which is the accuracy (see `landscape.terms`).
-        sample: How the samples were drawn; None where they are all there are.
-    """
-    pairs = rows.split(2)
-    means = [ratio(*pair) for pair in pairs]
-    loss, accuracy, *others = means
-    return Evaluation(
-        loss.value,
-        accuracy.value,
-        rows.shape[1],
-        loss.weight,
-        loss.deviation,
-        _sampling_error(pairs[0], loss, sample),
-        tuple(mean.value for mean in others),
-        tuple(_sampling_error(*one, sample) for one in zip(pairs[2:], others, strict=True)),
-    )
 
 
 def _sampling_error(pair: Tensor, mean: Ratio, sample: Sample | None) -> float:

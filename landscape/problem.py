@@ -16,12 +16,12 @@ from isoloss.landscape.batch_norm import (
     check_layers,
     check_policy,
     differentiable_statistics,
-    explain_single_sample,
+    explaining_single_samples,
     use_batch_statistics,
 )
 from isoloss.landscape.batches import FixedData, Samples
 from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
-from isoloss.landscape.evaluation import Evaluation, evaluation_of
+from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.kernels import derivatives
 from isoloss.landscape.objective import Counted, Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
@@ -205,19 +205,18 @@ class Problem:
         return twin
 
     def evaluate(
-        self, parameters: Mapping[str, Tensor] | None = None, metrics: Sequence[Metric] = ()
+        self, point: Mapping[str, Tensor] | None = None, metrics: Sequence[Metric] = ()
     ) -> Evaluation:
         """Evaluate loss and metric over all samples.
 
         Args:
-            parameters: A tensor for each name of `self.parameters`, and for buffers that differ
-                from the network's; theta0 where None.
+            point: theta, buffers that move among it; theta0 where None.
             metrics: Further metrics to average in the same pass.
 
         Returns:
             The evaluation. NaN and infinite losses stay what they are.
         """
-        point = self.parameters if parameters is None else parameters
+        point = self.parameters if point is None else point
         evaluation = self._evaluate(point, self.micro_batches(), metrics)
         self._total_weight = evaluation.weight
         return evaluation
@@ -294,30 +293,31 @@ class Problem:
         """Loss and weight of each sample of a batch, (batch,), as `loss_sum` adds them up."""
         return self._run(parameters, batch, buffers)[0]
 
-    def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def buffers_at(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers at a point, without a graph.
 
-        They are the network's own, but for the batch-norm statistics under `"recalibrate"`, which
-        are estimated at `parameters` in one pass over the data.
+        They are those of the point, and of the network where it has none. Batch-norm statistics
+        under `"recalibrate"` are estimated at its parameters in one pass over the data.
         """
         buffers = dict(self._model.named_buffers())
+        buffers |= {name: tensor for name, tensor in point.items() if name in buffers}
         if self.recalibration is not None:
-            buffers |= self.recalibration.estimate(parameters)
+            buffers |= self.recalibration.estimate({n: point[n] for n in self.parameters})
         return buffers
 
-    def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Gradient of L, accumulated in float64.
+    def gradient(self, point: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Gradient of L by the parameters, accumulated in float64.
 
         Args:
-            parameters: The point, as for `evaluate`.
+            point: theta, buffers that move among it; theta0 where None.
 
         Returns:
             A tensor of the compute dtype for each parameter, zero where L does not depend on it.
         """
-        point = self.parameters if parameters is None else parameters
+        point = self.parameters if point is None else point
         buffers = self.buffers_at(point)
         leaves = {name: point[name].detach().requires_grad_() for name in self.parameters}
-        point, recalibration = {**point, **leaves}, self.recalibration
+        recalibration = self.recalibration
         statistics = {} if recalibration is None else recalibration.leaves(buffers)
         variables = {**leaves, **statistics}
         total = {
@@ -327,13 +327,13 @@ class Problem:
         for batch in self.micro_batches():
             # A closure's loss may be made of derivatives already.
             with derivatives(self._model, second=not self.has_outputs):
-                loss = self.loss_sum(point, batch, {**buffers, **statistics})
+                loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
                 parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
             for name, part in zip(variables, parts, strict=True):
                 if part is not None:
                     total[name] += part.to(self._sums)
         if recalibration is not None:  # the chain rule through s(theta)
-            for name, part in recalibration.pull_back(point, leaves, total).items():
+            for name, part in recalibration.pull_back(leaves, leaves, total).items():
                 total[name] += part
         return {
             name: (total[name] / self.total_weight).to(self.device, self.dtype) for name in leaves
@@ -378,14 +378,9 @@ class Problem:
     ) -> Counted:
         state = {**(buffers or {}), **parameters}
         moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
-        try:
-            with differentiable_statistics(self._model) if moving else nullcontext():
-                return self._objective.at(state, batch, metric=metric, others=others)
-        except ValueError as error:
-            explained = explain_single_sample(error)
-            if explained is None:
-                raise
-            raise explained from error
+        statistics = differentiable_statistics(self._model) if moving else nullcontext()
+        with explaining_single_samples(), statistics:
+            return self._objective.at(state, batch, metric=metric, others=others)
 
     def _evaluate(
         self,
@@ -393,14 +388,14 @@ class Problem:
         batches: Iterable[Samples],
         metrics: Sequence[Metric] = (),
     ) -> Evaluation:
-        rows: list[Tensor] = []
+        columns: list[Tensor] = []
         with torch.no_grad():
-            buffers = self.buffers_at(point)
+            theta, buffers = {n: point[n] for n in self.parameters}, self.buffers_at(point)
             for batch in batches:
-                every = self._run(point, batch, buffers, metric=True, others=metrics)
+                every = self._run(theta, batch, buffers, metric=True, others=metrics)
                 parts = [part.to(self._sums).double() for terms in every if terms for part in terms]
-                rows.append(torch.stack(parts))
-        return evaluation_of(torch.cat(rows, dim=1), self.sample)
+                columns.append(torch.stack(parts))
+        return Evaluation.of(torch.cat(columns, dim=1), self.sample)
 
     def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
         def afresh() -> Callable[..., Terms]:

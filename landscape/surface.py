@@ -133,17 +133,21 @@ class Surface:
     def _repeats_are_small(self) -> bool:
         return len(self.repeats) * size_of(self.directions) <= LARGEST_STORED_DIRECTION
 
-    def parameters_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
-        """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first)."""
+    def point_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
+        """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first).
+
+        Buffers that directions move are among it (see `Problem`).
+        """
         point = dict(self.origin)
         directions = self.directions if repeat == 0 else self.repeats[repeat - 1]
         for c, direction in zip(coordinates, directions, strict=True):
-            point = {name: t.add(direction.tensors[name], alpha=c) for name, t in point.items()}
+            for name, tensor in direction.tensors.items():
+                point[name] = point[name].add(tensor, alpha=c)
         return point
 
     def evaluate_at(self, *coordinates: float, repeat: int = 0) -> tuple[float, ...]:
         """Return the values of `columns` at a point of a repeat; accuracies in percent."""
-        point = self.parameters_at(*coordinates, repeat=repeat)
+        point = self.point_at(*coordinates, repeat=repeat)
         return tuple(v for measure in self.measures for v in measure.values(self.problems, point))
 
     def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
@@ -200,7 +204,7 @@ class Surface:
         origin, zero = self.points, (0.0,) * len(self.directions)
         if origin in store.records:
             # The cheapest columns, as a rule: what is changed shows in the loss.
-            found = self.measures[0].values(self.problems, self.parameters_at(*zero))
+            found = self.measures[0].values(self.problems, self.point_at(*zero))
             stored = store.records[origin][: len(found)]
             refuse_other_function(store.path, self.columns[0], stored, found)
         if store.complete:

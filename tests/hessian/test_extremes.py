@@ -64,7 +64,7 @@ def test_a_map_is_that_of_dense_derivatives(policy, count):
     data, loss = surface.run(), dense_loss(model, policy)
     for iy, y in enumerate(data.y):
         for ix, x in enumerate(data.x):
-            at = flatten(surface.parameters_at(x, y))
+            at = flatten(surface.point_at(x, y))
             found = {name: values[iy, ix] for name, values in data.values.items()}
             assert found["train_loss"] == pytest.approx(loss(at).item(), rel=1e-12)
             slope = torch.func.grad(loss)(at).norm().item()

@@ -56,7 +56,7 @@ def test_a_metric_is_the_mean_of_what_numpy_makes_of_the_predictions(bn):
     found = surface.run().values["train_margin"]
     for x, value in zip((-1.0, 0.0, 1.0), found, strict=True):
         moved = network(bn=bn is not None)
-        moved.load_state_dict(surface.parameters_at(x), strict=False)
+        moved.load_state_dict(surface.point_at(x), strict=False)
         if bn in ("train", "recalibrate"):
             moved[1].momentum = None  # the mean over batches, of which there is one
             moved[1].reset_running_stats()
