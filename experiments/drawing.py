@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isoloss.evaluation.roc import read_roc
+from isoloss.experiments.options import OptionError
 from isoloss.figures.confusion import confusion_figure
-from isoloss.figures.curve import curve_figure
+from isoloss.figures.curve import curve_figure, curves_figure
 from isoloss.figures.density import density_figure, has_density
+from isoloss.figures.fields import Field, common_key, field, scale_of
+from isoloss.figures.ratio import RATIO, with_ratio
 from isoloss.figures.repeats import range_figure
 from isoloss.figures.roc import RocSeries, roc_figure
+from isoloss.figures.scale import Look
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import open_hdf5
+from isoloss.records.identity import unlike
 from isoloss.records.runs import Run
 from isoloss.records.spectra import read_spectrum
-from isoloss.records.surfaces import read_surface
+from isoloss.records.surfaces import SurfaceData, read_surface
 
 
 def draw_training(run: Run) -> list[Path]:
@@ -63,58 +71,222 @@ def _draw_roc(run: Run, classes: Sequence[Mapping[str, Any]]) -> list[Path]:
     return save_figure(figure, run.path / "roc")
 
 
-def draw_file(path: Path, title: str = "") -> list[Path]:
-    """Draw everything that a stored surface or curvature file holds, beside it.
+@dataclass(frozen=True)
+class Wanted:
+    """What to draw of stored files, and where to.
+
+    Attributes:
+        title: Title of the figures; that of the run where empty.
+        column: Stored name, or `eig_ratio`; None for what a file is drawn by.
+        look: What is asked of scales and axes.
+        out: Path of the figures, to which their kind is added where there are several; beside the
+            file where None. An ending .png or .pdf is left out: both are written.
+    """
+
+    title: str = ""
+    column: str | None = None
+    look: Look = dataclasses.field(default_factory=Look)
+    out: Path | None = None
+
+    def stem(self, path: Path) -> Path:
+        """Return the path of a file's figures, without suffix and kind."""
+        if self.out is None:
+            return path.with_suffix("")
+        return self.out.with_suffix("") if self.out.suffix in (".png", ".pdf") else self.out
+
+
+def draw_files(paths: Sequence[Path], wanted: Wanted | None = None) -> list[Path]:
+    """Draw everything that a file holds, or one figure of curves or spectra of several files.
 
     Raises:
-        FileError: If the file is neither.
+        FileError: If a file is neither a surface nor of curvature.
+        OptionError: For a column that is not there, or what cannot be drawn together.
+    """
+    wanted = wanted or Wanted()
+    if len(paths) == 1:
+        return draw_file(paths[0], wanted)
+    kinds = {kind_of(path) for path in paths}
+    if len(kinds) > 1:
+        raise OptionError("file", "expected surfaces or spectra in one figure, got some of both")
+    stem = wanted.stem(paths[0])
+    stem = stem if wanted.out is not None else stem.with_name(f"{stem.name}-several")
+    if kinds == {"hessian"}:
+        _refuse(wanted, "a spectrum", "column", "log", "levels")
+        spectra = [(path, read_spectrum(path)) for path in paths]
+        named = _named([(path, data.settings) for path, data in spectra])
+        runs = [(*label, data) for label, (_, data) in zip(named, spectra, strict=True)]
+        return save_figure(density_figure(runs, look=wanted.look, title=wanted.title), stem)
+    surfaces = [(path, with_ratio(read_surface(path))) for path in paths]
+    for path, data in surfaces:
+        if data.y is not None:
+            raise OptionError(
+                "file",
+                f"expected curves to draw in one figure, got the 2-D surface {path}\n"
+                "draw it by itself, or set runs side by side with `compare`",
+            )
+        _check_column(path, data, wanted.column)
+    _refuse(wanted, "a curve", "levels")
+    named = _named([(path, data.settings) for path, data in surfaces])
+    curves = [(*label, data) for label, (_, data) in zip(named, surfaces, strict=True)]
+    other = unlike({label: data.settings for label, _, data in curves})
+    notes = [f"measured differently: {', '.join(other)}"] if other else []
+    key = wanted.column or common_key(*(data for _, data in surfaces))
+    _check_log([field(data, key) for _, data in surfaces], wanted.look)
+    figure = curves_figure(curves, key, look=wanted.look, title=wanted.title, notes=notes)
+    return save_figure(figure, stem)
+
+
+def kind_of(path: Path) -> str:
+    """Return what a file holds, "surface" or "hessian".
+
+    Raises:
+        FileError: If it is neither.
     """
     with open_hdf5(path) as file:
         kind = file.text("isoloss") or "surface"
-        is_surface = kind == "surface" and "xcoordinates" in file
-    if is_surface:
-        return draw_surface(path, title)
-    if kind == "hessian":
-        return draw_hessian(path, title)
+        if kind == "hessian" or (kind == "surface" and "xcoordinates" in file):
+            return kind
     raise FileError(
         f"expected a surface (ours, or one with `xcoordinates`) or a curvature file, got {path}"
     )
 
 
-def draw_surface(path: Path, title: str = "") -> list[Path]:
+def draw_file(path: Path, wanted: Wanted | None = None) -> list[Path]:
+    """Draw everything that a stored surface or curvature file holds, beside it.
+
+    Raises:
+        FileError: If the file is neither.
+    """
+    draw = draw_surface if kind_of(path) == "surface" else draw_hessian
+    return draw(path, wanted)
+
+
+def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
     """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve.
 
-    Of several planes these show the median, and one figure more what the planes span.
+    Of several planes these show the median, and one figure more what the planes span. Every other
+    column has a figure of its own, unless one column or scale is asked for.
     """
-    data = read_surface(path)
-    title = title or _title(data.settings)
+    wanted = wanted or Wanted()
+    data = with_ratio(read_surface(path))
+    _check_column(path, data, wanted.column)
+    title = wanted.title or _title(data.settings)
     if data.y is None:
-        return save_figure(curve_figure(data, title=title), path.with_suffix(""))
+        _refuse(wanted, "a curve", "levels")
+        return _draw_curves(path, data, wanted, title)
+    if wanted.look.xlim is not None:
+        raise OptionError("xlim", f"is for curves and spectra, got the 2-D surface {path}")
+    stem, key = wanted.stem(path), wanted.column
+    name = f"{stem.name}-{key}" if key else stem.name
     paths: list[Path] = []
     several = data.directions_done > 1
-    median = f"median of {data.directions_done} planes" if several else ""
-    for kind in KINDS:
-        stem = path.with_name(f"{path.stem}-{kind}")
-        heading = ", ".join(filter(None, (title, median)))
-        paths += save_figure(surface_figure(data, kind, title=heading), stem)
     if several:
-        stem = path.with_name(f"{path.stem}-range")
-        paths += save_figure(range_figure(data, title=title), stem)
+        median = f"median of {data.directions_done} planes"
+        heading = ", ".join(filter(None, (title, median)))
+    else:
+        heading = title
+    main = field(data, key)
+    # Losses of several splits have one scale, to be compared by eye.
+    losses = [name for name in data.values if name.endswith("_loss")]
+    alike = [field(data, name) for name in losses] if main.key in losses and not key else [main]
+    scale = scale_of(alike, wanted.look)
+    _check_log(alike, wanted.look)
+    for kind in KINDS:
+        figure = surface_figure(data, kind, key=main.key, scale=scale, title=heading)
+        paths += save_figure(figure, stem.with_name(f"{name}-{kind}"))
+    if several:
+        figure = range_figure(data, key=main.key, look=wanted.look, title=title)
+        paths += save_figure(figure, stem.with_name(f"{name}-range"))
+    if key or wanted.look != Look():
+        return paths
+    for other in _others(data, main.key):
+        kind = "heatmap" if other == RATIO else "filled"
+        shared = scale if other in losses else None
+        figure = surface_figure(data, kind, key=other, scale=shared, title=heading)
+        paths += save_figure(figure, stem.with_name(f"{name}-{other}"))
     if 0.0 in data.y:
-        stem = path.with_name(f"{path.stem}-curve")
-        paths += save_figure(curve_figure(data, title=title), stem)
+        figure = curve_figure(data, title=title)
+        paths += save_figure(figure, stem.with_name(f"{name}-curve"))
     return paths
 
 
-def draw_hessian(path: Path, title: str = "") -> list[Path]:
+def _draw_curves(path: Path, data: SurfaceData, wanted: Wanted, title: str) -> list[Path]:
+    """Draw losses and accuracies in one figure, and each other quantity in one of its own."""
+    stem = wanted.stem(path)
+    main = [name for name in data.values if name.endswith(("_loss", "_acc"))]
+    on_the_left = [name for name in main if name.endswith("_loss")] or main
+    asked = on_the_left if wanted.column is None else [wanted.column]
+    _check_log([field(data, name) for name in asked], wanted.look)
+    if wanted.column is not None:
+        figure = curve_figure(data, [wanted.column], look=wanted.look, title=title)
+        return save_figure(figure, stem.with_name(f"{stem.name}-{wanted.column}"))
+    figure = curve_figure(data, main or None, look=wanted.look, title=title)
+    paths = save_figure(figure, stem)
+    if wanted.look != Look():
+        return paths
+    quantities: dict[str, list[str]] = {}
+    for name in _others(data, None):
+        split, _, rest = name.partition("_")
+        bare = rest if split in ("train", "val", "test") else name
+        if name not in main:
+            quantities.setdefault(bare, []).append(name)
+    for bare, names in quantities.items():
+        figure = curve_figure(data, names, title=title)
+        paths += save_figure(figure, stem.with_name(f"{stem.name}-{bare}"))
+    return paths
+
+
+def _others(data: SurfaceData, main: str | None) -> list[str]:
+    """Return the columns that have figures of their own: no errors, accuracies or the main one."""
+    ends = ("_acc", "_se", "_residual")
+    return [name for name in data.values if name != main and not name.endswith(ends)]
+
+
+def _check_column(path: Path, data: SurfaceData, column: str | None) -> None:
+    if column is not None and column not in data.values:
+        near = difflib.get_close_matches(column, data.values, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise OptionError(
+            "column",
+            f"expected one of {', '.join(data.values)} in {path}, got {column!r}{hint}",
+        )
+
+
+def _check_log(fields: Sequence[Field], look: Look) -> None:
+    if look.log and fields and not scale_of(fields, look).log:
+        raise OptionError(
+            "log", f"expected values above 0 only, {fields[0].label} has others: give `vmin`"
+        )
+
+
+def _refuse(wanted: Wanted, what: str, *names: str) -> None:
+    """Refuse what means nothing for a kind of figure."""
+    given = {"column": wanted.column, "log": wanted.look.log, "levels": wanted.look.levels}
+    for name in names:
+        if given[name] is not None:
+            raise OptionError(name, f"is for surfaces, {what} has none")
+
+
+def _named(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[tuple[str, str]]:
+    """Return label and optimizer of each file; the path stands beside labels that are no name."""
+    labels = [_title(settings) or path.stem for path, settings in files]
+    return [
+        (f"{label} ({path})" if labels.count(label) > 1 else label, str(s.get("optimizer", "")))
+        for label, (path, s) in zip(labels, files, strict=True)
+    ]
+
+
+def draw_hessian(path: Path, wanted: Wanted | None = None) -> list[Path]:
     """Draw the spectral density of a stored curvature file; nothing where it has none."""
+    wanted = wanted or Wanted()
+    _refuse(wanted, "a spectrum", "column", "log", "levels")
     data = read_spectrum(path)
     if not has_density(data):
         return []
-    label = title or _title(data.settings)
+    label = wanted.title or _title(data.settings)
     optimizer = str(data.settings.get("optimizer", ""))
-    figure = density_figure([(label, optimizer, data)], title=label)
-    return save_figure(figure, path.with_suffix(""))
+    figure = density_figure([(label, optimizer, data)], look=wanted.look, title=label)
+    return save_figure(figure, wanted.stem(path))
 
 
 def png_files(paths: Sequence[Path]) -> list[Path]:
@@ -122,5 +294,5 @@ def png_files(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path.suffix == ".png"]
 
 
-def _title(settings: dict[str, object]) -> str:
+def _title(settings: Mapping[str, Any]) -> str:
     return str(settings.get("label") or settings.get("run") or "")
