@@ -68,9 +68,14 @@ def plot(asked: Plotting) -> None:
     """
     from isoloss.experiments.drawing import Wanted, draw_files
     from isoloss.figures.scale import Look
+    from isoloss.figures.style import FigureError
 
     console = Console(asked.as_json)
-    look = Look(asked.vmin, asked.vmax, asked.log, _levels(asked.levels), _range(asked.xlim))
+    levels, xlim = _levels(asked.levels), _range(asked.xlim)
+    try:
+        look = Look(asked.vmin, asked.vmax, asked.log, levels, xlim)
+    except FigureError as error:
+        raise OptionError("vmin", str(error)) from error
     files = [Path(file) for file in asked.file]
     written = draw_files(files, Wanted(asked.title, asked.column, look, asked.out))
     if not written:

@@ -177,7 +177,7 @@ def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
     if wanted.look.xlim is not None:
         raise OptionError("xlim", f"is for curves and spectra, got the 2-D surface {path}")
     stem, key = wanted.stem(path), wanted.column
-    name = f"{stem.name}-{key}" if key else stem.name
+    name = stem.name if key is None or wanted.out is not None else f"{stem.name}-{key}"
     paths: list[Path] = []
     several = data.directions_done > 1
     if several:
@@ -186,11 +186,11 @@ def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
     else:
         heading = title
     main = field(data, key)
-    # Losses of several splits have one scale, to be compared by eye.
-    losses = [name for name in data.values if name.endswith("_loss")]
-    alike = [field(data, name) for name in losses] if main.key in losses and not key else [main]
-    scale = scale_of(alike, wanted.look)
-    _check_log(alike, wanted.look)
+    # The splits of one quantity have one scale, to be compared by eye.
+    alike = {name: [field(data, other) for other in _splits_of(data, name)] for name in data.values}
+    compared = alike[main.key] if key is None else [main]
+    scale = scale_of(compared, wanted.look)
+    _check_log(compared, wanted.look)
     for kind in KINDS:
         figure = surface_figure(data, kind, key=main.key, scale=scale, title=heading)
         paths += save_figure(figure, stem.with_name(f"{name}-{kind}"))
@@ -201,7 +201,7 @@ def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
         return paths
     for other in _others(data, main.key):
         kind = "heatmap" if other == RATIO else "filled"
-        shared = scale if other in losses else None
+        shared = scale_of(alike[other])
         figure = surface_figure(data, kind, key=other, scale=shared, title=heading)
         paths += save_figure(figure, stem.with_name(f"{name}-{other}"))
     if 0.0 in data.y:
@@ -219,21 +219,29 @@ def _draw_curves(path: Path, data: SurfaceData, wanted: Wanted, title: str) -> l
     _check_log([field(data, name) for name in asked], wanted.look)
     if wanted.column is not None:
         figure = curve_figure(data, [wanted.column], look=wanted.look, title=title)
-        return save_figure(figure, stem.with_name(f"{stem.name}-{wanted.column}"))
+        named = stem.with_name(f"{stem.name}-{wanted.column}")
+        return save_figure(figure, named if wanted.out is None else stem)
     figure = curve_figure(data, main or None, look=wanted.look, title=title)
     paths = save_figure(figure, stem)
     if wanted.look != Look():
         return paths
-    quantities: dict[str, list[str]] = {}
     for name in _others(data, None):
-        split, _, rest = name.partition("_")
-        bare = rest if split in ("train", "val", "test") else name
-        if name not in main:
-            quantities.setdefault(bare, []).append(name)
-    for bare, names in quantities.items():
-        figure = curve_figure(data, names, title=title)
-        paths += save_figure(figure, stem.with_name(f"{stem.name}-{bare}"))
+        names = _splits_of(data, name)
+        if name not in main and name == names[0]:
+            figure = curve_figure(data, names, title=title)
+            paths += save_figure(figure, stem.with_name(f"{stem.name}-{_bare(name)}"))
     return paths
+
+
+def _bare(name: str) -> str:
+    """Return the name of a column without its split."""
+    split, _, rest = name.partition("_")
+    return rest if split in ("train", "val", "test") else name
+
+
+def _splits_of(data: SurfaceData, name: str) -> list[str]:
+    """Return the columns of one quantity, of every split."""
+    return [other for other in data.values if _bare(other) == _bare(name)]
 
 
 def _others(data: SurfaceData, main: str | None) -> list[str]:

@@ -258,13 +258,14 @@ def shared_colorbar(figure: Figure, cax: Axes, scale: Scale, label: str) -> None
     """Draw the colour bar of a scale into axes of its own, with ticks at round values.
 
     A pointed end says that values beyond the scale are drawn as its end; the label of a logarithmic
-    one, that its zero is that of the values and not their minimum.
+    one of losses, that its zero is that of the values and not their minimum.
     """
     ends = {(True, True): "both", (True, False): "min", (False, True): "max"}
     extend = ends.get((scale.below, scale.clipped), "neither")
     mappable = ScalarMappable(norm=scale.norm(), cmap=COLORMAP)
     bar = figure.colorbar(mappable, cax=cax, extend=extend)
-    bar.set_label(f"{label}{' above 0' if scale.log else ''}, {scale.name}")
+    zero = " above 0" if scale.log and label.endswith("loss") else ""
+    bar.set_label(f"{label}{zero}, {scale.name}")
     bar.outline.set_linewidth(0.4)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_locator(FixedLocator(scale_ticks(scale)))
