@@ -221,7 +221,7 @@ def _draw_curves(path: Path, data: SurfaceData, wanted: Wanted, title: str) -> l
         figure = curve_figure(data, [wanted.column], look=wanted.look, title=title)
         named = stem.with_name(f"{stem.name}-{wanted.column}")
         return save_figure(figure, named if wanted.out is None else stem)
-    figure = curve_figure(data, main or None, look=wanted.look, title=title)
+    figure = curve_figure(data, main or _others(data, None), look=wanted.look, title=title)
     paths = save_figure(figure, stem)
     if wanted.look != Look():
         return paths

@@ -76,7 +76,8 @@ def curve_figure(
     if line is None:
         raise FigureError("expected a 1-D curve or a surface with a row y = 0; its y axis misses 0")
     look = look or Look()
-    fields = [field(line, key) for key in keys or _drawable_keys(line)]
+    chosen = sorted(_drawable_keys(line) if keys is None else keys, key=_order)
+    fields = [field(line, key) for key in chosen]
     losses = [what for what in fields if not is_accuracy(what.key)] or fields
     accuracies = [] if losses is fields else [what for what in fields if is_accuracy(what.key)]
     color = ACCURACY_COLOR if is_accuracy(losses[0].key) else LOSS_COLOR
@@ -202,21 +203,22 @@ def draw_curves(
 
 
 def scale_axis(axes: Axes, scale: Scale, label: str, look: Look | None = None) -> None:
-    """Set the y axis to a scale and state on it which kind it is; ends asked for have no room."""
+    """Set the y axis to a scale and state on it which kind it is."""
+    # No more room at ends that were asked for than a line needs.
+    asked = look is not None and (look.vmin is not None or look.vmax is not None)
+    share = 0.01 if asked else 0.05
     axes.set_ylabel(f"{label} ({scale.name})" if scale.log else label)
     if scale.log:
         axes.set_yscale("log")
-        room = (scale.vmax / scale.vmin) ** 0.05
+        room = (scale.vmax / scale.vmin) ** share
         axes.set_ylim(scale.vmin / room, scale.vmax * room)
         if scale.vmax < 1e3 * scale.vmin:  # else there are enough powers of ten
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     else:
-        room = 0.05 * (scale.vmax - scale.vmin)
+        room = share * (scale.vmax - scale.vmin)
         axes.set_ylim(scale.vmin - room, scale.vmax + room)
-    if look is not None:
-        axes.set_ylim(look.vmin, look.vmax)  # None leaves an end as it is
 
 
 def frame_curve(axes: Axes, fields: Sequence[Field], look: Look) -> list[Patch]:
@@ -260,15 +262,18 @@ def curve_notes(fields: Sequence[Field]) -> list[str]:
 
 
 def _drawable_keys(data: SurfaceData) -> list[str]:
-    """Return losses, then accuracies, training before test; others have no axis here."""
+    """Return losses and accuracies; others have no axis here."""
     keys = [key for key in data.values if key.endswith("_loss") or key.endswith("_acc")]
     if not keys:
         held = ", ".join(sorted(data.values)) or "nothing"
         raise FigureError(f"expected a loss or an accuracy such as train_loss; the file has {held}")
-    order = list(_SPLITS)
-    return sorted(
-        keys, key=lambda k: (is_accuracy(k), *(i for i, s in enumerate(order) if k.startswith(s)))
-    )
+    return keys
+
+
+def _order(key: str) -> tuple[bool, int]:
+    """Return where a column stands in the legend: losses first, training before test."""
+    split, order = key.partition("_")[0], list(_SPLITS)
+    return is_accuracy(key), order.index(split) if split in order else len(order)
 
 
 def common_name(keys: Sequence[str]) -> str:
