@@ -19,6 +19,9 @@ def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> 
     Along random directions, filter-normalised, unless others are named. Finished points are kept as
     they come: after an interruption the same command goes on. For example: surface mnist-sam
     --x=-1:1:51 --y=-1:1:51, or towards another run: surface a --xdir to:b --x=-0.5:1.5:41
+
+    With the extreme eigenvalues of the Hessian at each point: surface mnist-sam --x=-1:1:11
+    --y=-1:1:11 --samples 500 --also eigenvalues
     """
     from isoloss.experiments.drawing import draw_surface, png_files
     from isoloss.experiments.selection import select
@@ -46,10 +49,12 @@ def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> 
 
 def _say(summary: Mapping[str, Any], data: SurfaceData, console: Console) -> None:
     for name, column in summary["columns"].items():
-        if not name.endswith("_loss"):
+        if name.endswith(("_acc", "_se", "_residual")):
             continue
-        error = data.origin.get(f"{name}_se")
-        spread = "" if error is None else f" ± {error:.2g} (s.e. of the sample)"
+        spread = ""
+        for part, of in (("se", "s.e. of the sample"), ("residual", "residual")):
+            if (error := data.origin.get(f"{name}_{part}")) is not None:
+                spread = f" ± {error:.2g} ({of})"
         bounds = "no finite value"
         if column["min"] is not None:
             bounds = f"from {column['min']:.5g} to {column['max']:.5g}"

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isoloss.evaluation.roc import read_roc
-from isoloss.experiments.reporting import Reporter
+from isoloss.experiments.options import OptionError
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
+from isoloss.figures.fields import Field, field, scale_of
+from isoloss.figures.ratio import RATIO, with_ratio
 from isoloss.figures.repeats import range_figure
 from isoloss.figures.roc import RocSeries, roc_figure
+from isoloss.figures.scale import Look
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
-from isoloss.records.density_pair import read_density_pair
-from isoloss.records.files import FileError
-from isoloss.records.history_lines import LoggedRun, read_history_lines
-from isoloss.records.ll import described, kind_of
 from isoloss.records.runs import Run
-from isoloss.records.spectra import SpectrumData, read_spectrum
-from isoloss.records.surfaces import read_surface
-
-HISTORIES = (".dat", ".jsonl")
+from isoloss.records.spectra import read_spectrum
+from isoloss.records.surfaces import SurfaceData, read_surface
 
 
 def draw_training(run: Run) -> list[Path]:
@@ -68,120 +68,161 @@ def _draw_roc(run: Run, classes: Sequence[Mapping[str, Any]]) -> list[Path]:
     return save_figure(figure, run.path / "roc")
 
 
-def draw_file(path: Path, title: str = "", reporter: Reporter | None = None) -> list[Path]:
-    """Draw everything that a stored file holds, beside it.
+@dataclass(frozen=True)
+class Wanted:
+    """What to draw of stored files, and where to.
 
-    Args:
-        path: A surface, ours or of the loss-landscape code; a curvature file; a density of two
-            arrays (`records.density_pair`); a history of lines of JSON (`records.history_lines`).
-        title: Title of the figures.
-        reporter: Told what a reader must know of the file.
-
-    Raises:
-        FileError: If the file is none of them.
+    Attributes:
+        title: Title of the figures; that of the run where empty.
+        column: Stored name, or `eig_ratio`; None for what a file is drawn by.
+        look: What is asked of scales and axes.
+        out: Path of the figures, to which their kind is added where there are several; beside the
+            file where None. An ending .png or .pdf is left out: both are written.
     """
-    reporter = reporter or Reporter()
-    if path.suffix in HISTORIES:
-        run = _logged(path, reporter)
-        return save_figure(training_figure([run], title=title or run.label), path.with_suffix(""))
-    if path.suffix == ".npy":
-        data = _density(path, reporter)
-        figure = density_figure([(_title(data.settings), "", data)], title=title)
-        return save_figure(figure, path.with_name(f"{_title(data.settings)}-density"))
-    kind = kind_of(path)
-    if kind in ("surface", "LL surface"):
-        return draw_surface(path, title)
-    if kind == "hessian":
-        return draw_hessian(path, title)
-    raise FileError(
-        f"expected something to draw, got {described(path)}\n"
-        "draw a surface (ours, or one with `xcoordinates`) or a curvature file"
-    )
+
+    title: str = ""
+    column: str | None = None
+    look: Look = dataclasses.field(default_factory=Look)
+    out: Path | None = None
+
+    def stem(self, path: Path) -> Path:
+        """Return the path of a file's figures, without suffix and kind."""
+        if self.out is None:
+            return path.with_suffix("")
+        return self.out.with_suffix("") if self.out.suffix in (".png", ".pdf") else self.out
 
 
-def draw_together(
-    paths: Sequence[Path], title: str = "", reporter: Reporter | None = None
-) -> list[Path]:
-    """Draw several densities, or several histories, in one figure beside the first.
-
-    Raises:
-        FileError: If there are files of both kinds or others.
-    """
-    reporter = reporter or Reporter()
-    first = paths[0]
-    stem = first.name.removesuffix(first.suffix).removesuffix("_eigen").removesuffix("_weight")
-    place = first.with_name(f"{stem}-together")
-    if all(path.suffix in HISTORIES for path in paths):
-        return save_figure(
-            training_figure([_logged(p, reporter) for p in paths], title=title), place
-        )
-    spectra = []
-    for path in paths:
-        if path.suffix != ".npy" and (path.suffix in HISTORIES or kind_of(path) != "hessian"):
-            raise FileError(
-                f"expected several densities, or several histories, got {path} among them\n"
-                "draw it by itself; `compare` sets runs side by side"
-            )
-        data = _density(path, reporter) if path.suffix == ".npy" else read_spectrum(path)
-        if not has_density(data):
-            raise FileError(f"expected a spectral density in {path}, got none")
-        label = _title(data.settings) or path.stem
-        spectra.append((label, str(data.settings.get("optimizer", "")), data))
-    return save_figure(density_figure(spectra, title=title), place)
-
-
-def _logged(path: Path, reporter: Reporter) -> LoggedRun:
-    runs = read_history_lines(path)
-    if len(runs) > 1:
-        reporter.say(f"{path} holds {len(runs)} runs, one after the other: the last is drawn")
-    return runs[-1]
-
-
-def _density(path: Path, reporter: Reporter) -> SpectrumData:
-    data = read_density_pair(path)
-    if data.density is not None and (note := data.density.account["note"]):
-        reporter.say(f"{path}: {note}")
-    return data
-
-
-def draw_surface(path: Path, title: str = "") -> list[Path]:
+def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
     """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve.
 
-    Of several planes these show the median, and one figure more what the planes span.
+    Of several planes these show the median, and one figure more what the planes span. Every other
+    column has a figure of its own, unless one column or scale is asked for.
     """
-    data = read_surface(path)
-    title = title or _title(data.settings)
+    wanted = wanted or Wanted()
+    data = with_ratio(read_surface(path))
+    check_column(path, data, wanted.column)
+    title = wanted.title or title_of(data.settings)
     if data.y is None:
-        return save_figure(curve_figure(data, title=title), path.with_suffix(""))
+        refuse(wanted, "a curve", "levels")
+        return _draw_curves(path, data, wanted, title)
+    if wanted.look.xlim is not None:
+        raise OptionError("xlim", f"is for curves and spectra, got the 2-D surface {path}")
+    stem, key = wanted.stem(path), wanted.column
+    name = stem.name if key is None or wanted.out is not None else f"{stem.name}-{key}"
     paths: list[Path] = []
     several = data.directions_done > 1
-    median = f"median of {data.directions_done} planes" if several else ""
-    for kind in KINDS:
-        stem = path.with_name(f"{path.stem}-{kind}")
-        heading = ", ".join(filter(None, (title, median)))
-        paths += save_figure(surface_figure(data, kind, title=heading), stem)
     if several:
-        stem = path.with_name(f"{path.stem}-range")
-        paths += save_figure(range_figure(data, title=title), stem)
+        median = f"median of {data.directions_done} planes"
+        heading = ", ".join(filter(None, (title, median)))
+    else:
+        heading = title
+    main = field(data, key)
+    # The splits of one quantity have one scale, to be compared by eye.
+    alike = {name: [field(data, other) for other in _splits_of(data, name)] for name in data.values}
+    compared = alike[main.key] if key is None else [main]
+    scale = scale_of(compared, wanted.look)
+    check_log(compared, wanted.look)
+    for kind in KINDS:
+        figure = surface_figure(data, kind, key=main.key, scale=scale, title=heading)
+        paths += save_figure(figure, stem.with_name(f"{name}-{kind}"))
+    if several:
+        figure = range_figure(data, key=main.key, look=wanted.look, title=title)
+        paths += save_figure(figure, stem.with_name(f"{name}-range"))
+    if key or wanted.look != Look():
+        return paths
+    for other in _others(data, main.key):
+        kind = "heatmap" if other == RATIO else "filled"
+        shared = scale_of(alike[other])
+        figure = surface_figure(data, kind, key=other, scale=shared, title=heading)
+        paths += save_figure(figure, stem.with_name(f"{name}-{other}"))
     if 0.0 in data.y:
-        stem = path.with_name(f"{path.stem}-curve")
-        paths += save_figure(curve_figure(data, title=title), stem)
+        figure = curve_figure(data, title=title)
+        paths += save_figure(figure, stem.with_name(f"{name}-curve"))
     return paths
 
 
-def draw_hessian(path: Path, title: str = "") -> list[Path]:
+def _draw_curves(path: Path, data: SurfaceData, wanted: Wanted, title: str) -> list[Path]:
+    """Draw losses and accuracies in one figure, and each other quantity in one of its own."""
+    stem = wanted.stem(path)
+    main = [name for name in data.values if name.endswith(("_loss", "_acc"))]
+    on_the_left = [name for name in main if name.endswith("_loss")] or main
+    asked = on_the_left if wanted.column is None else [wanted.column]
+    check_log([field(data, name) for name in asked], wanted.look)
+    if wanted.column is not None:
+        figure = curve_figure(data, [wanted.column], look=wanted.look, title=title)
+        named = stem.with_name(f"{stem.name}-{wanted.column}")
+        return save_figure(figure, named if wanted.out is None else stem)
+    figure = curve_figure(data, main or _others(data, None), look=wanted.look, title=title)
+    paths = save_figure(figure, stem)
+    if wanted.look != Look():
+        return paths
+    for name in _others(data, None):
+        names = _splits_of(data, name)
+        if name not in main and name == names[0]:
+            figure = curve_figure(data, names, title=title)
+            paths += save_figure(figure, stem.with_name(f"{stem.name}-{_bare(name)}"))
+    return paths
+
+
+def _bare(name: str) -> str:
+    """Return the name of a column without its split."""
+    split, _, rest = name.partition("_")
+    return rest if split in ("train", "val", "test") else name
+
+
+def _splits_of(data: SurfaceData, name: str) -> list[str]:
+    """Return the columns of one quantity, of every split."""
+    return [other for other in data.values if _bare(other) == _bare(name)]
+
+
+def _others(data: SurfaceData, main: str | None) -> list[str]:
+    """Return the columns that have figures of their own: no errors, accuracies or the main one."""
+    ends = ("_acc", "_se", "_residual")
+    return [name for name in data.values if name != main and not name.endswith(ends)]
+
+
+def check_column(path: Path, data: SurfaceData, column: str | None) -> None:
+    """Raise `OptionError` for a column that is not there."""
+    if column is not None and column not in data.values:
+        near = difflib.get_close_matches(column, data.values, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise OptionError(
+            "column",
+            f"expected one of {', '.join(data.values)} in {path}, got {column!r}{hint}",
+        )
+
+
+def check_log(fields: Sequence[Field], look: Look) -> None:
+    """Raise `OptionError` where values cannot be drawn on the logarithmic scale asked for."""
+    if look.log and fields and not scale_of(fields, look).log:
+        raise OptionError(
+            "log", f"expected values above 0 only, {fields[0].label} has others: give `vmin`"
+        )
+
+
+def refuse(wanted: Wanted, what: str, *names: str) -> None:
+    """Refuse what means nothing for a kind of figure."""
+    given = {"column": wanted.column, "log": wanted.look.log, "levels": wanted.look.levels}
+    for name in names:
+        if given[name] is not None:
+            raise OptionError(name, f"is for surfaces, {what} has none")
+
+
+def draw_hessian(path: Path, wanted: Wanted | None = None) -> list[Path]:
     """Draw the spectral densities of a stored curvature file; nothing where it has none."""
+    wanted = wanted or Wanted()
+    refuse(wanted, "a spectrum", "column", "log", "levels")
     data = read_spectrum(path)
-    label = title or _title(data.settings)
-    operators = data.operators
+    label, operators = wanted.title or title_of(data.settings), data.operators
     if list(operators) == ["hessian"]:
         runs = [(label, str(data.settings.get("optimizer", "")), data)]
     else:
         runs = [(name, "", one) for name, one in operators.items()]
     if not any(has_density(one) for _, _, one in runs):
         return []
-    heading = label if len(runs) > 1 or list(operators) == ["hessian"] else f"{label}, {runs[0][0]}"
-    return save_figure(density_figure(runs, title=heading), path.with_suffix(""))
+    alone = len(runs) == 1 and list(operators) != ["hessian"]
+    heading = f"{label}, {runs[0][0]}" if alone else label
+    return save_figure(density_figure(runs, look=wanted.look, title=heading), wanted.stem(path))
 
 
 def png_files(paths: Sequence[Path]) -> list[Path]:
@@ -189,5 +230,6 @@ def png_files(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path.suffix == ".png"]
 
 
-def _title(settings: dict[str, object]) -> str:
+def title_of(settings: Mapping[str, Any]) -> str:
+    """Return what a stored result is called: its label, or the run's name."""
     return str(settings.get("label") or settings.get("run") or "")

@@ -33,7 +33,10 @@ TOLERANCE = 1e-6
 # Eigenvalues and traces of float32 products are known to about what Lanczos asks of a residual.
 CURVATURE_TOLERANCE = 1e-4
 # What a result states; all else in a file (directions, eigenvectors, nodes) makes it.
-STATED = ("_loss", "eigenvalues", "trace/estimate", "scaled/eigenvalue", "scaled/trace")
+STATED = (
+    "_loss", "grad_norm", "max_eig", "min_eig",
+    "eigenvalues", "trace/estimate", "scaled/eigenvalue", "scaled/trace",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,8 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     )
     stated = [name for name in stored if name.endswith(STATED) and name in found]
     difference = max(_difference(stored[name], found[name]) for name in stated)
-    tolerance = TOLERANCE if kind == "surface" else CURVATURE_TOLERANCE
+    curved = kind == "hessian" or "max_eig" in stored
+    tolerance = CURVATURE_TOLERANCE if curved else TOLERANCE
     return Part(file.name, identical, difference, tolerance, reason)
 
 

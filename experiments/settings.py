@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ LARGEST_SAMPLE = 10_000
 SAMPLE_SEED = 0
 # The splits that an answer to "which split" means.
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "both": ("train", "test")}
+
+
+def absolute_specs(specs: Sequence[str]) -> tuple[str, ...]:
+    """Return specs that mean the same from any folder."""
+    return tuple(map(absolute_spec, specs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +207,19 @@ class SurfaceSettings(SampleSettings, Numerics):
         "The first is that of the seed alone.",
         low=1,
         high=10_000,
+    )
+    also: tuple[str, ...] = option(
+        (),
+        "What else to compute at each point, on the first split: grad_norm, of the gradient, or "
+        "eigenvalues, the largest and the smallest of the Hessian. May be repeated.",
+        metavar="NAME",
+    )
+    metric: tuple[str, ...] = option(
+        (),
+        "Metric of your own, file.py:function or module:function of (outputs, targets), one value "
+        "a sample, whose mean becomes the column train_FUNCTION. May be repeated.",
+        metavar="SPEC",
+        convert=absolute_specs,
     )
     split: str = option(
         "train",

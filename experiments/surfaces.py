@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.experiments.columns import check_columns, measures_of
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.direction_kinds import Start
 from isoloss.experiments.direction_specs import slug
@@ -96,7 +97,14 @@ class SurfaceExperiment:
             "split": settings.split,
             "asked": asdict(settings),
         }
-        return Surface(problems, grid, draw(first), repeats=Draws(draw, others), about=about)
+        return Surface(
+            problems,
+            grid,
+            draw(first),
+            repeats=Draws(draw, others),
+            measures=measures_of(settings),
+            about=about,
+        )
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
@@ -177,6 +185,7 @@ def check_surface(settings: SurfaceSettings) -> None:
     for rule, skip in zip(settings.normalisation, settings.ignored, strict=True):
         check_rules(rule or "none", skip or "none")
     check_policy(settings.bn, settings.bn_batch)
+    check_columns(settings)
 
 
 def summarise(data: SurfaceData) -> dict[str, Any]:

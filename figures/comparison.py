@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from isoloss.figures.curve import curve_notes, draw_curves
 from isoloss.figures.density import density_notes, draw_densities, has_density, title_pad
-from isoloss.figures.fields import Field, is_accuracy, log_notes, quantity
+from isoloss.figures.fields import Field, log_notes, quantity, scale_of
 from isoloss.figures.formatting import one_line
 from isoloss.figures.groups import (
     curve_of,
@@ -22,7 +22,7 @@ from isoloss.figures.groups import (
     with_median_eigenvalue,
 )
 from isoloss.figures.quantities import ComparisonGroup
-from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.scale import Scale
 from isoloss.figures.style import (
     PAGE,
     SMALL,
@@ -87,7 +87,7 @@ def comparison_figure(
     surfaces = [group_surface(group, key) for group in groups]
     key = shared_key([curve_of(row) for row in rows])
     curves = [group_curve(group, key) for group in groups]
-    scale = _scale([what for what in surfaces if what is not None])
+    scale = scale_of([what for what in surfaces if what is not None])
     spectra = [with_median_eigenvalue(group) for group in groups]
     densities = [
         (group.label, style, data)
@@ -140,12 +140,6 @@ def comparison_figure(
     draw_table(figure.add_axes(box), groups, styles)
     figure.text(0.1 / PAGE, 0.05 / height, text, va="bottom", fontsize=SMALL, color="0.25")
     return figure
-
-
-def _scale(fields: Sequence[Field]) -> Scale:
-    """Return one scale for all surfaces; accuracies are never logarithmic."""
-    linear = any(is_accuracy(what.key) for what in fields)
-    return shared_scale([what.drawable for what in fields], log=False if linear else None)
 
 
 def _notes(

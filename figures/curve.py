@@ -13,9 +13,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from isoloss.figures.fields import Field, edges, field, is_accuracy, quantity, row_through_origin
+from isoloss.figures.fields import (
+    Field,
+    common_key,
+    edges,
+    field,
+    is_accuracy,
+    quantity,
+    row_through_origin,
+)
 from isoloss.figures.formatting import number
-from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.scale import Look, Scale
 from isoloss.figures.style import (
     COLUMN,
     FLAWED,
@@ -23,8 +31,10 @@ from isoloss.figures.style import (
     FigureError,
     SeriesStyle,
     add_note,
+    legend_lines,
     new_figure,
     note_text,
+    series_styles,
     styled,
 )
 from isoloss.figures.surface import tick_text
@@ -41,8 +51,14 @@ _MARKED = 31  # up to this many points each is marked, so that the resolution is
 
 
 @styled
-def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "") -> Figure:
-    """Draw losses (left axis) and accuracies (right axis, percent) along x.
+def curve_figure(
+    data: SurfaceData,
+    keys: Sequence[str] | None = None,
+    *,
+    look: Look | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw losses (left axis) and accuracies (right axis, percent) along x, or other columns.
 
     Training is solid, test dashed; the origin is a dotted line with its values in the legend. Of
     several directions the lines are their medians; each of them is a thin line of the first loss,
@@ -50,18 +66,23 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
 
     Args:
         data: A 1-D surface, or a 2-D one whose grid has the row y = 0.
-        log: Whether the loss axis is logarithmic; None decides by the range of the losses.
+        keys: Stored names; None takes all losses and accuracies. Accuracies have the right axis
+            where there is anything else.
+        look: What is asked of the left axis, and of x.
         title: Title at the upper left.
 
     Raises:
-        FigureError: If there is no row y = 0, or neither a loss nor an accuracy.
+        FigureError: If there is no row y = 0, or none of the quantities.
     """
     line = row_through_origin(data)
     if line is None:
         raise FigureError("expected a 1-D curve or a surface with a row y = 0; its y axis misses 0")
-    fields = [field(line, key) for key in _drawable_keys(line)]
-    losses = [what for what in fields if not is_accuracy(what.key)]
-    accuracies = [what for what in fields if is_accuracy(what.key)]
+    look = look or Look()
+    chosen = sorted(_drawable_keys(line) if keys is None else keys, key=_order)
+    fields = [field(line, key) for key in chosen]
+    losses = [what for what in fields if not is_accuracy(what.key)] or fields
+    accuracies = [] if losses is fields else [what for what in fields if is_accuracy(what.key)]
+    color = ACCURACY_COLOR if is_accuracy(losses[0].key) else LOSS_COLOR
     notes = curve_notes(fields)
     if losses and losses[0].several:
         notes.append(f"thin: {losses[0].label} along each")
@@ -70,13 +91,14 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
     axes = figure.add_subplot()
     handles: list[Artist] = []
     each = [what.several.each for what in losses[:1] if what.several]
-    scale = shared_scale([*(what.drawable for what in losses), *each], log=log, clip=False)
+    linear = False if is_accuracy(losses[0].key) else None
+    scale = look.scale([*(what.drawable for what in losses), *each], log=linear, clip=False)
     for what in losses[:1]:
-        _draw_band(axes, what, scale, LOSS_COLOR)
-        _draw_each(axes, what, scale, LOSS_COLOR)
+        _draw_band(axes, what, scale, color)
+        _draw_each(axes, what, scale, color)
     for what in losses:
-        handles += _draw_split(axes, what, _on_axis(what.drawable, scale), LOSS_COLOR)
-    scale_axis(axes, scale, "loss" if losses else "")
+        handles += _draw_split(axes, what, _on_axis(what.drawable, scale), color)
+    scale_axis(axes, scale, common_name([what.key for what in losses]), look)
     if accuracies:
         right = axes.twinx()
         _draw_band(right, accuracies[0], None, ACCURACY_COLOR)
@@ -86,12 +108,58 @@ def curve_figure(data: SurfaceData, *, log: bool | None = None, title: str = "")
         right.set_ylim(-3, 103)
         right.tick_params(axis="y", colors=ACCURACY_COLOR)
         right.spines["right"].set_visible(True)
-        axes.tick_params(axis="y", colors=LOSS_COLOR)
-        axes.yaxis.label.set_color(LOSS_COLOR)
-    handles += frame_curve(axes, fields)
+        axes.tick_params(axis="y", colors=color)
+        axes.yaxis.label.set_color(color)
+    handles += frame_curve(axes, fields, look)
     axes.set_title(title, loc="left")
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     add_note(figure, notes)
+    return figure
+
+
+@styled
+def curves_figure(
+    runs: Sequence[tuple[str, str, SurfaceData]],
+    key: str | None = None,
+    *,
+    look: Look | None = None,
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Draw one quantity of several curves on one pair of axes.
+
+    Args:
+        runs: Label, optimizer and curve of each, 1-D.
+        key: Stored name; None takes a loss that all hold.
+        look: What is asked of the axes.
+        title: Title at the upper left.
+        notes: What else a reader must know.
+
+    Raises:
+        FigureError: For a 2-D surface, or a quantity that one of them lacks.
+    """
+    key = key or common_key(*(data for _, _, data in runs))
+    styles = series_styles([optimizer for _, optimizer, _ in runs])
+    curves = []
+    for (label, _, data), style in zip(runs, styles, strict=True):
+        if data.y is not None:
+            raise FigureError(
+                f"expected 1-D curves in one figure, got the 2-D surface {label}\n"
+                "draw it by itself, or set runs side by side with `compare`"
+            )
+        curves.append((label, style, field(data, key)))
+    words = list(notes)
+    for label, _, what in curves:
+        words += [f"{label}: {note}" for note in curve_notes([what])]
+    rows = -(-len(runs) // 2)
+    lines = rows + bool(title) + (note_text(words, COLUMN).count("\n") + 1) * bool(words)
+    figure = new_figure(COLUMN, 1.95 + 0.13 * lines)
+    axes = figure.add_subplot()
+    draw_curves(axes, curves, look=look)
+    axes.set_title(title, loc="left")
+    handles: list[Artist] = [*legend_lines([label for label, _, _ in curves], styles)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    add_note(figure, words)
     return figure
 
 
@@ -99,7 +167,7 @@ def draw_curves(
     axes: Axes,
     curves: Sequence[tuple[str, SeriesStyle, Field]],
     *,
-    log: bool | None = None,
+    look: Look | None = None,
     each: bool = False,
 ) -> None:
     """Overlay one quantity of several runs, each in its own colour and line style.
@@ -109,14 +177,16 @@ def draw_curves(
     Args:
         axes: Where to draw.
         curves: Label, style and 1-D field of each run.
-        log: Whether the axis is logarithmic; None decides by the common range.
+        look: What is asked of the axes.
         each: Whether to draw what a median is of as thin lines, too.
     """
+    look = look or Look()
     arrays = [what.drawable for _, _, what in curves]
     for _, _, what in curves:
         if what.several:
             arrays += [what.several.low, what.several.high]
-    scale = shared_scale(arrays, log=log, clip=False)
+    linear = False if any(is_accuracy(what.key) for _, _, what in curves) else None
+    scale = look.scale(arrays, log=linear, clip=False)
     for label, style, what in curves:
         _draw_band(axes, what, scale, style.color)
         if each:
@@ -130,27 +200,30 @@ def draw_curves(
             label=label,
         )
     keys = {what.key for _, _, what in curves}
-    scale_axis(axes, scale, quantity(keys.pop()) if len(keys) == 1 else "loss")
-    frame_curve(axes, [what for _, _, what in curves])
+    scale_axis(axes, scale, quantity(keys.pop()) if len(keys) == 1 else "loss", look)
+    frame_curve(axes, [what for _, _, what in curves], look)
 
 
-def scale_axis(axes: Axes, scale: Scale, label: str) -> None:
+def scale_axis(axes: Axes, scale: Scale, label: str, look: Look | None = None) -> None:
     """Set the y axis to a scale and state on it which kind it is."""
+    # No more room at ends that were asked for than a line needs.
+    asked = look is not None and (look.vmin is not None or look.vmax is not None)
+    share = 0.01 if asked else 0.05
     axes.set_ylabel(f"{label} ({scale.name})" if scale.log else label)
     if scale.log:
         axes.set_yscale("log")
-        room = (scale.vmax / scale.vmin) ** 0.05
+        room = (scale.vmax / scale.vmin) ** share
         axes.set_ylim(scale.vmin / room, scale.vmax * room)
         if scale.vmax < 1e3 * scale.vmin:  # else there are enough powers of ten
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     else:
-        room = 0.05 * (scale.vmax - scale.vmin)
+        room = share * (scale.vmax - scale.vmin)
         axes.set_ylim(scale.vmin - room, scale.vmax + room)
 
 
-def frame_curve(axes: Axes, fields: Sequence[Field]) -> list[Patch]:
+def frame_curve(axes: Axes, fields: Sequence[Field], look: Look) -> list[Patch]:
     """Draw what is common to the curves of a panel: x axis, origin, spans of non-finite points.
 
     Returns:
@@ -159,7 +232,7 @@ def frame_curve(axes: Axes, fields: Sequence[Field]) -> list[Patch]:
     low = min(float(edge) for what in fields for edge in (what.x[0], what.x[-1]))
     high = max(float(edge) for what in fields for edge in (what.x[0], what.x[-1]))
     room = 0.02 * (high - low) or 0.5
-    axes.set_xlim(low - room, high + room)
+    axes.set_xlim(look.xlim or (low - room, high + room))
     axes.set_xlabel(fields[0].x_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if low <= 0 <= high:
@@ -197,15 +270,26 @@ def curve_notes(fields: Sequence[Field]) -> list[str]:
 
 
 def _drawable_keys(data: SurfaceData) -> list[str]:
-    """Return losses, then accuracies, training before test; others have no axis here."""
+    """Return losses and accuracies; others have no axis here."""
     keys = [key for key in data.values if key.endswith("_loss") or key.endswith("_acc")]
     if not keys:
         held = ", ".join(sorted(data.values)) or "nothing"
         raise FigureError(f"expected a loss or an accuracy such as train_loss; the file has {held}")
-    order = list(_SPLITS)
-    return sorted(
-        keys, key=lambda k: (is_accuracy(k), *(i for i, s in enumerate(order) if k.startswith(s)))
-    )
+    return keys
+
+
+def _order(key: str) -> tuple[bool, int]:
+    """Return where a column stands in the legend: losses first, training before test."""
+    split, order = key.partition("_")[0], list(_SPLITS)
+    return is_accuracy(key), order.index(split) if split in order else len(order)
+
+
+def common_name(keys: Sequence[str]) -> str:
+    """Return what an axis of some stored names is called: ``loss`` for those of two splits."""
+    bare = {key.partition("_")[2] if key.startswith(tuple(_SPLITS)) else key for key in keys}
+    if len(keys) == 1 and bare != {"loss"}:
+        return quantity(keys[0])
+    return quantity(bare.pop()) if len(bare) == 1 else "value"
 
 
 def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list[Line2D]:
@@ -214,11 +298,12 @@ def _draw_split(axes: Axes, what: Field, values: np.ndarray, color: str) -> list
     if what.origin is not None:
         label += f" ({number(what.origin)} at 0)"
     split = what.key.partition("_")[0]
+    split = split if split in _SPLITS else "train"
     return axes.plot(
         what.x,
         values,
         color=color,
-        linestyle=_SPLITS.get(split, "solid"),
+        linestyle=_SPLITS[split],
         linewidth=_MEDIAN_WIDTH if what.several else None,
         marker="o" if what.x.size <= _MARKED else "",
         markersize=2.2,

@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from matplotlib.transforms import ScaledTranslation
 
 from isoloss.figures.formatting import number, power_of_ten, with_error
+from isoloss.figures.scale import Look
 from isoloss.figures.style import (
     COLUMN,
     FigureError,
@@ -62,11 +63,14 @@ class DensityCurve:
 
 
 @styled
-def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str = "") -> Figure:
+def density_figure(
+    runs: Sequence[tuple[str, str, SpectrumData]], *, look: Look | None = None, title: str = ""
+) -> Figure:
     """Draw the spectral densities of one or several runs.
 
     Args:
         runs: Label, optimizer and stored curvature of each run.
+        look: What is asked of the axes: `xlim` of the eigenvalues, `vmin` and `vmax` of densities.
         title: Title at the upper left.
 
     Raises:
@@ -81,7 +85,7 @@ def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str 
     lines = note_text(notes, COLUMN).count("\n") + 1
     figure = new_figure(COLUMN, 2.2 + 0.11 * lines)
     axes = figure.add_subplot()
-    draw_densities(axes, drawn)
+    draw_densities(axes, drawn, look)
     axes.set_title(title, loc="left", pad=title_pad(len(drawn)))
     if len(held) > 1:
         handles = legend_lines([label for label, _, _ in drawn], styles)
@@ -90,13 +94,19 @@ def density_figure(runs: Sequence[tuple[str, str, SpectrumData]], *, title: str 
     return figure
 
 
-def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> None:
+def draw_densities(
+    axes: Axes,
+    runs: Sequence[tuple[str, SeriesStyle, SpectrumData]],
+    look: Look | None = None,
+) -> None:
     """Overlay spectral densities, with bands over probes and leading eigenvalues.
 
     Args:
         axes: Where to draw.
         runs: Label, style and stored curvature of each run, each with a density.
+        look: What is asked of the axes.
     """
+    look = look or Look()
     sound = [run for run in runs if _finite(run[2])]
     axes.set_xlabel("eigenvalue")
     axes.set_ylabel("spectral density (log)")
@@ -121,7 +131,8 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
         axes.plot(curve.grid, curve.curve, **line)
         low, high = (np.maximum(side, 0.1 * floor) for side in (curve.low, curve.high))
         axes.fill_between(curve.grid, low, high, color=style.color, alpha=0.18, linewidth=0)
-        if eigenvalues := leading(data):
+        low_end, high_end = look.xlim or (-np.inf, np.inf)
+        if eigenvalues := [value for value in leading(data) if low_end <= value <= high_end]:
             # Above the panel, one line a run: inside they would lie on the bumps they mark.
             lift = ScaledTranslation(0, (_TICK * row + 3) / 72, axes.figure.dpi_scale_trans)
             axes.plot(
@@ -135,6 +146,8 @@ def draw_densities(axes: Axes, runs: Sequence[tuple[str, SeriesStyle, SpectrumDa
                 clip_on=False,
             )
     axes.set_ylim(floor, peak * 2.5)
+    axes.set_ylim(look.vmin, look.vmax)  # None leaves an end as it is
+    axes.set_xlim(look.xlim)
     axes.axvline(0.0, color="0.6", linewidth=0.5, zorder=0.5)
 
 

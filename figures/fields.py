@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoloss.figures.formatting import number
-from isoloss.figures.scale import Scale, shared_scale
+from isoloss.figures.ratio import RATIO
+from isoloss.figures.scale import Look, Scale
 from isoloss.figures.style import FigureError
 from isoloss.records.identity import drawn_by_class
 
@@ -29,7 +30,10 @@ _NAMES = {
     "max_eig": "largest Hessian eigenvalue",
     "min_eig": "smallest Hessian eigenvalue",
     "grad_norm": "gradient norm",
+    RATIO: "|smallest / largest eigenvalue|",
 }
+# Eigenvalues with larger residuals, relative to them, are counted in a note.
+_CONVERGED = 0.01
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Field:
     balanced: bool = False  # whether the samples were drawn by class, so that it is not the split's
     directions: Directions | None = None  # what the median is of, where there are several
     ends: tuple[tuple[float, float, str], ...] = ()  # where other checkpoints lie, and their names
+    remarks: tuple[str, ...] = ()  # what else a reader must know of the quantity
 
     @property
     def label(self) -> str:
@@ -120,15 +125,16 @@ class Field:
         """The values as floats, NaN wherever they are not sound."""
         return np.where(self.sound, self.values, np.nan)
 
-    def scale(self, *, log: bool | None = None) -> Scale:
+    def scale(self, look: Look | None = None) -> Scale:
         """Return the scale this field gets when it shares none."""
-        return shared_scale([self.drawable], log=False if is_accuracy(self.key) else log)
+        return scale_of([self], look)
 
     def notes(self, scale: Scale | None = None) -> list[str]:
         """Return what of the grid is not drawn as an ordinary value, and of which samples it is."""
         total, notes = self.values.size, []
         if self.balanced:
             notes.append("a class-balanced sample: not the loss of the split")
+        notes += self.remarks
         if self.directions is not None:
             notes += self.directions.notes(planes=self.y is not None)
         if flawed := int(self.flawed.sum()):
@@ -162,6 +168,15 @@ def quantity(key: str) -> str:
 def is_accuracy(key: str) -> bool:
     """Return whether a stored name is an accuracy in percent, never drawn logarithmically."""
     return key == "acc" or key.endswith("_acc")
+
+
+def scale_of(fields: Sequence[Field], look: Look | None = None) -> Scale:
+    """Return one scale for fields: accuracies are linear, ratios begin at 0, unless asked."""
+    look = look or Look()
+    linear = any(is_accuracy(what.key) or what.key == RATIO for what in fields)
+    if fields and all(what.key == RATIO for what in fields) and look.vmin is None and not look.log:
+        look = dataclasses.replace(look, vmin=0.0)
+    return look.scale([what.drawable for what in fields], log=False if linear else None)
 
 
 def common_key(*surfaces: SurfaceData) -> str | None:
@@ -209,6 +224,7 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
         _axis_label(data, "y"),
         drawn_by_class(data.settings),
         ends=_ends(data),
+        remarks=_remarks(data, key),
     )
     if data.repeats is None:
         return found
@@ -218,6 +234,21 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
     return dataclasses.replace(
         found, values=data.median(key), done=data.median_done, directions=directions
     )
+
+
+def _remarks(data: SurfaceData, key: str) -> tuple[str, ...]:
+    """Return what eigenvalues and their ratio do not say by themselves."""
+    remarks = []
+    parts = ("min_eig", "max_eig") if key == RATIO else (key,)
+    for part in parts:
+        residual = data.values.get(f"{part}_residual")
+        if residual is not None:
+            rough = int(np.sum(residual > _CONVERGED * np.abs(data.values[part])))
+            if rough:
+                remarks.append(f"{quantity(part)}: residual above 1 % of it at {rough} points")
+    if key == RATIO and (convex := int(np.sum(data.values["min_eig"] >= 0))):
+        remarks.append(f"no negative eigenvalue at {convex} of {data.values[key].size} points")
+    return tuple(remarks)
 
 
 def row_through_origin(data: SurfaceData) -> SurfaceData | None:
@@ -304,7 +335,9 @@ def log_notes(named: Sequence[tuple[str, Field]], scale: Scale) -> list[str]:
         scale: The scale they share.
     """
     minima = [
-        (name, float(what.values[what.sound].min())) for name, what in named if what.sound.any()
+        (name, float(what.values[what.sound].min()))
+        for name, what in named
+        if what.sound.any() and what.key.endswith("loss")
     ]
     if not scale.log or not minima:
         return []

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from isoloss.figures.fields import field, log_notes
-from isoloss.figures.scale import shared_scale
+from isoloss.figures.fields import field, log_notes, scale_of
+from isoloss.figures.scale import Look
 from isoloss.figures.style import (
     NORMAL,
     PAGE,
@@ -36,7 +36,7 @@ _LEFT, _BETWEEN = 0.5, 0.26
 
 @styled
 def range_figure(
-    data: SurfaceData, *, key: str | None = None, log: bool | None = None, title: str = ""
+    data: SurfaceData, *, key: str | None = None, look: Look | None = None, title: str = ""
 ) -> Figure:
     """Draw what the planes of a surface with repeats span, point by point, at one scale.
 
@@ -46,7 +46,7 @@ def range_figure(
     Args:
         data: A 2-D surface with two finished planes or more.
         key: Stored name such as ``"train_loss"``; None takes the training loss.
-        log: Whether the scale is logarithmic; None decides by the range of the values.
+        look: What is asked of the scale.
         title: Title at the upper left.
 
     Raises:
@@ -62,7 +62,7 @@ def range_figure(
         )
     panels = [dataclasses.replace(what, values=values) for values in (several.low, several.high)]
     panels.insert(1, what)
-    scale = shared_scale([panel.drawable for panel in panels], log=log)
+    scale = scale_of(panels, look)
     words = [*surface_notes(what, scale, "filled"), *log_notes([("", what)], scale)]
     words.append("each point by itself: no panel need be one of the planes")
     notes = note_text(words, PAGE - 0.1)

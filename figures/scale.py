@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
+from isoloss.figures.style import FigureError
+
 DECADES = 2.0
 """A positive range of more decades than this is drawn on a logarithmic scale."""
 CLIP = 100.0
@@ -34,6 +36,7 @@ class Scale:
     log: bool
     levels: tuple[float, ...]  # round values, ascending, all within (vmin, vmax)
     clipped: bool  # there are values above vmax, drawn as vmax
+    below: bool = False  # there are values below a vmin that was asked for, drawn as that
 
     @property
     def name(self) -> str:
@@ -55,6 +58,51 @@ class Scale:
         return np.log10(clipped) if self.log else clipped
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a reader asks of a figure's scale; what is None is left to the values.
+
+    Attributes:
+        vmin: Lower end of the scale; values below are drawn as that.
+        vmax: Upper end.
+        log: Whether it is logarithmic.
+        levels: About how many contour lines, or their values.
+        xlim: Ends of the horizontal axis of a curve or a density.
+
+    Raises:
+        FigureError: For ends in the wrong order, or a logarithmic scale from 0 or below.
+    """
+
+    vmin: float | None = None
+    vmax: float | None = None
+    log: bool | None = None
+    levels: int | tuple[float, ...] | None = None
+    xlim: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.vmin is not None and self.vmax is not None and not self.vmin < self.vmax:
+            raise FigureError(f"expected vmin below vmax, got {self.vmin:g} and {self.vmax:g}")
+        if self.log and any(end is not None and end <= 0 for end in (self.vmin, self.vmax)):
+            raise FigureError("expected positive vmin and vmax on a logarithmic scale, got others")
+        if self.xlim is not None and not self.xlim[0] < self.xlim[1]:
+            raise FigureError(f"expected xlim from low to high, got {self.xlim}")
+
+    def scale(
+        self, arrays: Iterable[np.ndarray], *, log: bool | None = None, clip: bool = True
+    ) -> Scale:
+        """Return a scale for fields; `log` and `clip` are as of `shared_scale`."""
+        several = self.levels if isinstance(self.levels, tuple) else None
+        return shared_scale(
+            arrays,
+            log=log if self.log is None else self.log,
+            clip=clip,
+            count=self.levels if isinstance(self.levels, int) else 11,
+            vmin=self.vmin,
+            vmax=self.vmax,
+            levels=several,
+        )
+
+
 def prefers_log(values: np.ndarray) -> bool:
     """Return whether values have no negative one and span over two decades where positive."""
     finite = _finite([values])
@@ -65,7 +113,14 @@ def prefers_log(values: np.ndarray) -> bool:
 
 
 def shared_scale(
-    arrays: Iterable[np.ndarray], *, log: bool | None = None, clip: bool = True, count: int = 11
+    arrays: Iterable[np.ndarray],
+    *,
+    log: bool | None = None,
+    clip: bool = True,
+    count: int = 11,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    levels: Sequence[float] | None = None,
 ) -> Scale:
     """Choose one scale for several fields.
 
@@ -73,9 +128,12 @@ def shared_scale(
         arrays: Values of any shape; non-finite ones are passed over.
         log: Logarithmic or not; None chooses by `prefers_log`. Zeros on a logarithmic scale are
             drawn at the smallest positive value. A field with negative or without positive values
-            cannot be logarithmic, whatever is asked.
+            cannot be logarithmic, whatever is asked, but from a positive `vmin` on.
         clip: Let a logarithmic scale end below a few extreme values (`CLIP`).
         count: About how many contour levels to aim at.
+        vmin: Lower end; None for the smallest value.
+        vmax: Upper end; None for the largest.
+        levels: The contour levels, in place of round ones.
 
     Returns:
         The scale. Without any finite value it is [0, 1]; a constant gets a little room around it.
@@ -83,23 +141,32 @@ def shared_scale(
     finite = _finite(arrays)
     if finite.size == 0:
         return Scale(0.0, 1.0, False, (), False)
+    below = vmin is not None and bool(finite.min() < vmin)
+    above = vmax is not None and bool(finite.max() > vmax)
+    finite = np.clip(
+        finite, -math.inf if vmin is None else vmin, math.inf if vmax is None else vmax
+    )
     if log is None:
         log = prefers_log(finite)
     log = log and bool(finite.min() >= 0) and bool(finite.max() > 0)
-    lowest = float(finite[finite > 0].min() if log else finite.min())
-    highest = float(finite.max())
+    log = log and (vmin is None or vmin > 0)
+    lowest = float(finite[finite > 0].min() if log else finite.min()) if vmin is None else vmin
+    highest = float(finite.max()) if vmax is None else vmax
     # Fewer than ten values cannot have a tenth that is extreme.
     ceiling = (
         CLIP * float(np.quantile(finite, 0.9, method="lower")) if finite.size >= 10 else highest
     )
-    clipped = clip and log and lowest < ceiling < highest
-    vmax = ceiling if clipped else highest
-    if lowest == vmax:
+    clipped = clip and log and vmax is None and lowest < ceiling < highest
+    highest = ceiling if clipped else highest
+    if lowest == highest:
         room = abs(lowest) * 0.05 or 0.5
         low, high = (lowest / 1.05, lowest * 1.05) if log else (lowest - room, lowest + room)
-        return Scale(low, high, log, (), False)
-    levels = _geometric_levels(lowest, vmax, count) if log else _linear_levels(lowest, vmax, count)
-    return Scale(lowest, vmax, log, levels, clipped)
+        return Scale(low, high, log, (), above, below)
+    if levels is not None:
+        chosen = tuple(sorted(float(level) for level in levels if lowest < level < highest))
+    else:
+        chosen = (_geometric_levels if log else _linear_levels)(lowest, highest, count)
+    return Scale(lowest, highest, log, chosen, clipped or above, below)
 
 
 def _finite(arrays: Iterable[np.ndarray]) -> np.ndarray:

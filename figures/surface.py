@@ -33,7 +33,7 @@ from isoloss.figures.fields import (
     log_notes,
 )
 from isoloss.figures.formatting import number, power_of_ten
-from isoloss.figures.scale import Scale
+from isoloss.figures.scale import Look, Scale
 from isoloss.figures.style import (
     COLORMAP,
     COLUMN,
@@ -176,7 +176,7 @@ def surface_figure(
     *,
     key: str | None = None,
     scale: Scale | None = None,
-    log: bool | None = None,
+    look: Look | None = None,
     title: str = "",
 ) -> Figure:
     """Draw one quantity of a 2-D surface as a one-column figure.
@@ -186,7 +186,7 @@ def surface_figure(
         kind: One of `KINDS`: contour lines, filled contours, heat map, 3-D surface.
         key: Stored name such as ``"train_loss"``; None takes the training loss.
         scale: A scale shared with other figures (`figures.scale.shared_scale`); None makes one.
-        log: Whether that one is logarithmic; None decides by the range of the values.
+        look: What is asked of that one.
         title: Title at the upper left.
 
     Raises:
@@ -197,7 +197,7 @@ def surface_figure(
     if data.y is None:
         raise FigureError("expected a 2-D surface, got a 1-D curve: draw it with curve_figure")
     what = field(data, key)
-    scale = what.scale(log=log) if scale is None else scale
+    scale = what.scale(look) if scale is None else scale
     words = [*surface_notes(what, scale, kind), *log_notes([("", what)], scale)]
     notes = note_text(words, COLUMN - 0.1)
     below = 0.06 + 0.11 * (notes.count("\n") + 1 if notes else 0)
@@ -261,13 +261,15 @@ def origin_text(field: Field) -> str:
 def shared_colorbar(figure: Figure, cax: Axes, scale: Scale, label: str) -> None:
     """Draw the colour bar of a scale into axes of its own, with ticks at round values.
 
-    A pointed end says that values above the scale are drawn as its end; the label of a logarithmic
-    one, that its zero is that of the values and not their minimum.
+    A pointed end says that values beyond the scale are drawn as its end; the label of a logarithmic
+    one of losses, that its zero is that of the values and not their minimum.
     """
-    extend = "max" if scale.clipped else "neither"
+    ends = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    extend = ends.get((scale.below, scale.clipped), "neither")
     mappable = ScalarMappable(norm=scale.norm(), cmap=COLORMAP)
     bar = figure.colorbar(mappable, cax=cax, extend=extend)
-    bar.set_label(f"{label}{' above 0' if scale.log else ''}, {scale.name}")
+    zero = " above 0" if scale.log and label.endswith("loss") else ""
+    bar.set_label(f"{label}{zero}, {scale.name}")
     bar.outline.set_linewidth(0.4)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_locator(FixedLocator(scale_ticks(scale)))

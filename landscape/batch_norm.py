@@ -43,14 +43,22 @@ def check_layers(model: nn.Module, policy: str) -> None:
         )
 
 
-def explain_single_sample(error: ValueError) -> BatchNormError | None:
-    """Return what to say where a batch was too small for its statistics; None for other errors."""
-    if "more than 1 value per channel" not in str(error):
-        return None
-    return BatchNormError(
-        "expected statistics batches of 2 samples or more, got a last one of a single sample\n"
-        "choose a statistics batch (`bn_batch`) or a number of samples that leaves more"
-    )
+@contextmanager
+def explaining_single_samples() -> Iterator[None]:
+    """Say in our words, for the length of a `with` block, that a batch has no statistics.
+
+    Raises:
+        BatchNormError: For a batch of a single sample.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BatchNormError(
+            "expected statistics batches of 2 samples or more, got a last one of a single sample\n"
+            "choose a statistics batch (`bn_batch`) or a number of samples that leaves more"
+        ) from error
 
 
 def _has_no_statistics(layer: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from typing import Self
 from torch import Tensor
 
 from isoloss.landscape.sampling import Sample
-from isoloss.landscape.terms import ratio
+from isoloss.landscape.terms import Ratio, ratio
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Evaluation:
             weights are 1.
         sampling_error: Standard error of `loss` as an estimate of that over the whole split,
             where the problem's `sample` is a part of it (see `landscape.sampling`); 0 where not.
+        metrics: Means of further metrics that were asked for, in their order.
+        metric_errors: Their standard errors, as `sampling_error`.
     """
 
     loss: float
@@ -36,24 +38,41 @@ class Evaluation:
     weight: float
     loss_standard_deviation: float
     sampling_error: float = 0.0
+    metrics: tuple[float, ...] = ()
+    metric_errors: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, columns: Tensor, sample: Sample | None) -> Self:
         """Return the evaluation of terms.
 
         Args:
-            columns: Losses, their weights, hits and theirs, (4, samples) in float64.
+            columns: Losses, their weights, hits and theirs, then those of each further metric,
+                (4 + 2 m, samples) in float64.
             sample: How the samples were drawn, where they may be a part of a split.
         """
-        losses, weights, hits, counted = columns
-        loss, accuracy = ratio(losses, weights), ratio(hits, counted)
-        error = 0.0
-        # The probe of determinism evaluates a few samples only, whose error nobody asks for.
-        if sample is not None and sample.partial and len(losses) == sample.size:
-            error = sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
-        return cls(loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error)
+        pairs = columns.split(2)
+        loss, accuracy, *others = (ratio(*pair) for pair in pairs)
+        return cls(
+            loss.value,
+            accuracy.value,
+            columns.shape[1],
+            loss.weight,
+            loss.deviation,
+            _sampling_error(pairs[0], loss, sample),
+            tuple(mean.value for mean in others),
+            tuple(_sampling_error(*one, sample) for one in zip(pairs[2:], others, strict=True)),
+        )
 
     def __repr__(self) -> str:
         error = f" ± {self.sampling_error:.2g}" if self.sampling_error else ""
         accuracy = "" if math.isnan(self.accuracy) else f", accuracy={self.accuracy:.6g}"
         return f"Evaluation(loss={self.loss:.6g}{error}{accuracy}, {self.count:,} samples)"
+
+
+def _sampling_error(pair: Tensor, mean: Ratio, sample: Sample | None) -> float:
+    """Return the standard error of a ratio of sums as an estimate of that over the whole split."""
+    count = pair.shape[1]
+    # The probe of determinism evaluates a few samples only, whose error nobody asks for.
+    if sample is None or not sample.partial or count != sample.size:
+        return 0.0
+    return sample.error((pair[0] - mean.value * pair[1]) * count / mean.weight)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
@@ -29,6 +29,8 @@ from isoloss.landscape.metrics import no_metric, top1
 from isoloss.landscape.terms import Terms, as_terms
 
 Metric = Callable[[Any, Any], Any]
+# Of the loss, of the metric where it was asked for, and of further ones.
+Counted = tuple[Terms, Terms | None, *tuple[Terms, ...]]
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,26 @@ class Objective(nn.Module):
         """Recognise one batch."""
 
     @abstractmethod
-    def forward(self, batch: Any, metric: bool = False) -> tuple[Terms, Terms | None]:
-        """Return sum and weight of each sample, and those of the metric where asked for."""
+    def forward(self, batch: Any, metric: bool = False, others: Sequence[Metric] = ()) -> Counted:
+        """Return sum and weight of each sample, and those of the metric where asked for.
+
+        Args:
+            batch: From `read`.
+            metric: Whether to count the metric.
+            others: Further metrics, counted after it.
+        """
 
     def at(
-        self, state: Mapping[str, Tensor], batch: Samples, *, metric: bool = False
-    ) -> tuple[Terms, Terms | None]:
+        self,
+        state: Mapping[str, Tensor],
+        batch: Samples,
+        *,
+        metric: bool = False,
+        others: Sequence[Metric] = (),
+    ) -> Counted:
         """Return the same with tensors of the network replaced, by their names in it."""
         placed = {f"model.{name}": tensor for name, tensor in state.items()}
-        terms: tuple[Terms, Terms | None] = functional_call(self, placed, (batch, metric))
+        terms: Counted = functional_call(self, placed, (batch, metric, others))
         return terms
 
     def over(self, model: nn.Module) -> Self:
@@ -127,13 +140,17 @@ class OfOutputs(Objective):
         """Recognise a pair, a dictionary or a graph batch."""
         return as_batch(item)
 
-    def forward(self, batch: Batch, metric: bool = False) -> tuple[Terms, Terms | None]:
+    def forward(self, batch: Batch, metric: bool = False, others: Sequence[Metric] = ()) -> Counted:
         """Call the network, then the loss in full precision."""
         outputs = self._call(batch)
         terms = self.loss(outputs, batch.targets)
         if not metric:
             return terms, None
-        return terms, as_terms(self._metric(outputs, batch.targets), batch.count, "the metric")
+        own, *further = (
+            as_terms(one(outputs, batch.targets), batch.count, "the metric")
+            for one in (self._metric, *others)
+        )
+        return terms, own, *further
 
     def outputs_at(self, state: Mapping[str, Tensor], batch: Batch) -> Any:
         """Return what the network puts out with tensors of it replaced, by their names in it."""
@@ -176,14 +193,17 @@ class OfClosure(Objective):
         """Find the samples of a batch of any structure."""
         return as_content(item)
 
-    def forward(self, batch: Content, metric: bool = False) -> tuple[Terms, Terms | None]:
-        """Call the closure, and the metric in the same way."""
+    def forward(
+        self, batch: Content, metric: bool = False, others: Sequence[Metric] = ()
+    ) -> Counted:
+        """Call the closure, and the metrics in the same way."""
         terms = self._terms(self._closure.function, batch, f"closure {self._closure.name}")
         if not metric:
             return terms, None
-        if self._metric is None:
-            return terms, no_metric(None, terms.sums)
-        return terms, self._terms(self._metric, batch, "the metric")
+        own = no_metric(None, terms.sums)
+        if self._metric is not None:
+            own = self._terms(self._metric, batch, "the metric")
+        return terms, own, *(self._terms(one, batch, "the metric") for one in others)
 
     def _terms(self, function: Callable[[Any, Any], Any], batch: Content, name: str) -> Terms:
         # Aliases of the tensors: what is held must not come to require a gradient.

@@ -16,7 +16,7 @@ from isoloss.landscape.batch_norm import (
     check_layers,
     check_policy,
     differentiable_statistics,
-    explain_single_sample,
+    explaining_single_samples,
     movable_buffers,
     use_batch_statistics,
 )
@@ -24,7 +24,7 @@ from isoloss.landscape.batches import FixedData, Samples
 from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
 from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.kernels import derivatives
-from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
+from isoloss.landscape.objective import Counted, Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
@@ -214,17 +214,20 @@ class Problem:
         """The network's buffers that a point may give, by name (see `movable_buffers`)."""
         return movable_buffers(self._model, self.bn)
 
-    def evaluate(self, point: Mapping[str, Tensor] | None = None) -> Evaluation:
+    def evaluate(
+        self, point: Mapping[str, Tensor] | None = None, metrics: Sequence[Metric] = ()
+    ) -> Evaluation:
         """Evaluate loss and metric over all samples.
 
         Args:
             point: theta, buffers that move among it; theta0 where None.
+            metrics: Further metrics to average in the same pass.
 
         Returns:
             The evaluation. NaN and infinite losses stay what they are.
         """
         point = self.parameters if point is None else point
-        evaluation = self._evaluate(point, self.micro_batches())
+        evaluation = self._evaluate(point, self.micro_batches(), metrics)
         self._total_weight = evaluation.weight
         return evaluation
 
@@ -381,25 +384,26 @@ class Problem:
         buffers: Mapping[str, Tensor] | None = None,
         *,
         metric: bool = False,
-    ) -> tuple[Terms, Terms | None]:
+        others: Sequence[Metric] = (),
+    ) -> Counted:
         state = {**(buffers or {}), **parameters}
         moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
-        try:
-            with differentiable_statistics(self._model) if moving else nullcontext():
-                return self.objective.at(state, batch, metric=metric)
-        except ValueError as error:
-            explained = explain_single_sample(error)
-            if explained is None:
-                raise
-            raise explained from error
+        statistics = differentiable_statistics(self._model) if moving else nullcontext()
+        with explaining_single_samples(), statistics:
+            return self.objective.at(state, batch, metric=metric, others=others)
 
-    def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Samples]) -> Evaluation:
+    def _evaluate(
+        self,
+        point: Mapping[str, Tensor],
+        batches: Iterable[Samples],
+        metrics: Sequence[Metric] = (),
+    ) -> Evaluation:
         columns: list[Tensor] = []
         with torch.no_grad():
             theta, buffers = {n: point[n] for n in self.parameters}, self.buffers_at(point)
             for batch in batches:
-                both = self._run(theta, batch, buffers, metric=True)
-                parts = [part.to(self._sums).double() for terms in both if terms for part in terms]
+                every = self._run(theta, batch, buffers, metric=True, others=metrics)
+                parts = [part.to(self._sums).double() for terms in every if terms for part in terms]
                 columns.append(torch.stack(parts))
         return Evaluation.of(torch.cat(columns, dim=1), self.sample)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from isoloss.errors import IsolossError
+from isoloss.landscape.columns import LossAndAccuracy, Measure, names_of
 from isoloss.landscape.directions import Direction, cosine, random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
@@ -48,9 +49,14 @@ class Surface:
         repeats: Further sets of as many, drawn in the same way with other seeds: the grid is
             evaluated along each, after the first. Indexed whenever one is needed, so that it may
             make them anew (`landscape.repeats.Draws`).
+        measures: What is computed at each point; loss and accuracy where None.
         about: What else to store with the surface, JSON-able; compared when it is resumed.
 
+    Attributes:
+        columns: Names of a point's values, in order.
+
     Raises:
+        ColumnError: If two columns have one name.
         SurfaceError: If the numbers of axes and directions differ, shapes do not fit, a seed is
             given with directions, or repeats are not made as the first directions are.
         DirectionError: If running variances that move become negative within the grid.
@@ -64,6 +70,7 @@ class Surface:
         *,
         seed: int | None = None,
         repeats: Sequence[Sequence[Direction]] = (),
+        measures: Sequence[Measure] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
@@ -93,12 +100,8 @@ class Surface:
             self._recipes.append([direction.recipe() for direction in again])
             self._cosines.append(_cosine(again))
             _refuse_other_making(number, self._recipes[0], self._recipes[-1])
-        # Where a problem's samples are a part of its split, the error of its mean loss is kept.
-        self._sampled = {
-            split
-            for split, problem in self.problems.items()
-            if problem.sample is not None and problem.sample.partial
-        }
+        self.measures = [LossAndAccuracy()] if measures is None else list(measures)
+        self.columns = names_of(self.measures, self.problems)
         self.settings = {**(about or {}), **self._own_settings()}
 
     def _check(
@@ -138,16 +141,6 @@ class Surface:
     def _repeats_are_small(self) -> bool:
         return len(self.repeats) * size_of(self.directions) <= LARGEST_STORED_DIRECTION
 
-    @property
-    def columns(self) -> list[str]:
-        """Names of a point's values, in order."""
-        names = []
-        for split in self.problems:
-            names += [f"{split}_loss", f"{split}_acc"]
-            if split in self._sampled:
-                names.append(f"{split}_loss_se")
-        return names
-
     def point_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
         """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first).
 
@@ -163,13 +156,7 @@ class Surface:
     def evaluate_at(self, *coordinates: float, repeat: int = 0) -> tuple[float, ...]:
         """Return the values of `columns` at a point of a repeat; accuracies in percent."""
         point = self.point_at(*coordinates, repeat=repeat)
-        values: list[float] = []
-        for split, problem in self.problems.items():
-            evaluation = problem.evaluate(point)
-            values += [evaluation.loss, 100.0 * evaluation.accuracy]
-            if split in self._sampled:
-                values.append(evaluation.sampling_error)
-        return tuple(values)
+        return tuple(v for measure in self.measures for v in measure.values(self.problems, point))
 
     def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
         """Return the store of this surface at a path; `load` it to see what is done already."""
@@ -224,8 +211,10 @@ class Surface:
         store.load()
         origin, zero = self.points, (0.0,) * len(self.directions)
         if origin in store.records:
-            found = self.evaluate_at(*zero)
-            refuse_other_function(store.path, self.columns[0], store.records[origin], found)
+            # The cheapest columns, as a rule: what is changed shows in the loss.
+            found = self.measures[0].values(self.problems, self.point_at(*zero))
+            stored = store.records[origin][: len(found)]
+            refuse_other_function(store.path, self.columns[0], stored, found)
         if store.complete:
             store.settle()
             return store.data()
@@ -251,6 +240,7 @@ class Surface:
     def _own_settings(self) -> dict[str, Any]:
         first = next(iter(self.problems.values()))
         identities = {split: problem.identity() for split, problem in self.problems.items()}
+        extra = {k: v for measure in self.measures for k, v in measure.settings().items()}
         return {
             **identities[next(iter(identities))],
             **{
@@ -264,6 +254,7 @@ class Surface:
             },
             "directions": dict(zip("xy", self._recipes[0], strict=False)),
             **self._repeat_settings(),
+            **({"columns": extra} if extra else {}),
             "device": first.device.type,
             "plan": first.plan.to_json(),
         }

@@ -91,7 +91,7 @@ def test_ctrl_c_outside_the_inner_loops_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("isoloss.experiments.selection.select", interrupt)
-    monkeypatch.setattr("isoloss.experiments.drawing.draw_file", interrupt)
+    monkeypatch.setattr("isoloss.experiments.plotting.draw_files", interrupt)
     monkeypatch.setattr("isoloss.experiments.comparison.compare", interrupt)
     compare = sys.modules["isoloss.commands.compare"]
     monkeypatch.setattr(compare, "find_run", lambda *_: Run(tmp_path))

@@ -14,6 +14,7 @@ from isoloss.figures.curve import curve_figure
 from isoloss.figures.fields import field, row_through_origin
 from isoloss.figures.quantities import ComparisonRow, single
 from isoloss.figures.repeats import range_figure
+from isoloss.figures.scale import Look
 from isoloss.figures.style import FigureError, save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.records.surface_data import Repeats, SurfaceData
@@ -60,7 +61,7 @@ def band(axes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_curve_shows_median_each_direction_and_band() -> None:
-    figure = curve_figure(several(curve=True), log=False)
+    figure = curve_figure(several(curve=True), look=Look(log=False))
     left, right = figure.axes
     *thin, median, _ = left.lines  # the last is the origin
     for line, factor in zip(thin, FACTORS, strict=True):
@@ -79,7 +80,7 @@ def test_a_curve_shows_median_each_direction_and_band() -> None:
 
 
 def test_from_ten_directions_on_the_band_leaves_the_tails_out() -> None:
-    figure = curve_figure(several(curve=True, factors=np.arange(1.0, 13.0)), log=False)
+    figure = curve_figure(several(curve=True, factors=np.arange(1.0, 13.0)), look=Look(log=False))
     np.testing.assert_allclose(band(figure.axes[0]), [0.1 + 2 * X**2, 0.1 + 11 * X**2], atol=1e-12)
     assert "band: their 10th to 90th percentiles" in texts(figure)
 
@@ -171,7 +172,7 @@ def test_flawed_directions_are_drawn_and_counted(value: float) -> None:
         assert np.isfinite(what.values[..., 3]).all()
     # An infinite end of the band goes to the top of the axis instead of leaving a gap.
     if value == np.inf:
-        axes = curve_figure(several_with_infinity(), log=False).axes[0]
+        axes = curve_figure(several_with_infinity(), look=Look(log=False)).axes[0]
         assert band(axes)[1][2] == pytest.approx(8.1)
 
 

@@ -14,7 +14,7 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.fields import edges, field, gap_polygons, row_through_origin
-from isoloss.figures.scale import shared_scale
+from isoloss.figures.scale import Look, shared_scale
 from isoloss.figures.style import FigureError
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.records.surfaces import SurfaceData
@@ -95,9 +95,11 @@ def test_a_given_scale_is_the_scale_of_every_kind() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_log_scale_says_where_it_begins(kind: str) -> None:
     values = asymmetric() - asymmetric().min() + 0.01
-    logarithmic = texts(surface_figure(surface(values), kind, log=True)).replace("\n", " ")
+    logarithmic = texts(surface_figure(surface(values), kind, look=Look(log=True))).replace(
+        "\n", " "
+    )
     assert "from 0 and not from the minimum 0.01: it compares heights, not flatness" in logarithmic
-    assert "flatness" not in texts(surface_figure(surface(values), kind, log=False))
+    assert "flatness" not in texts(surface_figure(surface(values), kind, look=Look(log=False)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
