@@ -53,14 +53,14 @@ def draw_files(
         OptionError: For a column that is not there, or what cannot be drawn together.
     """
     wanted, reporter = wanted or Wanted(), reporter or Reporter()
-    kinds = {_kind(path) for path in paths}
-    if len(kinds) > 1:
+    kinds = {path: _kind(path) for path in paths}
+    kind = kinds[paths[0]]
+    if other := [path for path in paths if kinds[path] != kind]:
         raise OptionError(
             "files",
-            f"expected files of one kind in one figure, got {' and '.join(sorted(kinds))}\n"
-            "draw each by itself; `compare` sets runs side by side",
+            f"expected several {kind} like {paths[0]} in one figure, got {other[0]} of "
+            f"{kinds[other[0]]}\ndraw each by itself; `compare` sets runs side by side",
         )
-    (kind,) = kinds
     if len(paths) == 1:
         return _draw_file(paths[0], kind, wanted, reporter)
     stem = wanted.stem(_named_by(paths[0]))
