@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -152,6 +153,7 @@ class Options:
             object.__setattr__(self, option.name, check(option, getattr(self, option.name)))
 
 
+@functools.cache
 def declared(cls: type) -> tuple[Option, ...]:
     """Return the options of a dataclass, its own before those it inherits."""
     hints = typing.get_type_hints(cls)

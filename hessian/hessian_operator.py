@@ -10,14 +10,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from isoloss.errors import IsolossError
+from isoloss.errors import IsolossError, is_out_of_memory
 from isoloss.hessian.operators import OperatorError, check_matrix, check_vector
+from isoloss.landscape.finite import where_not_finite
 from isoloss.landscape.kernels import (
     is_of_cudnn_recurrence,
     no_checkpointing,
     second_derivatives,
     without_cudnn,
 )
+from isoloss.landscape.memory import make_room
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
@@ -132,17 +134,37 @@ class HessianOperator:
             NotTwiceDifferentiableError: If the network or the loss has no second derivative.
         """
         check_vector(self, vector)
-        parts = unflatten(vector.detach().to(self.device), self._leaves)
-        try:
-            total = self._sum_over_batches(parts)
-        except RuntimeError as error:
-            if not is_of_cudnn_recurrence(error) or not self._cudnn:
-                _explain(error)
-                raise
-            self._cudnn, self._graphs = False, None
-            total = self._sum_over_batches(parts)
+        total = self._product(unflatten(vector.detach().to(self.device), self._leaves))
         self.products += 1
         return (total / self._problem.total_weight).to(self.device, self.dtype)
+
+    def where_not_finite(self, product: Tensor) -> str:
+        """Return in words where the entries of a product that are not finite come from."""
+        parts = unflatten(product, self._leaves)
+        lost = {name: int((~part.isfinite()).sum()) for name, part in parts.items()}
+        name = next(name for name, count in lost.items() if count)
+        more = f" and {count - 1} more" if (count := sum(map(bool, lost.values()))) > 1 else ""
+        source = where_not_finite(self._problem, self._point)
+        return (
+            f"(in those of {name}, {lost[name]:,} of {parts[name].numel():,}{more}"
+            f"{f'; {source}' if source else ''})"
+        )
+
+    def _product(self, parts: dict[str, Tensor]) -> Tensor:
+        """Return the sum over the batches, in another way where the first one does not work."""
+        while True:
+            try:
+                return self._sum_over_batches(parts)
+            except (RuntimeError, MemoryError) as error:
+                self._graphs = None
+                if is_out_of_memory(error):
+                    make_room(self._problem, error, graphs=self._keep)
+                    self._keep = False
+                elif isinstance(error, RuntimeError) and self._cudnn and is_of_cudnn_recurrence(error):
+                    self._cudnn = False
+                else:
+                    _explain(error)
+                    raise
 
     def matmat(self, matrix: Tensor) -> Tensor:
         """Return H V for the columns of V, shape (n, k), one product each.
@@ -279,7 +301,7 @@ def _check_twice_differentiable(gradients: list[Tensor]) -> None:
         nodes.extend(following for following, _ in node.next_functions)
 
 
-def _explain(error: RuntimeError) -> None:
+def _explain(error: Exception) -> None:
     """Raise ours for torch's errors about missing second derivatives."""
     text = str(error)
     phrases = ("derivative for", "once_differentiable", "double backward", "Double backward")

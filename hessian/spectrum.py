@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from isoloss.errors import UsageError
+from isoloss.errors import IsolossError, UsageError
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.hessian_operator import HessianOperator
@@ -37,6 +37,8 @@ from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape import Plan, Problem
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
+from isoloss.landscape.finite import where_not_finite
+from isoloss.landscape.memory import require_for_products
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
@@ -63,6 +65,10 @@ OPTIONS = (
 
 class SpectrumError(UsageError, ValueError):
     """Settings that ask for nothing, or for what the problem does not have."""
+
+
+class SpectrumUndefinedError(IsolossError, ArithmeticError):
+    """A loss without a curvature."""
 
 
 class Stages(Protocol):
@@ -192,7 +198,7 @@ class Spectrum:
     def _run(self, path: Path | None, progress: StageProgress | None, fresh: bool) -> SpectrumData:
         if path is not None and fresh:
             refuse_other_kind(path, "hessian")
-        settings = {**self.settings, "loss_at_weights": self.problem.evaluate().loss}
+        settings = {**self.settings, "loss_at_weights": self._loss_at_weights()}
         data = SpectrumData(settings)
         if path is not None and path.exists() and not fresh:
             data = read_spectrum(path)
@@ -200,10 +206,14 @@ class Spectrum:
         stages = self._stages()
         if missing := [stage for stage in stages if stage not in data.stages]:
             Plan.from_json(data.settings["plan"]).apply()
+            require_for_products(self.problem, self._vectors())
         with self.operator:
             for stage in missing:
                 report = None if progress is None else _reporting(progress, stage)
                 data = dataclasses.replace(data, **{stage: stages[stage](report)})
+                if (plan := self.problem.plan.to_json()) != self.settings["plan"]:
+                    noted = {**data.settings, "plan_after_running_out_of_memory": plan}
+                    data = dataclasses.replace(data, settings=noted)
                 if path is not None:
                     # A summary that is there is that of the file, also after a kill in between.
                     path.with_suffix(".json").unlink(missing_ok=True)
@@ -212,6 +222,22 @@ class Spectrum:
         if path is not None and not path.with_suffix(".json").exists():
             write_summary(path.with_suffix(".json"), data)
         return data
+
+    def _loss_at_weights(self) -> float:
+        """Return L(theta0); refuse one that is not finite, which has no curvature."""
+        loss = self.problem.evaluate().loss
+        if math.isfinite(loss) or not self.problem.total_weight:
+            return loss
+        raise SpectrumUndefinedError(
+            f"expected a finite loss at the network's weights, got {loss}: "
+            f"{where_not_finite(self.problem)}\nthere is no curvature where the loss is not finite"
+        )
+
+    def _vectors(self) -> int:
+        """Return how many vectors of the parameters' size are held at once, at least."""
+        wanted, size = self.wanted, self.operator.size
+        pairs = 2 * (wanted.top + self.smallest)  # a basis that spans them, and themselves
+        return max(pairs, min(wanted.steps, size) if wanted.probes else 0)
 
     def _stages(self) -> dict[str, Callable[..., Any]]:
         """Return what computes each stage that is asked for."""

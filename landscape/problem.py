@@ -23,6 +23,7 @@ from isoloss.landscape.batches import FixedData, Samples
 from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
 from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.kernels import derivatives
+from isoloss.landscape.memory import in_smaller_batches
 from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
@@ -153,20 +154,15 @@ class Problem:
             self.plan = plan or Plan.choose(self._objective, data, self.device)
         if batch_size is not None:
             self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
-        self._data = (
-            data.to(self.device, self.dtype, channels_last=True)
-            if self.plan.channels_last
-            else data
-        )
+        last = self.plan.channels_last
+        self._data = data.to(self.device, self.dtype, channels_last=True) if last else data
         if bn == "train":
             use_batch_statistics(self._model)
         self._begin_at(names)
         self._total_weight: float | None = None
         if check:
             with keeping(model):
-                losses = functools.partial(self._evaluate, self.parameters)
-                check_same_loss(losses, self.micro_batches(), dtype)
-                self._check_second_point(model, put_together)
+                self._check_points(model, put_together)
 
     def _begin_at(self, names: Iterable[str]) -> None:
         """Take theta0, and what is held constant, from the network."""
@@ -204,6 +200,7 @@ class Problem:
         twin._begin_at(self.parameters)
         return twin
 
+    @in_smaller_batches
     def evaluate(self, parameters: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Evaluate loss and metric over all samples.
 
@@ -301,6 +298,7 @@ class Problem:
             buffers |= self.recalibration.estimate(parameters)
         return buffers
 
+    @in_smaller_batches
     def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of L, accumulated in float64.
 
@@ -392,17 +390,19 @@ class Problem:
                 columns.append(torch.stack(parts))
         losses, weights, hits, counted = torch.cat(columns, dim=1)
         loss = ratio(losses, weights)
-        accuracy = ratio(hits, counted)
+        accuracy = ratio(hits, counted).value
         error = 0.0
         # The probe of determinism evaluates a few samples only, whose error nobody asks for.
         sample = self.sample
         if sample is not None and sample.partial and len(losses) == sample.size:
             error = sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
-        return Evaluation(
-            loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
-        )
+        return Evaluation(loss.value, accuracy, len(losses), loss.weight, loss.deviation, error)
 
-    def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
+    @in_smaller_batches
+    def _check_points(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
+        losses = functools.partial(self._evaluate, self.parameters)
+        check_same_loss(losses, self.micro_batches(), self.compute_dtype)
+
         def afresh() -> Callable[..., Terms]:
             twin = copy.copy(self)
             twin._objective = put_together()
