@@ -8,7 +8,8 @@ what there is before it begins.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 
 from isoloss.errors import IsolossError, is_out_of_memory
 from isoloss.landscape.batches import FixedData, Samples
-from isoloss.landscape.plan import Plan
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,11 +34,12 @@ class MemoryShortError(IsolossError, RuntimeError):
 class Planned(Protocol):
     """Something that computes with samples, as many at a time as its plan says: a problem."""
 
-    plan: Plan
+    plan: Any
     parameters: dict[str, Tensor]
     device: torch.device
     count: int
     bn: str
+    bn_batch: int
     _data: FixedData
     _objective: Any
 
@@ -81,9 +82,11 @@ def make_room(problem: Planned, error: Exception, *, graphs: bool = False) -> No
             statistics of under the policy `"train"`.
     """
     plan, largest = problem.plan, largest_batch(problem)
-    fixed = problem.bn == "train" or not all(batch.sliceable for batch in problem._data.batches)
+    of_statistics = problem.bn == "train"
+    fixed = of_statistics or not all(batch.sliceable for batch in problem._data.batches)
+    refused = explained(error, largest, "bn_batch" if of_statistics else "batch_size")
     if not isinstance(error, torch.OutOfMemoryError):
-        raise explained(error, largest) from error
+        raise refused from error
     if graphs:
         problem.plan = replace(plan, product_strategy="recompute")
     elif largest > 1 and not fixed:
@@ -91,7 +94,7 @@ def make_room(problem: Planned, error: Exception, *, graphs: bool = False) -> No
         micro, product = min(plan.micro_batch, half), min(plan.product_batch, half)
         problem.plan = replace(plan, micro_batch=micro, product_batch=product)
     else:
-        raise explained(error, largest) from error
+        raise refused from error
     error.with_traceback(None)  # its frames hold the tensors of the pass
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -100,22 +103,24 @@ def make_room(problem: Planned, error: Exception, *, graphs: bool = False) -> No
 def largest_batch(problem: Planned) -> int:
     """Return how many samples the largest pass of a problem takes at a time."""
     size = max(problem.plan.micro_batch, problem.plan.product_batch)
+    size = problem.bn_batch if problem.bn == "train" else size
     return max(batch.count for batch in problem._data.cut(size))
 
 
-def explained(error: BaseException, samples: int | None = None) -> MemoryShortError:
+def explained(
+    error: BaseException, samples: int, option: str = "batch_size"
+) -> MemoryShortError:
     """Return ours for an error of an allocator.
 
     Args:
         error: What was raised.
-        samples: How many samples were computed with at a time, where that is known.
+        samples: How many samples were computed with at a time.
+        option: What says how many.
     """
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    at_a_time = "" if samples is None else f" with {samples:,} samples at a time"
     return MemoryShortError(
-        f"out of memory{at_a_time}: {reason[:200]}\n"
-        "compute with a smaller `batch_size`, with fewer `samples` or parameters, or on a machine "
-        "with more memory"
+        f"out of memory with {samples:,} samples at a time: {reason[:200]}\n"
+        f"compute with a smaller `{option}`, with fewer `samples`, or where there is more memory"
     )
 
 
@@ -165,7 +170,7 @@ def require_for_products(problem: Planned, vectors: int) -> None:
     if problem.device.type != "cpu":
         return
     moved = problem.parameters.values()
-    basis = vectors * sum(tensor.numel() * tensor.element_size() for tensor in moved)
+    basis = vectors * sum(map(size_of, moved))
     outputs, _ = outputs_per_sample(problem._objective, _few(problem))
     kept = problem.plan.product_strategy == "kept-graph"
     samples = problem.count if kept else largest_batch(problem)
@@ -238,12 +243,23 @@ _FILES = ("inactive_file", "active_file")
 def outputs_per_sample(objective: nn.Module, batch: Samples) -> tuple[int, int]:
     """Return the bytes of the outputs of all leaf modules, and of the largest, for each sample.
 
-    A pass for derivatives holds at least the former, one without the latter. Outputs that share
-    memory, as those of in-place activations, count once.
+    A pass for derivatives holds at least the former, one without the latter.
 
     Args:
         objective: The network with its loss, a module of a batch.
         batch: Samples to send through it; two are enough.
+    """
+    with torch.no_grad(), outputs_held(objective) as outputs:
+        objective(batch)
+    sizes = [size_of(tensor) // batch.count for tensor in outputs.values()]
+    return sum(sizes), max(sizes, default=0)
+
+
+@contextmanager
+def outputs_held(module: nn.Module) -> Iterator[dict[int, Tensor]]:
+    """Yield the outputs of leaf modules by where they are.
+
+    Those that share memory, as the outputs of in-place activations, are one.
     """
     outputs: dict[int, Tensor] = {}
 
@@ -252,13 +268,15 @@ def outputs_per_sample(objective: nn.Module, batch: Samples) -> tuple[int, int]:
             if isinstance(tensor, Tensor) and tensor.numel():
                 outputs[tensor.untyped_storage().data_ptr()] = tensor
 
-    leaves = [module for module in objective.modules() if not any(module.children())]
-    hooks = [module.register_forward_hook(keep) for module in leaves]
+    leaves = [part for part in module.modules() if not any(part.children())]
+    hooks = [leaf.register_forward_hook(keep) for leaf in leaves]
     try:
-        with torch.no_grad():
-            objective(batch)
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
-    sizes = [tensor.numel() * tensor.element_size() // batch.count for tensor in outputs.values()]
-    return sum(sizes), max(sizes, default=0)
+
+
+def size_of(tensor: Tensor) -> int:
+    """Return the bytes of a tensor's entries."""
+    return tensor.numel() * tensor.element_size()

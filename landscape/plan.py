@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isoloss.errors import IsolossError
+from isoloss.errors import IsolossError, is_out_of_memory
 from isoloss.landscape.batches import FixedData
+from isoloss.landscape.memory import explained
 
 MIB = 2**20
 # On a CPU a micro-batch is fastest while its activations stay in cache and under the size at which
@@ -128,6 +129,10 @@ def activation_bytes_per_sample(objective: nn.Module, data: FixedData) -> int:
     try:
         with torch.no_grad():
             objective(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explained(error, batch.count) from error
     finally:
         for hook in hooks:
             hook.remove()
