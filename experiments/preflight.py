@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from isoloss.errors import IsolossError, is_out_of_memory
+from isoloss.errors import IsolossError
 from isoloss.evaluation.networks import placement
 from isoloss.experiments.errors import ExperimentError
-from isoloss.landscape.memory import explained, outputs_held, require, size_of
+from isoloss.landscape.memory import explaining, outputs_held, require, size_of
 from isoloss.landscape.objective import objective
 from isoloss.trainers.stepper import as_stepper
 from isoloss.trainers.trainer import Trainer
@@ -91,13 +91,15 @@ def _try(trainer: Trainer, count: int, model: nn.Module, *, training: bool) -> i
     batch = asked.read(item).to(device, dtype, channels_last=True)
     try:
         model.train(training)
-        with torch.random.fork_rng(devices=[]), outputs_held(asked) as outputs:
+        with (
+            torch.random.fork_rng(devices=[]),
+            outputs_held(asked) as outputs,
+            explaining(batch.count),
+        ):
             terms, _ = asked(batch, metric=False)
     except IsolossError:
         raise
     except Exception as error:  # of other people's code, which raises anything
-        if is_out_of_memory(error):
-            raise explained(error, len(order)) from error
         text = " ".join(str(error).split()) or "no reason given"
         raise ExperimentError(
             f"expected a network for samples of shape {_shape(item)}, {type(model).__name__} "

@@ -27,7 +27,7 @@ GIB = 2**30
 _SYSTEM = Path("/")
 
 
-class MemoryShortError(IsolossError, RuntimeError):
+class MemoryShortError(IsolossError, MemoryError):
     """More memory is needed than there is."""
 
 
@@ -84,7 +84,7 @@ def make_room(problem: Planned, error: Exception, *, graphs: bool = False) -> No
     plan, largest = problem.plan, largest_batch(problem)
     of_statistics = problem.bn == "train"
     fixed = of_statistics or not all(batch.sliceable for batch in problem._data.batches)
-    refused = explained(error, largest, "bn_batch" if of_statistics else "batch_size")
+    refused = _explained(error, largest, "bn_batch" if of_statistics else "batch_size")
     if not isinstance(error, torch.OutOfMemoryError):
         raise refused from error
     if graphs:
@@ -107,16 +107,24 @@ def largest_batch(problem: Planned) -> int:
     return max(batch.count for batch in problem._data.cut(size))
 
 
-def explained(
-    error: BaseException, samples: int, option: str = "batch_size"
-) -> MemoryShortError:
-    """Return ours for an error of an allocator.
+@contextmanager
+def explaining(samples: int) -> Iterator[None]:
+    """Raise `MemoryShortError` where memory runs out inside the context.
 
     Args:
-        error: What was raised.
-        samples: How many samples were computed with at a time.
-        option: What says how many.
+        samples: How many samples are computed with at a time.
     """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _explained(error, samples) from error
+
+
+def _explained(
+    error: BaseException, samples: int, option: str = "batch_size"
+) -> MemoryShortError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return MemoryShortError(
         f"out of memory with {samples:,} samples at a time: {reason[:200]}\n"

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isoloss.errors import IsolossError, is_out_of_memory
+from isoloss.errors import IsolossError
 from isoloss.landscape.batches import FixedData
-from isoloss.landscape.memory import explained
+from isoloss.landscape.memory import explaining
 
 MIB = 2**20
 # On a CPU a micro-batch is fastest while its activations stay in cache and under the size at which
@@ -127,12 +127,8 @@ def activation_bytes_per_sample(objective: nn.Module, data: FixedData) -> int:
     if batch.sliceable:
         batch = batch[:2]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), explaining(batch.count):
             objective(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise explained(error, batch.count) from error
     finally:
         for hook in hooks:
             hook.remove()
