@@ -21,9 +21,9 @@ _machine: TextIO | None = None
 # What stands for a character that the encoding of a terminal lacks; any other is written as its
 # escape, \u03bb.
 PLAIN = {
-    "±": "+-", "…": "...", "→": "->", "×": "x", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "−": "-",
-    "λ": "lambda", "θ": "theta", "ρ": "rho", "σ": "sigma", "μ": "mu", "²": "^2", "’": "'", "·": "*",
-    "∞": "inf",
+    "±": "+-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "∞": "inf", "²": "^2", "·": "*",
+    "\u00d7": "x", "\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2019": "'",
+    "λ": "lambda", "θ": "theta", "μ": "mu", "\u03c1": "rho", "\u03c3": "sigma",
 }  # fmt: skip
 
 

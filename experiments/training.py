@@ -288,8 +288,8 @@ def _go_on(trainer: Trainer, run: Run, data: Data, log: TrainingLog) -> None:
         loop.resume(trainer, run.checkpoints)
     if (run.path / "run.json").is_file() and run.status == "diverged":
         log.warn(
-            f"{run.manifest().get('reason', 'training diverged')}; the same settings will end there "
-            f"again: train {run.name} anew with a lower learning rate (lr)"
+            f"{run.manifest().get('reason', 'training diverged')}; the same settings will end "
+            f"there again: train {run.name} anew with a lower learning rate (lr)"
         )
 
 

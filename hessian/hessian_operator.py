@@ -160,7 +160,7 @@ class HessianOperator:
                 if is_out_of_memory(error):
                     make_room(self._problem, error, graphs=self._keep)
                     self._keep = False
-                elif isinstance(error, RuntimeError) and self._cudnn and is_of_cudnn_recurrence(error):
+                elif self._cudnn and is_of_cudnn_recurrence(error):
                     self._cudnn = False
                 else:
                     _explain(error)

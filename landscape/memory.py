@@ -122,9 +122,7 @@ def explaining(samples: int) -> Iterator[None]:
         raise _explained(error, samples) from error
 
 
-def _explained(
-    error: BaseException, samples: int, option: str = "batch_size"
-) -> MemoryShortError:
+def _explained(error: BaseException, samples: int, option: str = "batch_size") -> MemoryShortError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return MemoryShortError(
         f"out of memory with {samples:,} samples at a time: {reason[:200]}\n"
@@ -147,8 +145,8 @@ def require(needed: int, what: str, remedy: str, device: torch.device | str = "c
     there = available() if torch.device(device).type == "cpu" else None
     if there is not None and needed > there:
         raise MemoryShortError(
-            f"expected memory for {what}, at least {needed / GIB:,.1f} GiB, "
-            f"{there / GIB:,.1f} GiB are free\n{remedy}"
+            f"expected memory for {what}, at least {needed / GIB:,.3g} GiB, got "
+            f"{there / GIB:,.3g} GiB that are free\n{remedy}"
         )
 
 
@@ -184,8 +182,8 @@ def require_for_products(problem: Planned, vectors: int) -> None:
     samples = problem.count if kept else largest_batch(problem)
     require(
         basis + outputs * samples,
-        f"{vectors:,} vectors of the size of the parameters ({basis / GIB:,.1f} GiB) and the graphs "
-        f"of {samples:,} samples ({outputs * samples / GIB:,.1f} GiB)",
+        f"{vectors:,} vectors of the size of the parameters ({basis / GIB:,.3g} GiB) and the "
+        f"graphs of {samples:,} samples ({outputs * samples / GIB:,.3g} GiB)",
         "compute with smaller `top` and `steps`, a smaller `batch_size`, or fewer `parameters`",
     )
 

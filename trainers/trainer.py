@@ -240,8 +240,8 @@ class Trainer:
                 raise self._diverged(f"loss {value / (sums.weight or 1)} at {where}")
         # A first loss is NaN where no target of its batch counts.
         if first is not None and abs(sums.mean_loss) > EXPLODED * max(1.0, abs(first)):
-            what = f"loss {sums.mean_loss:.3g} at {where}, {EXPLODED:.0e} times the first, {first:.3g}"
-            raise self._diverged(what)
+            what = f"loss {sums.mean_loss:.3g} at {where}"
+            raise self._diverged(f"{what}, {EXPLODED:.0e} times the first, {first:.3g}")
         self._scale_gradients(samples / sums.weight if sums.weight else 0.0)
         if self.settings.clip is not None:
             clip_grad_norm_(self._parameters, self.settings.clip)

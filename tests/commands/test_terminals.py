@@ -79,13 +79,13 @@ def test_plainer_characters_and_escapes_stand_for_what_lacks(results, encoding, 
 def test_names_of_files_that_are_no_text(results, tmp_path):
     folder = tmp_path / os.fsdecode(b"r\xff")
     file = tmp_path / os.fsdecode(b"s\xff.h5")
-    for line in (
-        [*"surface tiny --x=-1:1:2 --samples 20 --no-figures --out".split(), str(file)],
-        ["plot", str(file)],
-        [*"train --epochs 0 --fraction 0.05 --run new --no-figures --results".split(), str(folder)],
-        ["list", "runs", "--results", str(folder)],
+    for line, named in (
+        (f"surface tiny --x=-1:1:2 {SMALL} --out", file),
+        ("plot", file),
+        ("train --epochs 0 --fraction 0.05 --run new --no-figures --results", folder),
+        ("list runs --results", folder),
     ):
-        code, _, err = printed(line, "utf-8")
+        code, _, err = printed([*line.split(), str(named)], "utf-8")
         assert code == 0, (line, err)
 
 

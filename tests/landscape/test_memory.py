@@ -82,7 +82,7 @@ def test_one_sample_that_does_not_fit_is_an_error():
 
 
 def test_batches_of_statistics_are_never_cut():
-    with pytest.raises(MemoryShortError, match="with 25 samples at a time.*\n.*`bn_batch`"):
+    with pytest.raises(MemoryShortError, match=r"with 25 samples at a time.*\n.*`bn_batch`"):
         problem(20, bn="train", bn_batch=25)
 
 
@@ -92,7 +92,7 @@ def test_a_cpu_that_cannot_allocate_is_an_error_with_a_remedy():
             torch.empty(2**50, dtype=torch.uint8)
             return super().forward(x)
 
-    with pytest.raises(MemoryShortError, match="allocate memory.*\n.*`batch_size`.*`samples`"):
+    with pytest.raises(MemoryShortError, match=r"allocate memory.*\n.*`batch_size`.*`samples`"):
         Problem(Large(6, 3), nn.CrossEntropyLoss(), [(torch.ones(4, 6), torch.zeros(4).long())],
                 batch_size=4, check=False).evaluate()  # fmt: skip
 
@@ -119,7 +119,7 @@ def little(monkeypatch):
 
 
 def test_work_that_cannot_fit_is_refused_with_both_numbers(little, tmp_path):
-    with pytest.raises(MemoryShortError, match=r"vectors of the size.* at least .* GiB, .* free"):
+    with pytest.raises(MemoryShortError, match=r"vectors of the size.* at least .* GiB, got .* free"):
         Spectrum(problem(), SpectrumSettings(top=1)).run(tmp_path / "a.h5")
     with pytest.raises(MemoryShortError, match="a layer for 32 samples"):
         Surface(problem(), Grid.parse("-1:1:3"), seed=0).run(tmp_path / "b.h5")

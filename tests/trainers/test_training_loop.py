@@ -347,7 +347,7 @@ def test_memory_that_runs_out_in_a_step_says_what_to_do():
 
     t = Regression(torch.ones(4, 1), 1.0).trainer()
     t.model.__class__ = Large
-    with pytest.raises(MemoryShortError, match="with 1 samples at a time.*\n.*`batch_size`"):
+    with pytest.raises(MemoryShortError, match=r"with 1 samples at a time.*\n.*`batch_size`"):
         t.train_epoch()
 
 
