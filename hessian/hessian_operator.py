@@ -143,7 +143,8 @@ class HessianOperator:
         parts = unflatten(product, self._leaves)
         lost = {name: int((~part.isfinite()).sum()) for name, part in parts.items()}
         name = next(name for name, count in lost.items() if count)
-        more = f" and {count - 1} more" if (count := sum(map(bool, lost.values()))) > 1 else ""
+        others = sum(map(bool, lost.values())) - 1
+        more = f", and of {others} other parameters" if others else ""
         source = where_not_finite(self._problem, self._point)
         return (
             f"(in those of {name}, {lost[name]:,} of {parts[name].numel():,}{more}"

@@ -80,7 +80,8 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
         seen.append(f"the output of {place} is not finite, {why}")
 
     names = {module: name for name, module in model.named_modules()}
-    hooks = [module.register_forward_hook(look) for module in names]
+    scripted = torch.jit.ScriptModule  # takes no hooks
+    hooks = [m.register_forward_hook(look) for m in names if not isinstance(m, scripted)]
     try:
         yield seen
     finally:

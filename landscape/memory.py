@@ -265,7 +265,8 @@ def outputs_per_sample(objective: nn.Module, batch: Samples) -> tuple[int, int]:
 def outputs_held(module: nn.Module) -> Iterator[dict[int, Tensor]]:
     """Yield the outputs of leaf modules by where they are.
 
-    Those that share memory, as the outputs of in-place activations, are one.
+    Those that share memory, as the outputs of in-place activations, are one. Of TorchScript there
+    are none, and of compiled networks, which looking on would compile another time.
     """
     outputs: dict[int, Tensor] = {}
 
@@ -274,8 +275,11 @@ def outputs_held(module: nn.Module) -> Iterator[dict[int, Tensor]]:
             if isinstance(tensor, Tensor) and tensor.numel():
                 outputs[tensor.untyped_storage().data_ptr()] = tensor
 
-    leaves = [part for part in module.modules() if not any(part.children())]
-    hooks = [leaf.register_forward_hook(keep) for leaf in leaves]
+    parts = list(module.modules())
+    compiled = any(hasattr(part, "_orig_mod") for part in parts)
+    leaves = [part for part in parts if not (compiled or list(part.children()))]
+    scripted = torch.jit.ScriptModule
+    hooks = [leaf.register_forward_hook(keep) for leaf in leaves if not isinstance(leaf, scripted)]
     try:
         yield outputs
     finally:

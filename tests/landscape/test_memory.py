@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -119,7 +121,9 @@ def little(monkeypatch):
 
 
 def test_work_that_cannot_fit_is_refused_with_both_numbers(little, tmp_path):
-    with pytest.raises(MemoryShortError, match=r"vectors of the size.* at least .* GiB, got .* free"):
+    with pytest.raises(
+        MemoryShortError, match=r"vectors of the size.* at least .* GiB, got .* free"
+    ):
         Spectrum(problem(), SpectrumSettings(top=1)).run(tmp_path / "a.h5")
     with pytest.raises(MemoryShortError, match="a layer for 32 samples"):
         Surface(problem(), Grid.parse("-1:1:3"), seed=0).run(tmp_path / "b.h5")
@@ -137,6 +141,16 @@ def test_what_a_spectrum_is_sure_to_hold(monkeypatch):
 def test_in_place_outputs_count_once():
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
     assert memory.outputs_per_sample(net, torch.ones(1, 6).as_subclass(_Counted)) == (44, 32)
+
+
+def test_networks_that_cannot_be_looked_into():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer torch says that it is old
+        scripted = torch.jit.script(nn.Linear(6, 3))
+    for net in (scripted, torch.compile(nn.Linear(6, 3), backend="eager")):
+        with memory.outputs_held(nn.Sequential(net)) as outputs:
+            net(torch.ones(2, 6))
+        assert not outputs
 
 
 class _Counted(torch.Tensor):
