@@ -149,6 +149,9 @@ class SurfaceExperiment:
         seconds = time.monotonic() - began
         plans = {name: p.plan.to_json() for name, p in task.problems.items()}
         plans = {name: plan for name, plan in plans.items() if plan != task.settings["plan"]}
+        for name, plan in plans.items():
+            size = plan["micro_batch"]
+            reporter.warn(f"memory ran out: went on with {size} samples of {name} at a time")
         result = SurfaceResult(data, self.path, total - finished, seconds, plans)
         if self.path is not None:
             beside = self.path.with_suffix(".json")

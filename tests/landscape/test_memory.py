@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 
 from isoloss.errors import is_out_of_memory
+from isoloss.experiments import Subject
+from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.settings import SpectrumSettings
 from isoloss.hessian import HessianOperator, Spectrum
 from isoloss.landscape import Grid, Surface, memory
@@ -18,6 +21,9 @@ from isoloss.records.spectra import read_spectrum
 
 GIB = 2**30
 F64 = torch.float64
+
+
+SHARED = {"most": 1000}
 
 
 class Crowded(nn.Module):
@@ -31,7 +37,7 @@ class Crowded(nn.Module):
 
     def forward(self, x):
         self.seen.append(len(x))
-        if len(x) > self.most:
+        if len(x) > min(self.most, SHARED["most"]):
             raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB")
         return self.part(x)
 
@@ -113,6 +119,34 @@ def test_the_surface_goes_on_and_the_spectrum_keeps_what_it_was_made_with(tmp_pa
     assert settings["plan"]["micro_batch"] == 32
     assert settings["plan_after_running_out_of_memory"]["product_batch"] == 4
     Spectrum(problem(), stages).run(path)  # complete: the plans agree
+
+
+class Filling(Reporter):
+    """Somebody else takes the memory once the work has begun."""
+
+    def __init__(self):
+        self.warned = []
+
+    def say(self, text):
+        SHARED["most"] = 6
+
+    def warn(self, text):
+        self.warned.append(text)
+
+
+def test_what_was_left_of_the_plan_is_told_and_stored(tmp_path, monkeypatch):
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    subject = Subject(Crowded(1000).float(), nn.CrossEntropyLoss(), train=(x, torch.arange(50) % 3))
+    for name in ("surface", "spectrum"):
+        monkeypatch.setitem(SHARED, "most", 1000)
+        some = {"x": "-1:1:3"} if name == "surface" else {"top": 1, "probes": 0, "trace_budget": 0}
+        reporter = Filling()
+        getattr(subject, name)(tmp_path / f"{name}.h5", reporter, batch_size=32, **some)
+        assert len(reporter.warned) == 1
+        assert "memory ran out: went on with 4 samples" in reporter.warned[0]
+    stored = json.loads((tmp_path / "surface.json").read_text())
+    plan = stored["plan_after_running_out_of_memory"]["train"]
+    assert (plan["micro_batch"], plan["product_batch"]) == (4, 4)
 
 
 @pytest.fixture
