@@ -156,9 +156,13 @@ class Options:
             object.__setattr__(self, option.name, check(option, getattr(self, option.name)))
 
 
-@functools.cache
 def declared(cls: type) -> tuple[Option, ...]:
     """Return the options of a dataclass, its own before those it inherits."""
+    return _declared(cls)
+
+
+@functools.cache
+def _declared(cls: Any) -> tuple[Option, ...]:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     ordered = dict.fromkeys(name for c in cls.__mro__ for name in inspect.get_annotations(c))
