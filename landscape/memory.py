@@ -85,7 +85,7 @@ def make_room(problem: Planned, error: Exception, *, graphs: bool = False) -> No
     of_statistics = problem.bn == "train"
     fixed = of_statistics or not all(batch.sliceable for batch in problem._data.batches)
     refused = _explained(error, largest, "bn_batch" if of_statistics else "batch_size")
-    if not isinstance(error, torch.OutOfMemoryError):
+    if problem.device.type == "cpu" and not isinstance(error, torch.OutOfMemoryError):
         raise refused from error
     if graphs:
         problem.plan = replace(plan, product_strategy="recompute")
