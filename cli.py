@@ -46,6 +46,7 @@ if not __package__:  # a script; also in processes that multiprocessing starts f
 import typer
 
 from isoloss.commands import COMMANDS
+from isoloss.commands.console import any_text
 from isoloss.commands.flags import CommandError
 from isoloss.errors import IsolossError
 from isoloss.records.provenance import remember_command
@@ -85,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     remember_command(arguments)
+    with any_text():
+        return _run(arguments, debug)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     command = typer.main.get_command(app)
     try:
         with _ended_as_by_ctrl_c():
@@ -131,6 +137,9 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 def entry_point() -> None:
     """Run one command and leave the process with its exit code."""
+    # Figures go to files alone, and matplotlib refuses to start where this names a backend that is
+    # not there. Of a process that calls `main` it is its own.
+    os.environ["MPLBACKEND"] = "agg"
     sys.exit(main())
 
 

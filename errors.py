@@ -12,3 +12,22 @@ class IsolossError(Exception):
 
 class UsageError(IsolossError):
     """What is asked for does not exist or makes no sense: ask for something else."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error that is none of ours says that memory ran out.
+
+    It is known by its name and text: without torch, none of torch's is raised.
+    """
+    if isinstance(error, IsolossError):
+        return False
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
+
+
+# Of torch's allocators on Linux and macOS, on Windows, and of Apple's and Intel's GPUs; of cuBLAS.
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+)  # fmt: skip

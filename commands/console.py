@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import re
@@ -15,6 +17,44 @@ from isoloss.records.json_text import to_json
 from isoloss.records.progress import Progress, bar
 
 _machine: TextIO | None = None
+
+# What stands for a character that the encoding of a terminal lacks; any other is written as its
+# escape, \u03bb.
+PLAIN = {
+    "±": "+-", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "∞": "inf", "²": "^2", "·": "*",
+    "\u00d7": "x", "\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2019": "'",
+    "λ": "lambda", "θ": "theta", "μ": "mu", "\u03c1": "rho", "\u03c3": "sigma",
+}  # fmt: skip
+
+
+@contextmanager
+def any_text() -> Iterator[None]:
+    """Let standard output and error take any text, whatever the encoding of the terminal.
+
+    In an ASCII or cp1252 terminal, ± becomes +-, and what nothing plainer stands for its escape.
+    """
+    codecs.register_error("isoloss.plain", _plainer)
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="isoloss.plain")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+
+
+def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(map(_plain_character, lacking)), error.end
+
+
+def _plain_character(character: str) -> str:
+    return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode("ascii")
 
 
 @contextmanager

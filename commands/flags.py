@@ -20,7 +20,7 @@ from typing import Annotated, Any, Protocol, cast
 
 import typer
 
-from isoloss.errors import IsolossError, UsageError
+from isoloss.errors import IsolossError, UsageError, is_out_of_memory
 from isoloss.experiments.options import Option, Options, declared, make, parse
 
 
@@ -79,6 +79,10 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
                 raise CommandError(error, options) from error
             except SystemExit as error:
                 raise CommandError(_left(error), options) from error
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise CommandError(_out_of_memory(error, options), options) from error
 
         made: Any = functools.update_wrapper(run, function)
         made.__signature__ = inspect.Signature([_parameter(o) for o in options.values()])
@@ -112,6 +116,13 @@ def _left(error: SystemExit) -> IsolossError:
         f"[{place.filename}, line {place.lineno}: {place.line}]\n"
         "a network, loss or data set raises an error or returns; it does not leave the program"
     )
+
+
+def _out_of_memory(error: Exception, options: Mapping[str, Option]) -> IsolossError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    smaller = [f"`{name}`" for name in ("batch_size", "samples", "fraction") if name in options]
+    remedy = f"with a smaller {' or '.join(smaller)}, " if smaller else ""
+    return IsolossError(f"out of memory: {reason[:200]}\ntry {remedy}or a larger machine")
 
 
 def with_flags(text: str, options: Mapping[str, Option]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from isoloss.commands.console import Console
 from isoloss.commands.flags import command
 from isoloss.commands.options import Drawn, Forced
-from isoloss.experiments.options import option
+from isoloss.experiments.options import LARGEST_SEED, option
 from isoloss.experiments.settings import Folders, Machine
 
 
@@ -23,13 +23,18 @@ class Search(Forced, Drawn):
         "int:LOW:HIGH[:STEP], logint:LOW:HIGH or choice:A,B,..; model_arg.KEY for an argument.",
         metavar="OPTION=RANGE",
     )
-    trials: int = option(20, "Trials in all, those done before included.", low=1)
+    trials: int = option(20, "Trials in all, those done before included.", low=1, high=1_000_000)
     fixed: tuple[str, ...] = option(
         (), "An option of train for all trials.", flag="set", metavar="OPTION=VALUE"
     )
     config: Path | None = option(None, "TOML or JSON file of options for all trials; --set wins.")
-    jobs: int = option(1, "Trials run at the same time.", low=1)
-    seed: int = option(0, "Seed of what is drawn; that of the trainings is --set seed=N.", low=0)
+    jobs: int = option(1, "Trials run at the same time.", low=1, high=10_000)
+    seed: int = option(
+        0,
+        "Seed of what is drawn; that of the trainings is --set seed=N.",
+        low=0,
+        high=LARGEST_SEED,
+    )
 
 
 @command(Search, Machine, Folders)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -30,6 +31,9 @@ T = TypeVar("T", bound="Options")
 
 # Of a seed: torch takes less than 2^64, and every program reads this much from JSON.
 LARGEST_SEED = 2**53
+# Of epochs, samples and the like: more than any computer gets done, and what is no slip of a key.
+LARGEST_EPOCHS = 10**6
+LARGEST_COUNT = 10**9
 
 _KEY = "option"
 
@@ -154,6 +158,11 @@ class Options:
 
 def declared(cls: type) -> tuple[Option, ...]:
     """Return the options of a dataclass, its own before those it inherits."""
+    return _declared(cls)
+
+
+@functools.cache
+def _declared(cls: Any) -> tuple[Option, ...]:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     ordered = dict.fromkeys(name for c in cls.__mro__ for name in inspect.get_annotations(c))
@@ -203,13 +212,15 @@ def check(option: Option, value: Any) -> Any:
         return None
     if not _fits(option, value):
         raise OptionError(option.name, f"expected {option.kinds}, got {value!r}")
-    _check_plain(option, value)
     if isinstance(value, int | float) and not (
         (option.low is None or value >= option.low)
         and (option.above is None or value > option.above)
         and (option.high is None or value <= option.high)
     ):
-        raise OptionError(option.name, f"expected {option.bounds}, got {value}")
+        # Python writes no whole number of 5,000 digits.
+        got = value if abs(value) < 2**63 or isinstance(value, float) else "one beyond 64 bits"
+        raise OptionError(option.name, f"expected {option.bounds}, got {got}")
+    _check_plain(option, value)
     if Path in option.types:
         return Path(value)
     if tuple in option.types:

@@ -12,7 +12,9 @@ from torch.nn.parameter import is_lazy
 from isoloss.errors import IsolossError
 from isoloss.evaluation.networks import placement
 from isoloss.experiments.errors import ExperimentError
+from isoloss.landscape.memory import explaining, outputs_held, require, size_of
 from isoloss.landscape.objective import objective
+from isoloss.trainers.stepper import as_stepper
 from isoloss.trainers.trainer import Trainer
 
 
@@ -48,8 +50,10 @@ def check_step(trainer: Trainer) -> None:
         ExperimentError: If the network cannot take them, the loss does not depend on its
             parameters, or a batch of one sample meets a batch norm that cannot take it.
         IsolossError: If the loss cannot take the outputs.
+        MemoryShortError: If there is less memory than the steps need.
     """
-    _try(trainer, 2, trainer.model, training=False)
+    outputs = _try(trainer, 2, trainer.model, training=False)
+    _check_memory(trainer, outputs)
     alone = 1 in (trainer.batch_size, len(trainer.train) % trainer.batch_size)
     if alone and any(isinstance(module, _BatchNorm) for module in trainer.model.modules()):
         try:
@@ -62,7 +66,23 @@ def check_step(trainer: Trainer) -> None:
             ) from error
 
 
-def _try(trainer: Trainer, count: int, model: nn.Module, *, training: bool) -> None:
+def _check_memory(trainer: Trainer, outputs: int) -> None:
+    """Refuse steps that cannot fit: the outputs of all layers, and a gradient of each parameter."""
+    device, _ = placement(trainer.model)
+    share = -(-trainer.batch_size // trainer.group.size)
+    samples = min(share, as_stepper(trainer.optimizer).m or share)
+    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+    gradients = sum(p.numel() * p.element_size() for p in parameters)
+    require(
+        outputs * samples // (2 if trainer.settings.amp else 1) + gradients,
+        f"the gradient of a step of {samples:,} samples",
+        "train with a smaller `batch_size`",
+        device,
+    )
+
+
+def _try(trainer: Trainer, count: int, model: nn.Module, *, training: bool) -> int:
+    """Return the bytes of the outputs of layers for each sample; 0 where samples share them."""
     device, dtype = placement(model)
     modes = {module: module.training for module in model.modules()}
     asked = objective(model, trainer.loss, device=device, dtype=dtype)
@@ -71,7 +91,11 @@ def _try(trainer: Trainer, count: int, model: nn.Module, *, training: bool) -> N
     batch = asked.read(item).to(device, dtype, channels_last=True)
     try:
         model.train(training)
-        with torch.random.fork_rng(devices=[]):
+        with (
+            torch.random.fork_rng(devices=[]),
+            outputs_held(asked) as outputs,
+            explaining(batch.count),
+        ):
             terms, _ = asked(batch, metric=False)
     except IsolossError:
         raise
@@ -91,6 +115,7 @@ def _try(trainer: Trainer, count: int, model: nn.Module, *, training: bool) -> N
             f"{terms.sums.dtype} without\n"
             "a loss of integers or comparisons, or one under no_grad or detach, cannot be trained"
         )
+    return sum(map(size_of, outputs.values())) // batch.count if batch.sliceable else 0
 
 
 def _shape(item: object) -> str:

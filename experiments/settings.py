@@ -9,7 +9,13 @@ from typing import Any
 
 from isoloss.experiments.direction_specs import HELP as DIRECTIONS
 from isoloss.experiments.direction_specs import absolute_direction
-from isoloss.experiments.options import LARGEST_SEED, Options, option, redeclared
+from isoloss.experiments.options import (
+    LARGEST_COUNT,
+    LARGEST_SEED,
+    Options,
+    option,
+    redeclared,
+)
 from isoloss.plugins import absolute_spec
 
 DEFAULT_DATA_DIR = Path("data")
@@ -131,6 +137,7 @@ class SampleSettings(Options):
         None,
         "Samples of the split, drawn with a fixed seed in proportion to the classes.",
         low=1,
+        high=LARGEST_COUNT,
         choices=("all",),
         otherwise=f"all up to {LARGEST_SAMPLE}, above that {LARGEST_SAMPLE}",
     )
@@ -148,6 +155,7 @@ class SampleSettings(Options):
         None,
         "Samples in one forward pass; changes speed and rounding only.",
         low=1,
+        high=LARGEST_COUNT,
         aliases=("batch_size",),
         otherwise="chosen to fit",
     )
@@ -156,7 +164,9 @@ class SampleSettings(Options):
         "Batch norm: eval (stored statistics), train (of each statistics batch), or recalibrate "
         "(estimated anew at each point).",
     )
-    bn_batch: int = option(128, "Samples of one batch-norm statistics batch.", low=2)
+    bn_batch: int = option(
+        128, "Samples of one batch-norm statistics batch.", low=2, high=LARGEST_COUNT
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,6 +111,12 @@ class SpectrumExperiment:
             raise ExperimentError(
                 f"interrupted; {kept}\nthe same command goes on with the rest"
             ) from None
+        plan = task.problem.plan
+        if plan.to_json() != task.settings["plan"]:
+            how = "" if plan.product_strategy == "kept-graph" else " and without kept graphs"
+            reporter.warn(
+                f"memory ran out: went on with {plan.product_batch} samples at a time{how}"
+            )
         return SpectrumResult(data, self.path, task.products, time.monotonic() - began)
 
     def cost(self) -> Cost:

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +16,7 @@ from isoloss.landscape.directions import DirectionError, RawDirection
 from isoloss.landscape.directions.eigenvector import eigenvector_direction
 from isoloss.landscape.directions.stored import stored_direction
 from isoloss.landscape.directions.update import update_direction
-from isoloss.records.files import FileError
-from isoloss.records.hdf5 import open_hdf5
+from isoloss.records.ll import read_direction
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.trainers.checkpoints import CheckpointError, load_into, load_state
 from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
@@ -111,23 +109,6 @@ def of_file(spec: Spec, start: Start) -> RawDirection:
         )
     except DirectionError as error:
         raise DirectionError(f"{path}: {error}") from None
-
-
-def read_direction(path: Path, axis: str) -> list[np.ndarray]:
-    """Return the arrays of a stored direction, in the network's order.
-
-    Raises:
-        FileError: If the file has none, or its recipe alone.
-    """
-    with open_hdf5(path) as file:
-        name = f"{axis}direction"
-        names = file.group(name).names() if name in file else []
-        if not names:
-            raise FileError(
-                f"expected the arrays of a direction in `{name}` of {path}, got none\n"
-                "directions above 64 MB are stored as their recipe: make that direction again"
-            )
-        return [file.group(name).array(str(number)) for number in range(len(names))]
 
 
 def _refuse_other_weights(spec: Spec, start: Start, spectrum: SpectrumData, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,20 @@ class SurfaceResult:
         path: Its file; None where it is in memory only.
         computed: Points that this call evaluated, theta0 included.
         seconds: How long that took.
+        plans: By split, how the work was done in the end where memory ran out.
     """
 
     data: SurfaceData
     path: Path | None
     computed: int
     seconds: float
+    plans: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Return origin, extremes, and what is not finite, JSON-able."""
         summary = summarise(self.data) | {"file": self.path, "points_computed": self.computed}
-        return summary | ({"seconds": self.seconds} if self.computed else {})
+        changed = {"plan_after_running_out_of_memory": self.plans} if self.plans else {}
+        return summary | changed | ({"seconds": self.seconds} if self.computed else {})
 
 
 class SurfaceExperiment:
@@ -144,7 +147,13 @@ class SurfaceExperiment:
                 f"interrupted after {finished} of {total} points, which are kept in {self.path}\n"
                 f"{again} goes on from there"
             ) from None
-        result = SurfaceResult(data, self.path, total - finished, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        plans = {name: p.plan.to_json() for name, p in task.problems.items()}
+        plans = {name: plan for name, plan in plans.items() if plan != task.settings["plan"]}
+        for name, plan in plans.items():
+            size = plan["micro_batch"]
+            reporter.warn(f"memory ran out: went on with {size} samples of {name} at a time")
+        result = SurfaceResult(data, self.path, total - finished, seconds, plans)
         if self.path is not None:
             beside = self.path.with_suffix(".json")
             if result.computed or not beside.exists():

@@ -10,7 +10,16 @@ from typing import Any
 
 from isoloss.errors import UsageError
 from isoloss.experiments.errors import ExperimentError
-from isoloss.experiments.options import LARGEST_SEED, OptionError, Options, declared, make, option
+from isoloss.experiments.options import (
+    LARGEST_COUNT,
+    LARGEST_EPOCHS,
+    LARGEST_SEED,
+    OptionError,
+    Options,
+    declared,
+    make,
+    option,
+)
 from isoloss.plugins import absolute_spec
 from isoloss.records.runs import Run, find_run, newest_run
 
@@ -60,7 +69,11 @@ class TrainOptions(Options):
         None, "Of sam, asam, asam-elementwise, grad-shift.", otherwise="0.05, 0.5, 2, 0.05"
     )
     m: int | None = option(
-        None, "Samples that share one perturbation in sam and kin.", low=1, otherwise="the batch"
+        None,
+        "Samples that share one perturbation in sam and kin.",
+        low=1,
+        high=LARGEST_COUNT,
+        otherwise="the batch",
     )
     lr: float | None = option(None, "Learning rate.", otherwise="sgd 0.05, all others 0.001")
     momentum: float | None = option(None, "Momentum.", otherwise="sgd 0.9, rmsprop 0")
@@ -71,18 +84,27 @@ class TrainOptions(Options):
     warmup: int | str = option(
         "0", "Linear warm-up: 3 (epochs) or 500steps.", metavar="EPOCHS|Nsteps", convert=str
     )
-    epochs: int = option(5, "Passes over the training split.", low=0)
+    epochs: int = option(5, "Passes over the training split.", low=0, high=LARGEST_EPOCHS)
     patience: int | None = option(
         None,
         "Stop after so many epochs without a lower validation loss.",
         low=1,
+        high=LARGEST_EPOCHS,
         otherwise="never",
     )
     checkpoint_every: int | None = option(
-        None, "Keep the initial weights and those of every N-th epoch.", low=1
+        None,
+        "Keep the initial weights and those of every N-th epoch.",
+        low=1,
+        high=LARGEST_EPOCHS,
     )
     batch_size: int | None = option(
-        128, "Samples of a step, or full.", low=1, none="full", aliases=("batch_size",)
+        128,
+        "Samples of a step, or full.",
+        low=1,
+        high=LARGEST_COUNT,
+        none="full",
+        aliases=("batch_size",),
     )
     clip: float | None = option(None, "Largest norm of the gradient.", otherwise="no limit")
     amp: str | None = option(

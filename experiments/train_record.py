@@ -63,7 +63,7 @@ class TrainingLog(Reporter):
         if self._file is None:
             self._kept.append(text)
             return
-        with open(self._file, "a", encoding="utf-8") as file:
+        with open(self._file, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
 
     def say(self, text: str) -> None:

@@ -92,7 +92,7 @@ def train(
     Raises:
         UsageError: For options that do not go together.
         RunError: For a run that exists, or, to resume, does not.
-        TrainingDiverged: If a loss or weight is not finite.
+        TrainingDiverged: If the loss has exploded, or a loss or weight is not finite.
         ExperimentError: If it was interrupted, or the data are others than at its start.
     """
     results, folder = Path(results), Path(data_dir or DEFAULT_DATA_DIR)
@@ -113,7 +113,7 @@ def train(
             if group.main:
                 held.enter_context(locked_run(results, parts.name))
             if resume:
-                _go_on(trainer, run, data)
+                _go_on(trainer, run, data, log)
             if group.main:
                 if resume:
                     held.enter_context(_reopened(run, options, trainer))
@@ -277,7 +277,7 @@ def _reopened(run: Run, options: TrainOptions, trainer: Trainer) -> Iterator[Non
         raise
 
 
-def _go_on(trainer: Trainer, run: Run, data: Data) -> None:
+def _go_on(trainer: Trainer, run: Run, data: Data, log: TrainingLog) -> None:
     expected = run.facts().data_digest
     if expected is not None and data.info.digest != expected:
         raise ExperimentError(
@@ -286,6 +286,11 @@ def _go_on(trainer: Trainer, run: Run, data: Data) -> None:
         )
     if (run.checkpoints / "state.pt").is_file():  # else it was stopped before it began
         loop.resume(trainer, run.checkpoints)
+    if (run.path / "run.json").is_file() and run.status == "diverged":
+        log.warn(
+            f"{run.manifest().get('reason', 'training diverged')}; the same settings will end "
+            f"there again: train {run.name} anew with a lower learning rate (lr)"
+        )
 
 
 def _record(run: Run, model: torch.nn.Module, data: Data, figures: bool) -> None:
@@ -367,7 +372,7 @@ def _train_to_the_end(trainer: Trainer, run: Run, options: TrainOptions, log: Tr
             )
     except TrainingDiverged as error:
         if main:
-            run.write_manifest("diverged")
+            run.write_manifest("diverged", reason=str(error).splitlines()[0])
             log.note(str(error))
         raise
     except KeyboardInterrupt:

@@ -12,11 +12,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from isoloss.errors import IsolossError
 from isoloss.hessian.asked import OPTIONS, SpectrumError, Stages, check_stages, smallest_of
 from isoloss.hessian.operators.named import operator_names
 from isoloss.hessian.operators.of_problem import ProblemOperator
 from isoloss.hessian.stages import OperatorStages
 from isoloss.landscape import Plan, Problem
+from isoloss.landscape.finite import where_not_finite
+from isoloss.landscape.memory import require_for_products
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
@@ -24,6 +27,10 @@ from isoloss.records.locks import locked_file
 from isoloss.records.progress import Progress, StageProgress, bar, stage_bars
 from isoloss.records.spectra import SpectrumData, read_spectrum, write_spectrum
 from isoloss.records.summary import write_summary
+
+
+class SpectrumUndefinedError(IsolossError, ArithmeticError):
+    """A loss without a curvature."""
 
 
 class Spectrum:
@@ -115,7 +122,7 @@ class Spectrum:
     def _run(self, path: Path | None, progress: StageProgress | None, fresh: bool) -> SpectrumData:
         if path is not None and fresh:
             refuse_other_kind(path, "hessian")
-        settings = {**self.settings, "loss_at_weights": self.problem.evaluate().loss}
+        settings = {**self.settings, "loss_at_weights": self._loss_at_weights()}
         data = SpectrumData(settings)
         if path is not None and path.exists() and not fresh:
             data = read_spectrum(path)
@@ -126,12 +133,13 @@ class Spectrum:
             missing = [stage for stage in stages if stage not in found.stages]
             if missing and not begun:
                 Plan.from_json(data.settings["plan"]).apply()
+                require_for_products(self.problem, self._vectors())
                 begun = True
             with own.operator:
                 for stage in missing:
                     report = None if progress is None else self._reporting(progress, name, stage)
                     found = dataclasses.replace(found, **{stage: stages[stage](report)})
-                    data = self._with(data, name, found)
+                    data = self._noted(self._with(data, name, found))
                     if path is not None:
                         # A summary that is there is that of the file, also after a kill in between.
                         path.with_suffix(".json").unlink(missing_ok=True)
@@ -140,6 +148,30 @@ class Spectrum:
         if path is not None and not path.with_suffix(".json").exists():
             write_summary(path.with_suffix(".json"), data)
         return data
+
+    def _noted(self, data: SpectrumData) -> SpectrumData:
+        """Return the spectra with the plan that was left after running out of memory, if so."""
+        plan = self.problem.plan.to_json()
+        if plan == self.settings["plan"]:
+            return data
+        noted = {**data.settings, "plan_after_running_out_of_memory": plan}
+        return dataclasses.replace(data, settings=noted)
+
+    def _loss_at_weights(self) -> float:
+        """Return L(theta0); refuse one that is not finite, which has no curvature."""
+        loss = self.problem.evaluate().loss
+        if math.isfinite(loss) or not self.problem.total_weight:
+            return loss
+        raise SpectrumUndefinedError(
+            f"expected a finite loss at the network's weights, got {loss}: "
+            f"{where_not_finite(self.problem)}\nthere is no curvature where the loss is not finite"
+        )
+
+    def _vectors(self) -> int:
+        """Return how many vectors of the parameters' size are held at once, at least."""
+        wanted, size = self.wanted, self.operator.size
+        pairs = 2 * (wanted.top + self.smallest)  # a basis that spans them, and themselves
+        return max(pairs, min(wanted.steps, size) if wanted.probes else 0)
 
     def _with(self, data: SpectrumData, name: str, found: SpectrumData) -> SpectrumData:
         """Return the spectra with that of one operator replaced."""

@@ -94,7 +94,7 @@ def without_cudnn() -> AbstractContextManager[None]:
     return flags
 
 
-def is_of_cudnn_recurrence(error: RuntimeError) -> bool:
+def is_of_cudnn_recurrence(error: Exception) -> bool:
     """Return whether torch says that cuDNN's recurrent layers lack a derivative."""
     return "cudnn rnn" in str(error).lower()
 

@@ -220,7 +220,7 @@ def _likelihood_of(own: nn.Module | None) -> str | None:
     weights = (getattr(own, "weight", None), getattr(own, "pos_weight", None))
     if isinstance(own, nn.BCEWithLogitsLoss) and any(w is not None for w in weights):
         return None  # the weights make it another distribution's, or none's
-    return LIKELIHOODS.get(type(own))  # type: ignore[arg-type]
+    return LIKELIHOODS.get(type(own))
 
 
 def per_sample_loss(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from isoloss.errors import IsolossError
 from isoloss.landscape.batches import FixedData
+from isoloss.landscape.memory import explaining
 
 MIB = 2**20
 # On a CPU a micro-batch is fastest while its activations stay in cache and under the size at which
@@ -126,7 +127,7 @@ def activation_bytes_per_sample(objective: nn.Module, data: FixedData) -> int:
     if batch.sliceable:
         batch = batch[:2]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), explaining(batch.count):
             objective(batch)
     finally:
         for hook in hooks:

@@ -23,7 +23,8 @@ from isoloss.landscape.batch_norm import (
 from isoloss.landscape.batches import FixedData, Samples
 from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
 from isoloss.landscape.evaluation import Evaluation
-from isoloss.landscape.kernels import derivatives
+from isoloss.landscape.gradients import mean_gradient
+from isoloss.landscape.memory import in_smaller_batches
 from isoloss.landscape.objective import Counted, Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
@@ -158,20 +159,15 @@ class Problem:
             self.plan = plan or Plan.choose(self.objective, data, self.device)
         if batch_size is not None:
             self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
-        self._data = (
-            data.to(self.device, self.dtype, channels_last=True)
-            if self.plan.channels_last
-            else data
-        )
+        last = self.plan.channels_last
+        self._data = data.to(self.device, self.dtype, channels_last=True) if last else data
         if bn == "train":
             use_batch_statistics(self._model)
         self._begin_at(names)
         self._total_weight: float | None = None
         if check:
             with keeping(model):
-                losses = functools.partial(self._evaluate, self.parameters)
-                check_same_loss(losses, self.micro_batches(), dtype)
-                self._check_second_point(model, put_together)
+                self._check_points(model, put_together)
 
     def _begin_at(self, names: Iterable[str]) -> None:
         """Take theta0, and what is held constant, from the network."""
@@ -214,6 +210,7 @@ class Problem:
         """The network's buffers that a point may give, by name (see `movable_buffers`)."""
         return movable_buffers(self._model, self.bn)
 
+    @in_smaller_batches
     def evaluate(
         self, point: Mapping[str, Tensor] | None = None, metrics: Sequence[Metric] = ()
     ) -> Evaluation:
@@ -315,6 +312,7 @@ class Problem:
             buffers |= self.recalibration.estimate({n: point[n] for n in self.parameters})
         return buffers
 
+    @in_smaller_batches
     def gradient(self, point: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of L by the parameters, accumulated in float64.
 
@@ -324,30 +322,7 @@ class Problem:
         Returns:
             A tensor of the compute dtype for each parameter, zero where L does not depend on it.
         """
-        point = self.parameters if point is None else point
-        buffers = self.buffers_at(point)
-        leaves = {name: point[name].detach().requires_grad_() for name in self.parameters}
-        recalibration = self.recalibration
-        statistics = {} if recalibration is None else recalibration.leaves(buffers)
-        variables = {**leaves, **statistics}
-        total = {
-            name: torch.zeros(t.shape, dtype=torch.float64, device=self._sums)
-            for name, t in variables.items()
-        }
-        for batch in self.micro_batches():
-            # A closure's loss may be made of derivatives already.
-            with derivatives(self._model, second=not self.has_outputs):
-                loss = self.loss_sum(leaves, batch, {**buffers, **statistics})
-                parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
-            for name, part in zip(variables, parts, strict=True):
-                if part is not None:
-                    total[name] += part.to(self._sums)
-        if recalibration is not None:  # the chain rule through s(theta)
-            for name, part in recalibration.pull_back(leaves, leaves, total).items():
-                total[name] += part
-        return {
-            name: (total[name] / self.total_weight).to(self.device, self.dtype) for name in leaves
-        }
+        return mean_gradient(self, self.parameters if point is None else point, self._sums)
 
     def identity(self) -> dict[str, Any]:
         """Return what is computed, JSON-able: all that two results must share to be compared.
@@ -407,7 +382,11 @@ class Problem:
                 columns.append(torch.stack(parts))
         return Evaluation.of(torch.cat(columns, dim=1), self.sample)
 
-    def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
+    @in_smaller_batches
+    def _check_points(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
+        losses = functools.partial(self._evaluate, self.parameters)
+        check_same_loss(losses, self.micro_batches(), self.compute_dtype)
+
         def afresh() -> Callable[..., Terms]:
             twin = copy.copy(self)
             twin.objective = put_together()

@@ -12,6 +12,7 @@ from isoloss.errors import IsolossError
 from isoloss.landscape.columns import LossAndAccuracy, Measure, names_of
 from isoloss.landscape.directions import Direction, cosine, random_directions
 from isoloss.landscape.grid import Grid
+from isoloss.landscape.memory import require_for_evaluation
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.repeats import size_of
 from isoloss.landscape.variances import refuse_negative_variances
@@ -219,6 +220,8 @@ class Surface:
             store.settle()
             return store.data()
         next(iter(self.problems.values())).plan.apply()
+        for problem in self.problems.values():
+            require_for_evaluation(problem)
         store.start()
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]

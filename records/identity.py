@@ -15,6 +15,7 @@ from isoloss.records.files import FileError
 # kept by the plan, which refuses to be continued by another torch.
 FREE_SETTINGS = (
     "command", "git", "versions", "run", "label", "checkpoint", "loss_at_weights", "asked",
+    "plan_after_running_out_of_memory",
 )  # fmt: skip
 
 # What is stored only where it is another value than this: files made before it could be another

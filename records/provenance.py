@@ -19,7 +19,12 @@ _command: ContextVar[str] = ContextVar("command", default="")
 
 def remember_command(arguments: Sequence[str]) -> None:
     """Keep the command line for the files that are written from now on."""
-    _command.set(shlex.join(["python", "cli.py", *arguments]))
+    _command.set(as_unicode(shlex.join(["python", "cli.py", *arguments])))
+
+
+def as_unicode(text: str) -> str:
+    """Return a text that UTF-8 can hold: of a file's name that is none, the bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def command_line() -> str:

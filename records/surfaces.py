@@ -31,6 +31,7 @@ from isoloss.records.hdf5 import open_hdf5, refuse_other_kind, write_hdf5
 from isoloss.records.identity import FREE_SETTINGS, refuse_other_settings
 from isoloss.records.journal import Journal, read_header
 from isoloss.records.locks import locked_file
+from isoloss.records.provenance import as_unicode
 from isoloss.records.surface_data import Repeats, SurfaceData
 from isoloss.records.surface_reading import surface_in
 
@@ -262,7 +263,7 @@ class SurfaceStore:
         data = self.data()
         if data.cosine is not None:
             file.attrs["cosine"] = data.cosine
-        file["dir_file"] = self.path.name if self.path is not None else ""
+        file["dir_file"] = as_unicode(self.path.name) if self.path is not None else ""
         file["xcoordinates"] = data.x
         if data.y is not None:
             file["ycoordinates"] = data.y

@@ -40,7 +40,8 @@ def test_a_clone_runs_its_own_code(tmp_path, name):
         "def other() -> None:\n    print('of the clone')\nCOMMANDS = {'x': other, 'y': other}\n"
     )
     (clone / "commands" / "__init__.py").write_text(source)
-    (clone / "commands" / "flags.py").symlink_to(HOUSE / "commands" / "flags.py")
+    for name in ("flags.py", "console.py"):
+        (clone / "commands" / name).symlink_to(HOUSE / "commands" / name)
     assert script(clone / "cli.py", "x", cwd=tmp_path).stdout == "of the clone\n"
 
 

@@ -34,8 +34,9 @@ def train(
         The history.
 
     Raises:
-        TrainingDiverged: If a loss or weight is not finite; the checkpoints stay those of the
-            last finished epoch (of the initial weights before the first).
+        TrainingDiverged: If the loss has exploded, or a loss or weight is not finite; the
+            checkpoints stay those of the last finished epoch (of the initial weights before the
+            first).
     """
     epochs = trainer.settings.epochs
     steps = epochs * trainer.steps_per_epoch

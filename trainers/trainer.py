@@ -17,6 +17,7 @@ from isoloss.errors import IsolossError
 from isoloss.evaluation.networks import LossSums, loss_sums, placement
 from isoloss.landscape.batches import Samples, as_batch
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
+from isoloss.landscape.memory import explaining
 from isoloss.landscape.objective import Closure, Loss, objective
 from isoloss.split import Split
 from isoloss.structure import describe
@@ -29,9 +30,13 @@ from isoloss.trainers.stepper import as_stepper
 
 Augmentation = Callable[[Any, torch.Generator], Any]
 
+# A loss of so many times the first one has exploded, long before float32 ends at 3e38: the epoch
+# must not take the place of the last good one. Losses below 1 count as 1.
+EXPLODED = 1e9
+
 
 class TrainingDiverged(IsolossError, RuntimeError):  # noqa: N818 - a state that is reached, not a mistake
-    """The loss or the weights are no longer finite."""
+    """The loss has exploded, or loss or weights are no longer finite."""
 
 
 class Trainer:
@@ -131,8 +136,10 @@ class Trainer:
             The record, which is also appended to `history`.
 
         Raises:
-            TrainingDiverged: If a loss, or a weight at the end, is not finite. The history is left
+            TrainingDiverged: If a loss, or a weight at the end, is not finite, or a loss above
+                1e9 times that of the first epoch (in it, of the first step). The history is left
                 without the epoch.
+            MemoryShortError: If memory runs out.
         """
         began = time.perf_counter()
         epoch = self.epoch
@@ -142,16 +149,20 @@ class Trainer:
         torch.manual_seed(self._seed(epoch, NETWORK))
         self.model.train()
         sums = LossSums()
+        first = self.history[0].train_loss if self.history else None
         for index, (subsets, samples) in enumerate(self._batches(epoch)):
             self._set_lr(step, losses)
             where = f"epoch {epoch + 1}, step {index + 1} of {self.steps_per_epoch}"
-            sums, step = sums + self._step(subsets, samples, where), step + 1
+            with explaining(max((part.count for part in subsets), default=0)):
+                taken = self._step(subsets, samples, where, first)
+            first = taken.mean_loss if first is None else first
+            sums, step = sums + taken, step + 1
             if after_step is not None:
                 after_step(step)
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise self._diverged(f"weights not finite after epoch {epoch + 1}")
         self.group.average_buffers(self.model)
-        validation = self._validate()
+        validation = self._validate(f"after epoch {epoch + 1}")
         seconds = time.perf_counter() - began
         record = EpochRecord(epoch + 1, sums.mean_loss, sums.accuracy, *validation, lr, seconds)
         self.history.append(record)
@@ -184,7 +195,7 @@ class Trainer:
             parts = [cut[i] for i in self.group.shard(torch.arange(len(cut))).tolist()]
         return [part for part in parts if len(part)]
 
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self, when: str) -> tuple[float, float]:
         if self.validation is None:
             return math.nan, math.nan
         split: Split = self.validation
@@ -194,9 +205,20 @@ class Trainer:
         if len(split):
             sums = loss_sums(self.model, self.loss, split)
         sums = LossSums(*self.group.sum(astuple(sums)))
+        if math.isnan(sums.loss) and self._finite(split):
+            raise self._diverged(f"validation loss {sums.loss} {when}")
         return sums.mean_loss, sums.accuracy
 
-    def _step(self, subsets: list[Samples], samples: int, where: str) -> LossSums:
+    def _finite(self, split: Split) -> bool:
+        """Return whether all data of a split are finite, on every rank."""
+        items = split.batches(self.batch_size) if len(split) else []
+        batches = map(self._objective.read, items)
+        lost = not all(bool(t.isfinite().all()) for b in batches for t in b.tensors().values())
+        return not self.group.sum([float(lost)])[0]
+
+    def _step(
+        self, subsets: list[Samples], samples: int, where: str, first: float | None
+    ) -> LossSums:
         """Take one step; return the sums over its samples at the weights it starts from."""
         stepper, own = self._stepper, _StepSums()
         if stepper.m is None:
@@ -216,6 +238,10 @@ class Trainer:
             if not math.isfinite(value):
                 # Raised before the step, which leaves the weights of the last one.
                 raise self._diverged(f"loss {value / (sums.weight or 1)} at {where}")
+        # A first loss is NaN where no target of its batch counts.
+        if first is not None and abs(sums.mean_loss) > EXPLODED * max(1.0, abs(first)):
+            what = f"loss {sums.mean_loss:.3g} at {where}"
+            raise self._diverged(f"{what}, {EXPLODED:.0e} times the first, {first:.3g}")
         self._scale_gradients(samples / sums.weight if sums.weight else 0.0)
         if self.settings.clip is not None:
             clip_grad_norm_(self._parameters, self.settings.clip)

@@ -11,14 +11,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from isoloss.errors import IsolossError
+from isoloss.errors import IsolossError, is_out_of_memory
 from isoloss.hessian.operators.protocol import OperatorError, check_matrix, check_vector
+from isoloss.landscape.finite import where_not_finite
 from isoloss.landscape.kernels import (
     is_of_cudnn_recurrence,
     no_checkpointing,
     second_derivatives,
     without_cudnn,
 )
+from isoloss.landscape.memory import make_room
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
@@ -109,16 +111,7 @@ class ProblemOperator(ABC):
             NotTwiceDifferentiableError: If the network or the loss has no second derivative.
         """
         check_vector(self, vector)
-        parts = unflatten(vector.detach().to(self.device), self._leaves)
-        try:
-            total = self._differentiate(parts)
-        except RuntimeError as error:
-            if not is_of_cudnn_recurrence(error) or not self._cudnn:
-                _explain(error)
-                raise
-            self._cudnn = False
-            self.close()
-            total = self._differentiate(parts)
+        total = self._product(unflatten(vector.detach().to(self.device), self._leaves))
         self.products += 1
         return (total / self._problem.total_weight).to(self.device, self.dtype)
 
@@ -132,9 +125,35 @@ class ProblemOperator(ABC):
             return torch.empty_like(matrix, device=self.device)
         return torch.stack([self.matvec(column) for column in matrix.T], dim=1)
 
-    def _differentiate(self, parts: dict[str, Tensor]) -> Tensor:
-        with self._differentiably():
-            return self._sum_over_batches(parts)
+    def where_not_finite(self, product: Tensor) -> str:
+        """Return in words where the entries of a product that are not finite come from."""
+        parts = unflatten(product, self._leaves)
+        lost = {name: int((~part.isfinite()).sum()) for name, part in parts.items()}
+        name = next(name for name, count in lost.items() if count)
+        others = sum(map(bool, lost.values())) - 1
+        more = f", and of {others} other parameters" if others else ""
+        source = where_not_finite(self._problem, self._point)
+        return (
+            f"(in those of {name}, {lost[name]:,} of {parts[name].numel():,}{more}"
+            f"{f'; {source}' if source else ''})"
+        )
+
+    def _product(self, parts: dict[str, Tensor]) -> Tensor:
+        """Return the sum over the batches, in another way where the first one does not work."""
+        while True:
+            try:
+                with self._differentiably():
+                    return self._sum_over_batches(parts)
+            except (RuntimeError, MemoryError) as error:
+                self.close()
+                if is_out_of_memory(error):
+                    make_room(self._problem, error, graphs=self._keep)
+                    self._keep = False
+                elif self._cudnn and is_of_cudnn_recurrence(error):
+                    self._cudnn = False
+                else:
+                    _explain(error)
+                    raise
 
     @contextmanager
     def _differentiably(self) -> Iterator[None]:
@@ -180,7 +199,7 @@ def _chosen_names(point: Mapping[str, Tensor], parameters: Iterable[str] | None)
     return [name for name in point if name in asked]
 
 
-def _explain(error: RuntimeError) -> None:
+def _explain(error: Exception) -> None:
     """Raise ours for torch's errors about missing second derivatives."""
     text = str(error)
     phrases = ("derivative for", "once_differentiable", "double backward", "Double backward")

@@ -63,13 +63,16 @@ def checked_product(operator: LinearOperator, vector: Tensor) -> Tensor:
     """Return A v.
 
     Raises:
-        NonFiniteProductError: If an entry of the product is NaN or infinite.
+        NonFiniteProductError: If an entry of the product is NaN or infinite. An operator that has
+            a method `where_not_finite(product)` says where they come from.
     """
     product = operator.matvec(vector)
     if not bool(torch.isfinite(product).all()):
+        where = getattr(operator, "where_not_finite", None)
         raise NonFiniteProductError(
-            "a product with the operator has NaN or infinite entries: the loss or its derivatives "
-            "are not finite at these weights"
+            "a product with the operator has NaN or infinite entries"
+            + (f" {where(product)}" if where is not None else "")
+            + ": the loss or its derivatives are not finite at these weights"
         )
     return product
 

@@ -55,6 +55,11 @@ class ScaledOperator:
         scale = self.scale[:, None]
         return scale * self.operator.matmat(scale * matrix.to(self.device))
 
+    def where_not_finite(self, product: Tensor) -> str:
+        """Return in words where the entries of a product that are not finite come from."""
+        where = getattr(self.operator, "where_not_finite", None)
+        return "" if where is None else str(where(product))
+
 
 def filter_scale(parameters: Mapping[str, Tensor]) -> Tensor:
     r"""Return T = ||w_f|| / sqrt(n_f) for each entry of a filter f of n_f entries.

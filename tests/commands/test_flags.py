@@ -187,8 +187,8 @@ def test_the_page_of_options_is_that_of_the_declarations():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs=int:-3:5", "epochs: expected 0 or more, got -3"),
-        ("batch_size=choice:16,0", "batch_size: expected 1 or more, got 0"),
+        ("epochs=int:-3:5", "epochs: expected 0 to 1000000, got -3"),
+        ("batch_size=choice:16,0", "batch_size: expected 1 to 1000000000, got 0"),
         ("batch_size=choice:16,all", "batch_size: expected int or full, got 'all'"),
     ],
 )

@@ -19,6 +19,7 @@ from isoloss.experiments import TrainOptions
 from isoloss.experiments import train as train_run
 from isoloss.experiments.train_record import write_summary
 from isoloss.records.runs import Run, new_run
+from isoloss.trainers.checkpoints import load_weights
 from isoloss.trainers.trainer import TrainingDiverged
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -363,3 +364,23 @@ def test_a_run_without_its_settings_has_a_way_out(tmp_path, capsys, content):
     assert "finished" in rows[2]
     assert train("--run", "a", "--epochs", 1, "--force", results=tmp_path) == 0
     assert Run(tmp_path / "runs" / "a").status == "finished"
+
+
+def test_a_training_that_explodes_keeps_the_last_good_epoch(tmp_path, capsys):
+    """The loss is 2.3 at first; the second step, at a learning rate of 1e9, finds 1e27."""
+    line = ("--run", "a", "--lr", "1e9", "--epochs", 3, "--fraction", 0.1, "--no-figures")
+    assert train(*line, results=tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "at epoch 1, step 2 of " in said
+    assert "1e+09 times the first, 2.3" in said
+    assert "a lower --lr; the checkpoints hold the last finished epoch" in said
+    run = Run(tmp_path / "runs" / "a")
+    assert run.status == "diverged"
+    assert "epoch 1, step 2 of" in run.manifest()["reason"]
+    kept = load_weights(run.checkpoint())
+    assert all(bool(t.isfinite().all()) for t in kept.values())
+    assert train("--run", "a", "--resume", results=tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "warning: training diverged: loss " in said
+    assert "train a anew with a lower learning rate (lr)" in said
+    assert run.status == "diverged"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from isoloss.commands.tune import Search
 from isoloss.experiments.options import OptionError, Options, check, declared, make, option, parse
 from isoloss.experiments.settings import SpectrumSettings, SurfaceSettings
 from isoloss.experiments.train_options import TrainOptions
@@ -148,3 +149,29 @@ def test_what_no_file_or_array_can_hold_is_refused(name, value):
     # A file of any name that the system has.
     assert check(OPTIONS["file"], "b\udc80") == Path("b\udc80")
     assert check(OPTIONS["name"], "日本語 😀") == "日本語 😀"
+
+
+ABSURD = [
+    (TrainOptions, "epochs", "0 to 1000000"),
+    (TrainOptions, "batch_size", "1 to 1000000000"),
+    (TrainOptions, "patience", "1 to 1000000"),
+    (TrainOptions, "m", "1 to 1000000000"),
+    (SurfaceSettings, "samples", "1 to 1000000000"),
+    (SurfaceSettings, "batch_size", "1 to 1000000000"),
+    (SurfaceSettings, "bn_batch", "2 to 1000000000"),
+    (SpectrumSettings, "top", "0 to 10000"),
+    (SpectrumSettings, "probes", "0 to 10000"),
+    (SpectrumSettings, "steps", "1 to 10000"),
+    (SpectrumSettings, "max_products", "1 to 1000000"),
+    (Search, "trials", "1 to 1000000"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "bounds"), ABSURD)
+def test_numbers_that_nobody_waits_for_are_refused_with_the_limit(cls, name, bounds):
+    option = next(o for o in declared(cls) if o.name == name)
+    for value, got in ((10**21, "one beyond 64 bits"), (10**12, "1000000000000"),
+                       (10**5000, "one beyond 64 bits")):  # fmt: skip
+        with pytest.raises(OptionError) as caught:
+            check(option, value)
+        assert caught.value.problem == f"expected {bounds}, got {got}"

@@ -45,6 +45,7 @@ BASES = {
     "list": ["runs", "models", "data", "optimizers", "schedules", "losses", "augmentations"],
     "demo": ["surplus"],  # the whole takes minutes
 }  # fmt: skip
+MEASURED = "--x=-1:1:3 --y=none --top 1 --probes 1 --steps 3 --trace-budget 4 --samples 20"
 # Numbers of these decide how long a command takes: small ones, and what is none.
 LENGTHS = {
     "epochs", "trials", "jobs", "repeat", "max_products", "trace_budget", "probes", "steps",
@@ -138,6 +139,8 @@ def lines(draw: st.DrawFn) -> tuple[list[str], list[tuple[str, int]]]:
         argv.insert(draw(st.integers(1, len(argv))), draw(words))
     if draw(st.integers(0, 3)) == 0:
         argv.append("--json")
+    if argv[0] == "compare" and {"--again", "--measure"} & {*argv}:
+        argv += MEASURED.split()
     # What takes minutes, or fetches: a bare demo, or a first run where none is named.
     if argv[0] == "demo" and "surplus" not in argv:
         argv.append("surplus")

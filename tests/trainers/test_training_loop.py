@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isoloss.evaluation.networks import loss_sums
+from isoloss.landscape.memory import MemoryShortError
 from isoloss.registry import UnknownNameError
 from isoloss.trainers.checkpoints import CheckpointError, load_into, load_weights
 from isoloss.trainers.loop import resume, train
@@ -257,6 +258,97 @@ def test_weights_that_are_not_finite_are_never_stored_as_an_epoch(tmp_path):
     with pytest.raises(TrainingDiverged, match="weights not finite"):
         train(t, tmp_path)
     assert all(v.isfinite().all() for v in load_weights(tmp_path / "last.pt").values())
+
+
+@dataclass
+class Regression:
+    """A line through 0, whose loss a large step multiplies by a known factor."""
+
+    inputs: Tensor
+    factor: float  # of the loss, each step
+
+    def trainer(self, validation: Pairs | None = None) -> Trainer:
+        model = nn.Linear(1, 1, bias=False).double()
+        with torch.no_grad():
+            model.weight.fill_(1.0)
+        # w <- w (1 - 2 lr) for x = 1: the loss w^2 grows by (1 - 2 lr)^2 a step.
+        lr = (1 + math.sqrt(self.factor)) / 2
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        data = Pairs(self.inputs, torch.zeros(len(self.inputs), 1))
+        loss = build_loss("mse", {})
+        return Trainer(model, loss, optimizer, data, validation, TrainingSettings(9, batch_size=1))
+
+
+@pytest.mark.parametrize(
+    ("samples", "factor", "text"),
+    [
+        # 1, 1e4, 1e8, 1e12 within an epoch.
+        (8, 1e4, r"loss 1e\+12 at epoch 1, step 4 of 8, 1e\+09 times the first, 1 "),
+        # Epochs of one step: 1, 1e5, 1e10.
+        (1, 1e5, r"loss 1e\+10 at epoch 3, step 1 of 1, 1e\+09 times the first, 1 "),
+    ],
+)
+def test_a_loss_that_explodes_stops_before_it_is_infinite(tmp_path, samples, factor, text):
+    t = Regression(torch.ones(samples, 1), factor).trainer()
+    with pytest.raises(TrainingDiverged, match=text):
+        train(t, tmp_path)
+    assert t.epoch == (0 if samples == 8 else 2)
+    again = Regression(torch.ones(samples, 1), factor).trainer()
+    resume(again, tmp_path)
+    assert [r.train_loss for r in again.history] == [r.train_loss for r in t.history]
+    with pytest.raises(TrainingDiverged, match=text):  # as one that was never stopped
+        train(again, tmp_path)
+
+
+def test_a_loss_that_rises_much_and_returns_is_trained_through(tmp_path):
+    t = Regression(torch.ones(8, 1), 1e4).trainer()
+    train_step, losses = t.optimizer.step, []
+
+    def back(*args, **kwargs):
+        train_step(*args, **kwargs)
+        losses.append(float(t.model.weight.detach()) ** 2)
+        if losses[-1] > 1e7:
+            with torch.no_grad():
+                t.model.weight.fill_(1.0)
+
+    t.optimizer.step = back
+    t.train_epoch()
+    assert max(losses) > 1e7
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_validation_loss_of_nan_is_divergence_but_where_the_data_hold_it(planted):
+    class Narrow(nn.Linear):
+        """NaN once its weight has left [-10, 10], which the next step would see first."""
+
+        def forward(self, x):
+            out = super().forward(x)
+            return torch.where(self.weight.abs() > 10, torch.nan, out)
+
+    inputs = torch.full((2, 1), math.nan if planted else 1.0)
+    t = Regression(torch.ones(1, 1), 1.0 if planted else 1e4).trainer(
+        Pairs(inputs, torch.zeros(2, 1))
+    )
+    t.model.__class__ = Narrow
+    if planted:
+        assert math.isnan(t.train_epoch().val_loss)
+    else:
+        with pytest.raises(TrainingDiverged, match="validation loss nan after epoch 1"):
+            t.train_epoch()
+        assert not t.history
+
+
+def test_memory_that_runs_out_in_a_step_says_what_to_do():
+    class Large(nn.Linear):
+        def forward(self, x):
+            if self.training:
+                torch.empty(2**50, dtype=torch.uint8)
+            return super().forward(x)
+
+    t = Regression(torch.ones(4, 1), 1.0).trainer()
+    t.model.__class__ = Large
+    with pytest.raises(MemoryShortError, match=r"with 1 samples at a time.*\n.*`batch_size`"):
+        t.train_epoch()
 
 
 def test_resume_refuses_other_settings_and_other_networks(tmp_path):
