@@ -214,14 +214,11 @@ class Problem:
     def evaluate(
         self, point: Mapping[str, Tensor] | None = None, metrics: Sequence[Metric] = ()
     ) -> Evaluation:
-        """Evaluate loss and metric over all samples.
+        """Evaluate loss and metric over all samples; what is NaN or infinite stays what it is.
 
         Args:
             point: theta, buffers that move among it; theta0 where None.
             metrics: Further metrics to average in the same pass.
-
-        Returns:
-            The evaluation. NaN and infinite losses stay what they are.
         """
         point = self.parameters if point is None else point
         evaluation = self._evaluate(point, self.micro_batches(), metrics)
