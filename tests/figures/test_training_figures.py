@@ -8,6 +8,7 @@ import pytest
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.style import FigureError
 from isoloss.figures.training import training_figure
+from isoloss.records.history_lines import LoggedRun
 from isoloss.records.runs import Run, find_run, new_run
 
 
@@ -51,6 +52,17 @@ def test_several_runs_have_a_panel_for_each_split(tmp_path: Path) -> None:
     assert [line.get_label() for line in figure.axes[2].lines] == ["A", "B"]
     assert [line.get_color() for line in figure.axes[3].lines] == ["#009E73", "#0072B2"]
     assert figure.get_supxlabel() == "B: interrupted, 4 epochs so far"
+
+
+def test_logged_histories_have_a_test_split() -> None:
+    columns = {"epoch": np.arange(1.0, 4), "train_loss": np.ones(3), "test_loss": 2 * np.ones(3)}
+    one, other = LoggedRun("one", columns), LoggedRun("other", columns)
+    left, _ = training_figure([one]).axes
+    assert [line.get_label() for line in left.lines] == ["training", "test"]
+    np.testing.assert_array_equal(left.lines[1].get_ydata(), columns["test_loss"])
+    figure = training_figure([one, other])
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["training loss", "test loss"]
+    assert [line.get_label() for line in figure.axes[2].lines] == ["one", "other"]
 
 
 def test_values_that_are_missing(tmp_path: Path) -> None:
