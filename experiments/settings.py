@@ -88,8 +88,8 @@ class Selection(Around):
     )
     checkpoint: str | None = option(
         None,
-        "last, best or epoch-N of the run; or a FILE of weights from elsewhere, which is imported "
-        "as a run and needs a model and a dataset to be named.",
+        "last, best or epoch-N of the run (kept with --checkpoint-every); or a FILE of weights "
+        "from elsewhere, which is imported as a run and needs a model and a dataset to be named.",
         aliases=("model_file",),
         otherwise="last",
     )
@@ -125,6 +125,14 @@ class SampleSettings(Options):
         choices=("all",),
         otherwise=f"all up to {LARGEST_SAMPLE}, above that {LARGEST_SAMPLE}",
     )
+    sample_fraction: float | None = option(
+        None,
+        "Share of the split's samples, in place of `samples`.",
+        above=0,
+        high=1,
+        aliases=("percentage",),
+        otherwise="`samples`",
+    )
     sample_balance: bool = option(
         False, "Draw equally many samples of each class; their loss is not that of the split."
     )
@@ -139,7 +147,6 @@ class SampleSettings(Options):
         None,
         "Samples in one forward pass; changes speed and rounding only.",
         low=1,
-        aliases=("batch_size",),
         otherwise="chosen to fit",
     )
     bn: str = option(
@@ -164,6 +171,9 @@ class SurfaceSettings(SampleSettings, Numerics):
     ignore: str = option("biasbn", "biasbn keeps biases and batch norm fixed, or none.")
     xignore: str | None = option(None, "For x alone.")
     yignore: str | None = option(None, "For y alone.")
+    dir_type: str = option(
+        "weights", "What directions move: the weights alone.", choices=("weights",)
+    )
     orthogonal: bool = option(
         True,
         "Whether the two directions are orthogonal after normalisation.",

@@ -41,7 +41,9 @@ class TrainOptions(Options):
         convert=absolute_spec,
     )
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
-    fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
+    fraction: float = option(
+        1.0, "Class-balanced share of the samples.", low=0, high=1, aliases=("percentage",)
+    )
     val_fraction: float = option(0.1, "Share of train set aside for validation.", low=0, high=1)
     split_seed: int = option(0, "Seed of splits and fractions alone.", low=0, high=LARGEST_SEED)
     augment: str | None = option(
@@ -62,7 +64,12 @@ class TrainOptions(Options):
     m: int | None = option(
         None, "Samples that share one perturbation in sam and kin.", low=1, otherwise="the batch"
     )
-    lr: float | None = option(None, "Learning rate.", otherwise="sgd 0.05, all others 0.001")
+    lr: float | None = option(
+        None,
+        "Learning rate.",
+        otherwise="sgd 0.05, all others 0.001",
+        aliases=("learning_rate",),
+    )
     momentum: float | None = option(None, "Momentum.", otherwise="sgd 0.9, rmsprop 0")
     weight_decay: float | None = option(None, "Weight decay.", otherwise="0, adamw 0.01")
     nesterov: bool | None = option(None, "Nesterov momentum.", otherwise="no", off="no-nesterov")
@@ -81,9 +88,7 @@ class TrainOptions(Options):
     checkpoint_every: int | None = option(
         None, "Keep the initial weights and those of every N-th epoch.", low=1
     )
-    batch_size: int | None = option(
-        128, "Samples of a step, or full.", low=1, none="full", aliases=("batch_size",)
-    )
+    batch_size: int | None = option(128, "Samples of a step, or full.", low=1, none="full")
     clip: float | None = option(None, "Largest norm of the gradient.", otherwise="no limit")
     amp: str | None = option(
         None, "bf16: train under autocast.", none="float32", otherwise="float32"
@@ -182,8 +187,10 @@ def options_to_resume(
     run = find_run(results, name) if name is not None else newest_run(results)
     if run is None:
         raise ExperimentError(f"expected a run to resume in {results}, got none")
+    from isoloss.experiments.names import spelled  # imports torch
+
     config = run.config()
-    stored, asked = stored_options(run), make(TrainOptions, given)
+    stored, asked = stored_options(run), spelled(make(TrainOptions, given))
     differing = [
         f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
         for key in given

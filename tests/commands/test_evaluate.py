@@ -271,3 +271,18 @@ def test_the_command_scores_a_run_and_weights_from_elsewhere(tmp_path, capsys):
     assert "macro average" in out
     imported = json.loads((tmp_path / "runs/b/evaluation.json").read_text())
     assert imported["splits"]["test"] == before["splits"]["test"]
+
+
+def test_weights_of_an_epoch_are_named_by_its_number(tmp_path, capsys):
+    results = ("--results", str(tmp_path), "--no-figures")
+    train = ("train", "--run", "a", "--fraction", "0.1", "--epochs", "2", "--model", "classifier")
+    assert cli.main([*train, "--checkpoint-every", "1", *results]) == 0
+    losses = []
+    for which in ("epoch-1", "epoch-0001", "epoch-2", "last"):
+        assert cli.main(["evaluate", "a", "--checkpoint", which, *results]) == 0
+        stored = json.loads((tmp_path / "runs/a/evaluation.json").read_text())
+        losses.append(stored["splits"]["test"]["loss"])
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    capsys.readouterr()
+    assert cli.main(["evaluate", "a", "--checkpoint", "epoch-7", *results]) == 1
+    assert "no checkpoint epoch-0007.pt" in capsys.readouterr().err
