@@ -135,7 +135,10 @@ def write_evaluation(
 
 
 def lines(evaluation: NetworkScores) -> list[str]:
-    """Return the scores for people: a line a split, and the report of the test split."""
+    """Return the scores for people: a line a split, the report of the test split, any caveat."""
+    caveat = [evaluation.facts["caveat"]] if "caveat" in evaluation.facts else []
     said = [f"{name:5} {summary_line(split)}" for name, split in evaluation.splits.items()]
     test = evaluation.splits.get("test")
-    return [*said, "\n" + report(test, "test split")] if test and test.classes else said
+    if test and test.classes:
+        said.append("\n" + report(test, "test split"))
+    return [*said, *caveat]

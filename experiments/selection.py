@@ -68,21 +68,14 @@ def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
     if epoch := re.fullmatch(r"epoch-(\d+)", which):
         which = f"epoch-{int(epoch[1]):04d}"  # as its file is called
     elif which not in CHECKPOINTS:
-        return _warned(_import_checkpoint(Path(which), selection, reporter), reporter)
+        return _import_checkpoint(Path(which), selection, reporter)
     for option in ("model", "dataset", "key", "trust_pickle"):
         if getattr(selection, option):
             raise OptionError(
                 option, "a run has its own; give it with `checkpoint` FILE for other weights"
             )
     run = _chosen_run(selection, reporter)
-    return _warned(_trained(run, run.checkpoint(which), selection)[0], reporter)
-
-
-def _warned(trained: Trained, reporter: Reporter) -> Trained:
-    """Return what was selected, after saying what is doubtful about its scores."""
-    if text := trained.notes.get("caveat"):
-        reporter.warn(text)
-    return trained
+    return _trained(run, run.checkpoint(which), selection)[0]
 
 
 def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
@@ -269,6 +262,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
     reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
     if form:
         reporter.say(form)
+    if text := trained.notes.get("caveat"):
+        reporter.warn(text)
     if bad := weights.not_finite():
         reporter.warn(
             f"{file}: NaN or infinite values in {len(bad)} tensors, first {shown(bad[0])}"

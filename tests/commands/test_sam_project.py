@@ -113,6 +113,8 @@ def test_the_other_form_gives_other_numbers_and_the_right_one_is_named(here: Pat
         scores[name] = stored["splits"]["train"]["loss"]
         assert "contaminated" in stored["caveat"]
         assert "contaminated" in (Path("results/runs") / name / "report.txt").read_text()
+        assert cli.main(["evaluate", name, "--no-figures"]) == 0
+        assert "contaminated" in capsys.readouterr().out.splitlines()[-1]
     assert not np.isclose(scores["ours"], scores["theirs"], rtol=1e-2)
 
 
