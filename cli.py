@@ -47,7 +47,7 @@ import typer
 
 from isoloss.commands import COMMANDS
 from isoloss.commands.console import any_text
-from isoloss.commands.flags import CommandError
+from isoloss.commands.flags import CommandError, dashed
 from isoloss.errors import IsolossError
 from isoloss.records.provenance import remember_command
 
@@ -62,7 +62,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": dashed,
+    },
 )
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

@@ -4,13 +4,14 @@ A `Registry` maps names to factories; `load_factory` turns what a user wrote, a 
 member of a registered family as ``family:NAME``, ``path/file.py:factory`` or ``module:factory``,
 into a `Factory`;
 `call_with_arguments` calls it with the user's ``key=value`` pairs and with what is known of the
-data.
+data. Names that differ in case, ``_`` and ``-`` alone are the same (`Registry.resolve`).
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
 import os
 import warnings
@@ -106,6 +107,7 @@ class Registry(Generic[F]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry[F]] = {}
+        self._aliases: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def register(self, name: str, description: str, **facts: Any) -> Callable[[F], F]:
         """Return a decorator that registers a factory and returns it unchanged.
@@ -115,8 +117,7 @@ class Registry(Generic[F]):
         """
 
         def decorate(factory: F) -> F:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self._refuse_taken(name)
             self._entries[name] = Entry(name, factory, description, MappingProxyType(facts))
             if name.endswith(":"):
                 FAMILIES.add(name.removesuffix(":"))
@@ -124,16 +125,71 @@ class Registry(Generic[F]):
 
         return decorate
 
+    def alias(self, name: str, spec: str, **arguments: Any) -> None:
+        """Let another name stand for a spec of this registry.
+
+        Args:
+            name: what the user writes.
+            spec: a name that is registered, or a member of a family.
+            **arguments: that the name brings along; the user's own win.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        self._refuse_taken(name)
+        self._aliases[name] = spec, arguments
+
+    def aliases(self, entry: Entry[F]) -> list[str]:
+        """Return the other names of an entry, or of a family's members, and what they stand for."""
+        return [
+            " ".join([f"{name} =", spec, *(f"{key}={value}" for key, value in arguments.items())])
+            for name, (spec, arguments) in self._aliases.items()
+            if self.get(spec) is entry
+        ]
+
+    def resolve(self, spec: str) -> tuple[str, dict[str, Any]]:
+        """Return a spec as it is registered, and the arguments that its name brings along.
+
+        A name that is written as it is registered is that one; otherwise names are the same that
+        differ in case, ``_`` and ``-`` alone. What follows a family's colon stays as it is, and so
+        does what is no name here (a plug-in, a slip of the pen).
+
+        Example:
+            >>> SHAPES: Registry = Registry("shape")
+            >>> SHAPES.register("right-triangle", "three sides")(print)
+            <built-in function print>
+            >>> SHAPES.alias("Set_Square", "right-triangle", angle=45)
+            >>> SHAPES.resolve("Right_Triangle"), SHAPES.resolve("setsquare")
+            (('right-triangle', {}), ('right-triangle', {'angle': 45}))
+
+        Raises:
+            UnknownNameError: several names differ from it so.
+        """
+        head, colon, member = spec.partition(":")
+        known = [*self._entries, *self._aliases]
+        alike = [name for name in known if _plain(name) == _plain(head + colon)]
+        if head + colon in known:
+            alike = [head + colon]
+        if len(alike) > 1:
+            raise UnknownNameError(
+                f"{self.kind} {spec!r} may be {' or '.join(alike)}, which are not the same; "
+                "write the one that is meant in just this way"
+            )
+        if not alike:
+            return spec, {}
+        target, arguments = self._aliases.get(alike[0], (alike[0] + member, {}))
+        return target, dict(arguments)
+
     def get(self, name: str) -> Entry[F]:
         """Return the entry of that name, or the family that a ``family:NAME`` belongs to.
 
         Raises:
             UnknownNameError: lists the near matches first, then every valid name.
         """
-        family, colon, _ = name.partition(":")
+        family, colon, _ = self.resolve(name)[0].partition(":")
         if family + colon in self._entries:
             return self._entries[family + colon]
-        valid = [entry.usage for entry in self]
+        valid = [*(entry.usage for entry in self), *self._aliases]
         heads = {entry.name: entry.usage for entry in self if entry.is_family}
         near = difflib.get_close_matches(family + ":", heads, n=1)
         suggestion = f"; did you mean {heads[near[0]]}? " if near else _suggest(name, valid)
@@ -149,7 +205,7 @@ class Registry(Generic[F]):
 
     def has_family(self, spec: str) -> bool:
         """Return whether a spec is ``family:...`` of a registered family, whatever follows."""
-        family, colon, _ = spec.partition(":")
+        family, colon, _ = self.resolve(spec)[0].partition(":")
         return bool(colon) and family + colon in self._entries
 
     def names(self) -> list[str]:
@@ -165,14 +221,19 @@ class Registry(Generic[F]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
+    def _refuse_taken(self, name: str) -> None:
+        if name in self._entries or name in self._aliases:
+            raise ValueError(f"{self.kind} {name!r} is registered already")
+
 
 @dataclass(frozen=True)
 class Factory(Generic[F]):
     """What a spec stands for: call it as the function itself.
 
     Attributes:
-        spec: as the user wrote it.
-        function: the bare callable, whose signature counts; of a family, with `name` filled in.
+        spec: as it is registered, or as the user wrote it.
+        function: the bare callable, whose signature counts; of a family, with `name` filled in,
+            of an alias with the arguments that it brings along.
         entry: the registered entry, None for a plug-in.
         plugin: the plug-in, None for a registered name.
     """
@@ -211,7 +272,8 @@ def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
     """Find what ``name``, ``family:NAME``, ``path/file.py:factory`` or ``module:factory`` means.
 
     Raises:
-        UnknownNameError: no such name, or a family without a member.
+        UnknownNameError: no such name, several of which differ from it in case, ``_`` and ``-``
+            alone, or a family without a member.
         PluginError: the file or its attribute cannot be had; says what was expected and found.
     """
     if is_plugin(spec, registry):
@@ -220,12 +282,17 @@ def load_factory(spec: str, registry: Registry[F]) -> Factory[F]:
         plugin = load_plugin(spec)
         return Factory(spec, plugin.function, plugin=plugin)  # type: ignore[arg-type]
     entry = registry.get(spec)
-    if not entry.is_family:
-        return Factory(spec, entry.factory, entry=entry)
-    member = spec.removeprefix(entry.name)
-    if not member:
-        raise UnknownNameError(f"{spec} lacks what follows the colon; write it as {entry.usage}")
-    return Factory(spec, _member(entry.factory, member), entry=entry)
+    spec, arguments = registry.resolve(spec)
+    function: Any = entry.factory
+    if entry.is_family:
+        if not (member := spec.removeprefix(entry.name)):
+            raise UnknownNameError(
+                f"{spec} lacks what follows the colon; write it as {entry.usage}"
+            )
+        function = _member(function, member)
+    if arguments:
+        function = functools.partial(function, **arguments)
+    return Factory(spec, function, entry=entry)
 
 
 def _member(factory: F, name: str) -> F:
@@ -326,17 +393,26 @@ def _parse_value(text: str) -> Any:
 
 
 def _check_type(parameter: inspect.Parameter, value: Any, what: str) -> None:
-    annotation = getattr(parameter.annotation, "__name__", parameter.annotation)
+    annotation = str(getattr(parameter.annotation, "__name__", parameter.annotation))
+    kind = annotation.removesuffix(" | None")
     fits = {
         # Beyond 64 bits no generator takes a seed, and no array a size.
         "int": type(value) is int and -(2**63) <= value < 2**63,
         "float": isinstance(value, int | float) and not isinstance(value, bool),
         "bool": isinstance(value, bool),
-    }.get(annotation, True)
-    if not fits:
+    }.get(kind, True)
+    if not (fits or (value is None and kind != annotation)):
         raise ArgumentError(f"{what}: {parameter.name} expects {annotation}, got {value!r}")
 
 
+def _plain(name: str) -> str:
+    """Return what is left of a name where case, ``_`` and ``-`` do not count."""
+    return name.casefold().replace("_", "").replace("-", "")
+
+
 def _suggest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3)
+    alike: dict[str, list[str]] = {}
+    for valid in names:
+        alike.setdefault(_plain(valid), []).append(valid)
+    near = [n for m in difflib.get_close_matches(_plain(name), alike, n=3) for n in alike[m]]
     return f"; did you mean {' or '.join(near)}? " if near else "; "

@@ -13,7 +13,8 @@ def evaluate(selection: Selection, machine: Machine, output: Drawn) -> None:
     """Score a network: loss and accuracy with standard errors, and every class against the rest.
 
     Writes evaluation.json, report.txt, predictions.csv, roc.csv and figures of the confusion, the
-    ROC curves and the misclassified samples into the run's folder. For example: evaluate mnist-sam
+    ROC curves, the first samples with what they were taken for and the misclassified ones into the
+    run's folder. For example: evaluate mnist-sam
     """
     from isoloss.experiments.scoring import evaluate as score
     from isoloss.experiments.scoring import lines

@@ -135,12 +135,17 @@ def with_flags(text: str, options: Mapping[str, Option]) -> str:
     return re.sub(r"`([a-z_]+)`", written, text)
 
 
+def dashed(name: str) -> str:
+    """Return an option's name as it is declared: `_` may be written for each `-`."""
+    return name.replace("_", "-")
+
+
 def spelling(option: Option) -> list[str]:
-    """Return how an option is written: "--batch-size", "--batch_size"; or "RUN" by its place."""
+    """Return how an option is written: "--loss", "--loss-name"; or "RUN" by its place."""
     if option.positional:
         return [option.name.upper()]
-    flag = "--" + (option.flag or option.name).replace("_", "-")
-    return [flag, *(f"--{alias}" for alias in option.aliases)]
+    names = (option.flag or option.name, *option.aliases)
+    return list(dict.fromkeys(f"--{dashed(name)}" for name in names))
 
 
 def stand_in(option: Option) -> str:

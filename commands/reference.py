@@ -8,10 +8,12 @@ from isoloss.experiments.options import Option, Options, declared
 
 HEAD = """# Options
 
-What each command takes, made from the declarations in the source. Options of `K=V`, of patterns
-and of ranges may be repeated. `train --config FILE` reads the options of `train` from `--run` to
-`--seed` from a TOML or JSON file, without the leading dashes; on the command line `none` for a
-number takes back what the file says.
+What each command takes, made from the declarations in the source. In the name of an option `_` may
+stand for `-` (`--batch_size`); names of networks, data, losses, optimizers and schedules are the
+same in any case, with `_` or `-` or neither (`SAM`, `smooth_crossentropy`). Options of `K=V`, of
+patterns and of ranges may be repeated. `train --config FILE` reads the options of `train` from
+`--run` to `--seed` from a TOML or JSON file, without the leading dashes; on the command line `none`
+for a number takes back what the file says.
 """
 
 

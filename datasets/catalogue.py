@@ -9,7 +9,9 @@ from isoloss.errors import IsolossError
 from isoloss.registry import Registry
 
 #: factory(data_dir, **arguments) -> {"train": D, "test": D, "val": D?, "info": DataInfo?};
-#: the fact `default_model` names the network to train where the user names none.
+#: the fact `default_model` names the network to train where the user names none, `splits` what the
+#: argument `split` may be. Its "facts" say under "test_chosen" what chose the test split, where the
+#: source does not say which samples are in it.
 DATASETS: Registry[Callable[..., Mapping[str, Any]]] = Registry("data set")
 
 

@@ -47,6 +47,7 @@ class _Splits:
     "mitbih",
     "109,494 heartbeats in five AAMI classes, 187 samples at 125 Hz (MIT-BIH Arrhythmia Database)",
     default_model="ecg-attention",
+    splits=("random", "inter-patient"),
 )
 def mitbih(
     data_dir: Path,
@@ -203,6 +204,7 @@ def _from_records(folder: Path, lead: str, cut: str, split: str, seed: int) -> _
         notes.append(f"no lead {lead} in {', '.join(without)}: their first lead, {other}, is used")
     if split == "random":
         test, train = stratified_indices(targets, TEST_FRACTION, seed)
+        facts["test_chosen"] = f"split=random, seed={seed}"
         notes.append("random split: train and test have beats of the same patients")
     else:
         groups = {"train": DS1, "test": DS2}

@@ -25,7 +25,7 @@ from isoloss.datasets.tables import read_numbers
 from isoloss.pyg import import_pyg
 
 ADDRESS = "https://www.chrsmrrs.com/graphkerneldatasets"
-TEST_FRACTION = 0.3
+SPLITS = {"stratified": 0, "sam-project": 12345}  # and the seed of each, where none is given
 LARGEST_ONE_HOT = 2**30  # entries, 4 GiB
 
 
@@ -33,13 +33,16 @@ LARGEST_ONE_HOT = 2**30  # entries, 4 GiB
     "tu:",
     "graphs of any TUDataset, as tu:Mutagenicity (Morris et al. 2020)",
     default_model="gcn",
+    splits=tuple(SPLITS),
 )
 def tu(
     data_dir: Path,
     name: str,
     node_attributes: bool = False,
     edge_attributes: bool = False,
-    seed: int = 0,
+    split: str = "stratified",
+    test_fraction: float = 0.3,
+    seed: int | None = None,
     download: bool = False,
 ) -> dict[str, Any]:
     """Load the graphs of ``data_dir/TUDataset/NAME/raw`` or ``data_dir/NAME/raw``.
@@ -47,21 +50,32 @@ def tu(
     Node labels become one-hot features `x`, edge labels one-hot `edge_attr`. A set without node
     labels has x = 1 in every node: a network that sums over neighbours then counts them. Loops
     are removed and repeated edges merged. Of each class 30 %, chosen by `seed`, are the test
-    split.
+    split, unless told otherwise.
 
     Args:
         data_dir: see above; nothing is written there without `download`.
         name: of the set, "Mutagenicity".
         node_attributes: put the continuous attributes of nodes before their labels.
         edge_attributes: likewise of edges.
-        seed: of the choice of test graphs.
+        split: "stratified": the same share of each class is tested on. "sam-project": all graphs
+            are shuffled as after ``torch.manual_seed(12345)`` and the first 70 %, rounded down,
+            are trained on, whatever their classes (3,035 and 1,302 of Mutagenicity); both splits
+            keep the order of the shuffle.
+        test_fraction: share of the graphs that are tested on, between 0 and 1.
+        seed: of the choice; 0 unless given, of "sam-project" 12345.
         download: whether missing files may be fetched.
 
     Raises:
         DataMissingError: names the files, the folders and where to get them.
-        DataError: names file and line, what was expected and found.
+        DataError: names file and line, or argument, what was expected and found.
         DownloadError: asked to fetch them and could not.
     """
+    if split not in SPLITS or not 0 < test_fraction < 1:
+        raise DataError(
+            f"tu:{name}: expected split {' or '.join(SPLITS)} and a test_fraction between 0 and 1, "
+            f"got {split!r} and {test_fraction}"
+        )
+    seed = SPLITS[split] if seed is None else seed
     folder = _find(Path(data_dir), name, download)
     files = _Files(folder, name)
     node_graph = files.integers("graph_indicator")
@@ -70,18 +84,37 @@ def tu(
     targets, info = _targets(files, graphs)
     x = _features(files, "node", len(node_graph), node_attributes)
     edge_attr = _features(files, "edge", len(edges), edge_attributes)
-    split = _split(
+    whole = _graphs(
         torch.from_numpy(node_graph[:, 0] - 1),
         torch.from_numpy(edges.T - 1),
         torch.ones(len(node_graph), 1) if x is None else x,
         edge_attr,
         targets,
     )
-    test, train = stratified_indices(split.targets, TEST_FRACTION, seed)
-    facts = {"folder": str(folder), "graphs": graphs, "nodes": len(node_graph), "edges": len(edges)}
+    if split == "stratified":
+        test, train = stratified_indices(whole.targets, test_fraction, seed)
+    else:
+        train, test = _shuffled(graphs, 1 - test_fraction, seed)
+    facts = {
+        "folder": str(folder),
+        "graphs": graphs,
+        "nodes": len(node_graph),
+        "edges": len(edges),
+        "test_chosen": f"split={split}, test_fraction={test_fraction:g}, seed={seed}",
+    }
     if x is None:
         info["notes"] = ("nodes have no labels: x = 1 in each",)
-    return {"train": split.subset(train), "test": split.subset(test), "info": info, "facts": facts}
+    return {"train": whole.subset(train), "test": whole.subset(test), "info": info, "facts": facts}
+
+
+DATASETS.alias("Mutagenicity", "tu:Mutagenicity")
+
+
+def _shuffled(count: int, train_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the first of shuffled indices and the rest, in the order of the shuffle."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    # Of whole numbers, products of fractions may fall short by a rounding: 0.7 * 90 is below 63.
+    return order.tensor_split([int(count * train_fraction + 1e-9)])  # type: ignore[return-value]
 
 
 class _Files:
@@ -222,7 +255,7 @@ def _features(files: _Files, of: str, rows: int, attributes: bool) -> Tensor | N
     return torch.cat(parts, 1) if parts else None
 
 
-def _split(
+def _graphs(
     node_graph: Tensor, edges: Tensor, x: Tensor, edge_attr: Tensor | None, targets: Tensor
 ) -> GraphSplit:
     pyg = import_pyg()

@@ -6,6 +6,7 @@ from typing import Any
 
 from isoloss.datasets import AUGMENTATIONS, DATASETS
 from isoloss.models import MODELS, default_facts
+from isoloss.registry import Entry, Registry
 from isoloss.trainers.losses import LOSSES
 from isoloss.trainers.optimizers import OPTIMIZERS
 from isoloss.trainers.schedules import SCHEDULES
@@ -24,7 +25,7 @@ def entries(what: str) -> list[dict[str, Any]]:
             {
                 "name": entry.usage,
                 "default model": entry.facts["default_model"],
-                "description": entry.description,
+                "description": _described(DATASETS, entry),
             }
             for entry in DATASETS
         ]
@@ -38,6 +39,11 @@ def entries(what: str) -> list[dict[str, Any]]:
     return [{"name": entry.name, "description": entry.description} for entry in registry]
 
 
+def _described(registry: Registry[Any], entry: Entry[Any]) -> str:
+    """Return the description of an entry, with its other names."""
+    return "; ".join([entry.description, *registry.aliases(entry)])
+
+
 def _models() -> list[dict[str, Any]]:
     """Networks as they are by default; the receptive field in pixels, where it applies."""
     rows = []
@@ -49,7 +55,7 @@ def _models() -> list[dict[str, Any]]:
                 "name": entry.usage,
                 "parameters": "" if facts is None else f"{facts.parameters:,}",
                 "field": field,
-                "description": entry.description,
+                "description": _described(MODELS, entry),
             }
         )
     return rows

@@ -67,7 +67,7 @@ class Option:
         help: One sentence or two for people.
         low: Smallest value.
         above: A value must be larger than this.
-        high: Largest value, where there is a smallest one.
+        high: Largest value, where there is a smallest one or `above`.
         choices: The strings it takes; empty for any.
         none: The word that stands for None where None has a meaning of its own, such as "full".
         otherwise: What decides where nothing is given, in words, when the default does not say it.
@@ -117,7 +117,9 @@ class Option:
         """Its bounds: "0 to 1", "1 or more", "above 0"; empty where it has none."""
         if self.low is not None:
             return f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
-        return "" if self.above is None else f"above {self.above}"
+        if self.above is None:
+            return ""
+        return f"above {self.above}" + ("" if self.high is None else f", up to {self.high}")
 
 
 def option(default: Any = MISSING, help: str = "", **declaration: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Samples with their classes, as figures: of the training split, and those that were misclassified.
+"""Samples with their classes, as figures: of training, and of the test split with its guesses.
 
 Inputs are shown as they were before normalisation. Graphs, tokens and rows of a table have no
 picture; there is no figure of them.
@@ -28,10 +28,13 @@ LARGEST_SERIES = 12  # channels; more are no series that one could read
 LONGEST_NAME = 14  # characters that fit above a sample
 
 
-def draw_misclassified(
+def draw_guesses(
     run: Run, split: Split, info: DataInfo, predictions: Predictions, reporter: Reporter
 ) -> list[Path]:
-    """Draw the most confident errors on the test split, inputs as they were before normalisation.
+    """Draw the first samples of the test split and the most confident errors on it.
+
+    Inputs are shown as they were before normalisation, above each its class and what it was taken
+    for.
 
     Args:
         run: The run whose folder is written to.
@@ -41,34 +44,63 @@ def draw_misclassified(
         reporter: Told why there is no figure, for samples that are neither images nor series.
 
     Returns:
-        The files; none where there is no error, or nothing to draw.
+        The files; none where there is nothing to draw.
     """
     if not predictions.classes:
         return []
-    chosen = torch.from_numpy(misclassified(predictions, _room(info)))
-    shown = _shown(split, info, chosen) if len(chosen) else None
-    if shown is None:
-        why = "samples are neither images nor series" if len(chosen) else "no sample is"
-        reporter.say(f"no figure of misclassified samples: {why}")
+    guesses = predictions.guesses()
+    right = (guesses == predictions.targets) | (predictions.targets < 0)  # or it does not count
+    first = np.arange(min(_room(info), len(guesses)))
+    which = f"the first {len(first)} of {len(guesses):,}"
+    title = f"{run.label}, test split: {which} samples"
+    stem = run.path / "predictions"
+    drawn = _draw_titled(stem, first, split, info, predictions, title, mark=True)
+    if drawn is None:
+        reporter.say("no figures of predictions: samples are neither images nor series")
         return []
+    chosen = misclassified(predictions, _room(info))
+    if not len(chosen):
+        reporter.say("no figure of misclassified samples: no sample is")
+        return drawn
+    wrong = int((~right).sum())
+    kind = f"the {len(chosen)} most confident of {wrong}" if wrong > len(chosen) else f"all {wrong}"
+    title = f"{run.label}, test split: {kind} misclassified samples"
+    stem = run.path / "misclassified"
+    return drawn + (_draw_titled(stem, chosen, split, info, predictions, title) or [])
+
+
+def _draw_titled(
+    stem: Path,
+    indices: np.ndarray,
+    split: Split,
+    info: DataInfo,
+    predictions: Predictions,
+    title: str,
+    mark: bool = False,
+) -> list[Path] | None:
+    """Draw samples under true class, guess and its probability; None where they have no picture.
+
+    Where asked, the wrong ones are marked.
+    """
+    shown = _shown(split, info, torch.from_numpy(indices))
+    if shown is None:
+        return None
     samples, notes = shown
     names = info.class_names or range(predictions.outputs.shape[1])
     confidence = predictions.probabilities().max(1)
-    guesses = predictions.guesses()
-    titles = [
-        f"{_short(names[predictions.targets[i]])} →\n"
-        f"{_short(names[guesses[i]])} {100 * confidence[i]:.0f} %"
-        for i in chosen.tolist()
-    ]
-    wrong = int(((guesses != predictions.targets) & (predictions.targets >= 0)).sum())
-    kind = f"the {len(chosen)} most confident of {wrong}" if wrong > len(chosen) else f"all {wrong}"
-    figure = samples_figure(
-        samples,
-        titles,
-        title=f"{run.label}, test split: {kind} misclassified samples",
-        notes=["above each: true class → guess and its probability", *notes],
-    )
-    return save_figure(figure, run.path / "misclassified")
+    guesses, targets = predictions.guesses(), predictions.targets
+    titles = []
+    for i in indices:
+        truth = _short(names[targets[i]]) if targets[i] >= 0 else "no class"
+        guess = f"{_short(names[guesses[i]])} {100 * confidence[i]:.0f} %"
+        titles.append(f"{truth} →\n{guess if guesses[i] >= 0 else 'not finite'}")
+    marked = (guesses != targets)[indices] & (targets[indices] >= 0) if mark else None
+    said = ["above each: true class → guess and its probability"]
+    if marked is not None and marked.any():
+        said.append("red where they differ")
+    notes = [*said, *notes]
+    figure = samples_figure(samples, titles, title=title, notes=notes, marked=marked)
+    return save_figure(figure, stem)
 
 
 def draw_samples(run: Run, split: Split, info: DataInfo) -> list[Path]:

@@ -23,7 +23,7 @@ from isoloss.records.runs import Run
 from isoloss.split import Split
 
 SPLITS = ("train", "val", "test")
-FIGURES = ("confusion", "roc", "misclassified")
+FIGURES = ("confusion", "roc", "predictions", "misclassified")
 PRODUCTS = (
     "report.txt",
     "predictions.csv",
@@ -45,13 +45,17 @@ def evaluate(
         "checkpoint": trained.notes["checkpoint"],
         **{key: trained.about[key] for key in ("checkpoint_sha256", "loss")},
     }
+    info = trained.info
+    if text := trained.notes.get("caveat"):
+        facts["caveat"] = text
+        info = dataclasses.replace(info, notes=(*info.notes, text))
     with locked_file(trained.run.path / "evaluation.json"):
         return write_evaluation(
             trained.run,
             trained.model.to(resolve_device(device)),
             trained.loss,
             trained.splits,
-            trained.info,
+            info,
             reporter,
             facts=facts,
             figures=figures,
@@ -121,17 +125,20 @@ def write_evaluation(
         )
         if figures:
             from isoloss.experiments.drawing import draw_evaluation
-            from isoloss.experiments.sample_drawing import draw_misclassified
+            from isoloss.experiments.sample_drawing import draw_guesses
 
             drawn = draw_evaluation(run)
-            drawn += draw_misclassified(run, splits["test"], info, guessed, reporter)
+            drawn += draw_guesses(run, splits["test"], info, guessed, reporter)
             files += [path for path in drawn if path.suffix == ".png"]
     reporter.say(f"wrote {', '.join(path.name for path in files)} to {run.path}")
     return evaluation
 
 
 def lines(evaluation: NetworkScores) -> list[str]:
-    """Return the scores for people: a line a split, and the report of the test split."""
+    """Return the scores for people: a line a split, the report of the test split, any caveat."""
+    caveat = [evaluation.facts["caveat"]] if "caveat" in evaluation.facts else []
     said = [f"{name:5} {summary_line(split)}" for name, split in evaluation.splits.items()]
     test = evaluation.splits.get("test")
-    return [*said, "\n" + report(test, "test split")] if test and test.classes else said
+    if test and test.classes:
+        said.append("\n" + report(test, "test split"))
+    return [*said, *caveat]

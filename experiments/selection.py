@@ -10,6 +10,8 @@ from typing import Any
 
 from isoloss.datasets import Data
 from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.foreign import account_of_form, caveat
+from isoloss.experiments.names import spelled
 from isoloss.experiments.options import OptionError, make
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.settings import DEFAULT_DATA_DIR, Selection
@@ -61,9 +63,11 @@ def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
         CheckpointError: For weights that cannot be read or do not fit the network.
         ExperimentError: For data or files of the user's that changed since the run was trained.
     """
-    reporter = reporter or Reporter()
+    reporter, selection = reporter or Reporter(), spelled(selection)
     which = selection.checkpoint or "last"
-    if which not in CHECKPOINTS and not re.fullmatch(r"epoch-\d+", which):
+    if epoch := re.fullmatch(r"epoch-(\d+)", which):
+        which = f"epoch-{int(epoch[1]):04d}"  # as its file is called
+    elif which not in CHECKPOINTS:
         return _import_checkpoint(Path(which), selection, reporter)
     for option in ("model", "dataset", "key", "trust_pickle"):
         if getattr(selection, option):
@@ -94,8 +98,8 @@ def _trained(
     selection: Selection,
     weights: Weights | None = None,
     source: Path | None = None,
-) -> tuple[Trained, Fit]:
-    """Put network, data and loss together.
+) -> tuple[Trained, Fit, str]:
+    """Put network, data and loss together; of an import say how the weights were taken.
 
     Args:
         run: The run.
@@ -110,8 +114,10 @@ def _trained(
     loss = _loss_options(options, selection)
     assert options.model is not None
     model = create_model(options.model, options.model_arg, data.info.model_context())
-    fit = Fit()
+    doubt = caveat(run.name, options, data) if facts.imported_from is not None else ""
+    fit, form = Fit(), ""
     if weights is not None:
+        form = account_of_form(options, data.info, weights.tensors, str(source))
         named, fit = match_names(model, weights.tensors, str(source))
         save_weights(checkpoint, named, digest=True)
     load_into(model, load_weights(checkpoint), str(source or checkpoint))
@@ -133,9 +139,13 @@ def _trained(
             "data_digest": data.info.digest,
             "loss": describe_loss(loss),
         },
-        notes={"run": run.name, "checkpoint": str(checkpoint.relative_to(run.path))},
+        notes={
+            "run": run.name,
+            "checkpoint": str(checkpoint.relative_to(run.path)),
+            **({"caveat": doubt} if doubt else {}),
+        },
     )
-    return trained, fit
+    return trained, fit, form
 
 
 def _loss_options(options: TrainOptions, selection: Selection) -> dict[str, Any]:
@@ -246,10 +256,14 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
     ):
         copy_plugins(begun, config)
         last = begun.checkpoints / "last.pt"
-        trained, fit = _trained(begun, last, selection, weights, file)
+        trained, fit, form = _trained(begun, last, selection, weights, file)
         check_loss(selection.loss, selection.closure, trained.splits["train"], trained.info)
         begun.write_manifest("finished", imported_from=facts.imported_from)
     reporter.say(f"imported {file} as run {name}: {_account(weights, fit, sha256)}")
+    if form:
+        reporter.say(form)
+    if text := trained.notes.get("caveat"):
+        reporter.warn(text)
     if bad := weights.not_finite():
         reporter.warn(
             f"{file}: NaN or infinite values in {len(bad)} tensors, first {shown(bad[0])}"

@@ -103,8 +103,8 @@ class Selection(Around):
     )
     checkpoint: str | None = option(
         None,
-        "last, best or epoch-N of the run; or a FILE of weights from elsewhere, which is imported "
-        "as a run and needs a model and a dataset to be named.",
+        "last, best or epoch-N of the run (kept with --checkpoint-every); or a FILE of weights "
+        "from elsewhere, which is imported as a run and needs a model and a dataset to be named.",
         aliases=("model_file",),
         otherwise="last",
     )
@@ -141,6 +141,14 @@ class SampleSettings(Options):
         choices=("all",),
         otherwise=f"all up to {LARGEST_SAMPLE}, above that {LARGEST_SAMPLE}",
     )
+    sample_fraction: float | None = option(
+        None,
+        "Share of the split's samples, in place of `samples`.",
+        above=0,
+        high=1,
+        aliases=("percentage",),
+        otherwise="`samples`",
+    )
     sample_balance: bool = option(
         False, "Draw equally many samples of each class; their loss is not that of the split."
     )
@@ -156,7 +164,6 @@ class SampleSettings(Options):
         "Samples in one forward pass; changes speed and rounding only.",
         low=1,
         high=LARGEST_COUNT,
-        aliases=("batch_size",),
         otherwise="chosen to fit",
     )
     bn: str = option(

@@ -50,7 +50,9 @@ class TrainOptions(Options):
         convert=absolute_spec,
     )
     dataset_arg: dict[str, Any] = option({}, "Argument of the data set.")
-    fraction: float = option(1.0, "Class-balanced share of the samples.", low=0, high=1)
+    fraction: float = option(
+        1.0, "Class-balanced share of the samples.", low=0, high=1, aliases=("percentage",)
+    )
     val_fraction: float = option(0.1, "Share of train set aside for validation.", low=0, high=1)
     split_seed: int = option(0, "Seed of splits and fractions alone.", low=0, high=LARGEST_SEED)
     augment: str | None = option(
@@ -75,7 +77,12 @@ class TrainOptions(Options):
         high=LARGEST_COUNT,
         otherwise="the batch",
     )
-    lr: float | None = option(None, "Learning rate.", otherwise="sgd 0.05, all others 0.001")
+    lr: float | None = option(
+        None,
+        "Learning rate.",
+        otherwise="sgd 0.05, all others 0.001",
+        aliases=("learning_rate",),
+    )
     momentum: float | None = option(None, "Momentum.", otherwise="sgd 0.9, rmsprop 0")
     weight_decay: float | None = option(None, "Weight decay.", otherwise="0, adamw 0.01")
     nesterov: bool | None = option(None, "Nesterov momentum.", otherwise="no", off="no-nesterov")
@@ -104,7 +111,6 @@ class TrainOptions(Options):
         low=1,
         high=LARGEST_COUNT,
         none="full",
-        aliases=("batch_size",),
     )
     clip: float | None = option(None, "Largest norm of the gradient.", otherwise="no limit")
     amp: str | None = option(
@@ -204,8 +210,10 @@ def options_to_resume(
     run = find_run(results, name) if name is not None else newest_run(results)
     if run is None:
         raise ExperimentError(f"expected a run to resume in {results}, got none")
+    from isoloss.experiments.names import spelled  # imports torch
+
     config = run.config()
-    stored, asked = stored_options(run), make(TrainOptions, given)
+    stored, asked = stored_options(run), spelled(make(TrainOptions, given))
     differing = [
         f"`{key}` {getattr(stored, key)} (now {getattr(asked, key)})"
         for key in given

@@ -180,15 +180,20 @@ def draw(whole: Split, settings: SampleSettings) -> tuple[Split, Sample]:
     Each class keeps its share, so that the sample's loss estimates the split's; with
     `sample_balance` as many of each class are drawn as can be, whose loss is another one.
     """
-    count = sample_count(settings.samples, len(whole))
+    count = sample_count(settings.samples, len(whole), settings.sample_fraction)
     choose = whole.balanced if settings.sample_balance else whole.stratified
     part = choose(count, SAMPLE_SEED)
     drawn = "balanced" if settings.sample_balance else "proportional"
     return part, Sample.of(part.targets, whole.targets, drawn=drawn, seed=SAMPLE_SEED)
 
 
-def sample_count(asked: int | str | None, available: int) -> int:
-    """Return how many of a split's samples to use: "all", a number, or None for the default."""
+def sample_count(asked: int | str | None, available: int, fraction: float | None = None) -> int:
+    """Return how many of a split's samples to use: "all", a number, or None for the default.
+
+    A fraction takes the place of all these.
+    """
+    if fraction is not None:
+        return max(1, round(fraction * available))
     if asked is None:
         return min(available, LARGEST_SAMPLE)
     return available if isinstance(asked, str) else min(asked, available)

@@ -18,6 +18,7 @@ from isoloss.datasets import Data, create_augmentation, default_model
 from isoloss.evaluation.reports import summary_line
 from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.names import spelled
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.preflight import check_parameters, check_step
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
@@ -184,7 +185,11 @@ class _Parts:
 
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
-    """Fill in the loss, and what data set (its network) and network (its optimizer) decide."""
+    """Fill in the loss, and what data set (its network) and network (its optimizer) decide.
+
+    Names become those that are registered.
+    """
+    options = spelled(options)
     model = options.model or default_model(options.dataset)
     if model is None:
         raise OptionError("model", "a data set of your own has no default network, name one")

@@ -27,6 +27,7 @@ from isoloss.figures.style import (
 
 IMAGE_COLUMNS = 8
 SERIES_COLUMNS = 4
+MARK = "#b2182b"
 _MARGIN = 0.05
 _LINE = 0.1  # height of a line of a sample's title
 _NARROWEST = 2.2  # a figure of one sample still has room for its title
@@ -39,6 +40,7 @@ def samples_figure(
     *,
     title: str = "",
     notes: Sequence[str] = (),
+    marked: Sequence[bool] | np.ndarray | None = None,
 ) -> Figure:
     """Draw samples in a grid, row by row, each with its title.
 
@@ -49,6 +51,7 @@ def samples_figure(
         titles: One a sample; up to two short lines.
         title: Title of the figure, at the upper left.
         notes: What to say below.
+        marked: Whether a sample's title is in red, one a sample; none is where None.
 
     Raises:
         FigureError: If there is no sample, the shape is none of these, or the titles do not fit.
@@ -63,13 +66,17 @@ def samples_figure(
         )
     if len(titles) != len(samples):
         raise FigureError(f"expected {len(samples)} titles, one a sample, got {len(titles)}")
+    marks = [False] * len(samples) if marked is None else [bool(mark) for mark in marked]
+    if len(marks) != len(samples):
+        raise FigureError(f"expected {len(samples)} marks, one a sample, got {len(marks)}")
     layout = _Layout.of(samples, titles, title, notes)
     figure = new_figure(layout.width, layout.height, constrained=False)
     low, high = float(np.nanmin(samples)), float(np.nanmax(samples))
     room = 0.05 * (high - low) or 0.5
     for k, (sample, text) in enumerate(zip(samples, titles, strict=True)):
         axes = figure.add_axes(layout.box(k))
-        axes.set_title(text, fontsize=SMALL, pad=2.0, linespacing=1.05)
+        color = MARK if marks[k] else "black"
+        axes.set_title(text, fontsize=SMALL, pad=2.0, linespacing=1.05, color=color)
         if images:
             _draw_image(axes, sample)
             continue

@@ -29,6 +29,7 @@ __all__ = [
     "create_model",
     "default_facts",
     "default_optimizer",
+    "forms",
     "model_facts",
     "receptive_field",
 ]
@@ -39,6 +40,11 @@ def default_optimizer(spec: str) -> str:
     if is_plugin(spec, MODELS):
         return "sgd"
     return str(MODELS.get(spec).facts.get("optimizer", "sgd"))
+
+
+def forms(spec: str) -> tuple[str, ...]:
+    """Return what a network's argument `form` chooses among, its default first; often nothing."""
+    return () if is_plugin(spec, MODELS) else MODELS.get(spec).facts.get("forms", ())
 
 
 def create_model(

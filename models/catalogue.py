@@ -17,6 +17,7 @@ from isoloss.registry import Registry
 #   datasets        the data sets it is meant for
 #   smallest        arguments of its smallest form, for tests
 #   smallest_shape  of a sample that form takes
+#   forms           what the argument `form` chooses among, the default first; most have none
 # A family also has `example`, one of its members.
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 

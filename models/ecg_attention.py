@@ -129,3 +129,6 @@ def ecg_attention(
         )
     length, channels = input_shape
     return ECGAttention(length, channels, num_classes, layers, heads, d_model, ffn, dropout)
+
+
+MODELS.alias("Transformer", "ecg-attention")

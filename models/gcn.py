@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from isoloss.models.catalogue import MODELS, ModelError, check_choice
 from isoloss.pyg import import_pyg
 
+FORMS = ("standard", "sam-project")
+
 
 class GCN(nn.Module):
     """Five graph convolutions, mean over each graph, two linear layers.
@@ -81,6 +83,7 @@ class GCN(nn.Module):
     datasets=("tu:Mutagenicity", "synthetic-graphs"),
     smallest={"hidden": 8},
     smallest_shape=None,
+    forms=FORMS,
 )
 def gcn(
     num_features: int = 14,
@@ -106,9 +109,13 @@ def gcn(
         PygError: torch-geometric cannot be imported.
     """
     check_choice("conv of gcn", conv, ("graph", "gcn"))
-    check_choice("form of gcn", form, ("standard", "sam-project"))
+    check_choice("form of gcn", form, FORMS)
     if min(num_features, hidden) < 1:
         raise ModelError(
             f"gcn expects at least 1 feature a node and 1 hidden, got {num_features} and {hidden}"
         )
     return GCN(num_features, num_classes, hidden, dropout, conv, form)
+
+
+# The SAM project's name of it. Its weights fit either form, and mean something in this one alone.
+MODELS.alias("GCN", "gcn", form="sam-project")

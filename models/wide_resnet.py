@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from isoloss.models.catalogue import MODELS, ModelError, check_choice, image_shape
 
+FORMS = ("standard", "sam-project")
+
 
 class Unit(nn.Module):
     """Pre-activation residual unit: BN, ReLU, 3x3 conv, BN, ReLU, dropout, 3x3 conv, added to x.
@@ -92,6 +94,7 @@ class WideResNet(nn.Module):
     datasets=("cifar10", "cifar100"),
     smallest={"depth": 10, "width": 1},
     smallest_shape=(3, 8, 8),
+    forms=FORMS,
 )
 def wide_resnet(
     input_shape: Sequence[int] = (3, 32, 32),
@@ -120,7 +123,7 @@ def wide_resnet(
         ModelError: inputs that are no such images, or an argument that is none of its choices.
     """
     channels, *_ = image_shape("wide-resnet", input_shape, in_channels, 4)
-    check_choice("form of wide-resnet", form, ("standard", "sam-project"))
+    check_choice("form of wide-resnet", form, FORMS)
     if depth < 10 or depth % 6 != 4 or width < 1:
         raise ModelError(
             f"wide-resnet expects a depth of 10, 16, 22, 28, .. (6 n + 4) and a width of at "

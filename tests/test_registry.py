@@ -105,6 +105,60 @@ def test_families_are_listed_with_their_placeholder(sources: Registry) -> None:
     assert [entry.is_family for entry in sources] == [False, False, True, True]
 
 
+@pytest.fixture
+def named(sources: Registry) -> Registry:
+    sources.register("half-circle_2", "half of it")(lambda: 0)
+    sources.alias("Tile", "square", side=2.0)
+    sources.alias("Benzene", "tu:Benzene")
+    sources.register("Circle", "another one")(lambda: 0)
+    return sources
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("SQUARE", ("square", {})),
+        ("Half_Circle-2", ("half-circle_2", {})),
+        ("halfcircle2", ("half-circle_2", {})),
+        ("TU:MUTAG", ("tu:MUTAG", {})),  # the member is a name of the user's
+        ("tile", ("square", {"side": 2.0})),
+        ("benzene", ("tu:Benzene", {})),
+        ("circle", ("circle", {})),  # as it is registered
+        ("Circle", ("Circle", {})),
+        ("Net.py:build", ("Net.py:build", {})),
+        ("sqare", ("sqare", {})),
+    ],
+)
+def test_case_and_separators_do_not_tell_names_apart(
+    named: Registry, spec: str, expected: tuple
+) -> None:
+    assert named.resolve(spec) == expected
+    assert named.resolve(expected[0])[0] == expected[0]
+
+
+def test_names_that_may_be_either_of_two_are_refused(named: Registry) -> None:
+    with pytest.raises(UnknownNameError, match="shape 'CIRCLE' may be circle or Circle"):
+        load_factory("CIRCLE", named)
+
+
+def test_arguments_that_a_name_brings_along_yield_to_the_users(named: Registry) -> None:
+    tile = load_factory("TILE", named)
+    assert call_with_arguments(tile, {}, {}, "x") == 4.0
+    assert call_with_arguments(tile, {"side": 3.0}, {}, "x") == 9.0
+    assert tile.entry is named.get("Tile") is named.get("square")
+    assert load_factory("Benzene", named)() == "Benzene"
+    assert named.aliases(named.get("square")) == ["Tile = square side=2.0"]
+    with pytest.raises(ValueError, match="'Tile' is registered already"):
+        named.alias("Tile", "circle")
+
+
+def test_near_names_are_found_whatever_their_case(named: Registry) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean square"):
+        named.get("SQARE")
+    with pytest.raises(UnknownNameError, match="did you mean Benzene"):
+        named.get("BENZEN")
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -140,7 +194,9 @@ def test_malformed_arguments_are_refused(pairs: list[str]) -> None:
         parse_arguments(pairs)
 
 
-def network(root: str, num_classes: int, width: float = 2, *, flag: bool = False) -> tuple:
+def network(
+    root: str, num_classes: int, width: float = 2, *, flag: bool = False, depth: int | None = None
+) -> tuple:
     return root, num_classes, width, flag
 
 
@@ -151,6 +207,7 @@ def call(arguments: dict, context: dict) -> tuple:
 def test_context_is_passed_where_named_and_yields_to_arguments() -> None:
     assert call({}, {"num_classes": 3, "in_channels": 1}) == ("r", 3, 2, False)
     assert call({"num_classes": 5, "width": 1}, {"num_classes": 3}) == ("r", 5, 1, False)
+    assert call({"num_classes": 5, "depth": None}, {}) == ("r", 5, 2, False)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +220,7 @@ def test_context_is_passed_where_named_and_yields_to_arguments() -> None:
         ({"num_classes": "ten"}, {}, "num_classes expects int, got 'ten'"),
         ({"num_classes": True}, {}, "num_classes expects int"),
         ({"num_classes": 3, "flag": 1}, {}, "flag expects bool"),
+        ({"num_classes": 3, "depth": "x"}, {}, r"depth expects int \| None, got 'x'"),
     ],
 )
 def test_wrong_arguments_name_the_valid_ones(arguments: dict, context: dict, message: str) -> None:

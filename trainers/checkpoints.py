@@ -23,7 +23,7 @@ from torch import Tensor
 from isoloss.records.digests import expected_digests, write_with_digest
 from isoloss.records.files import write_atomically
 from isoloss.trainers.errors import CheckpointError
-from isoloss.trainers.fitting import Fit, load_into, match_names
+from isoloss.trainers.fitting import Fit, fits, load_into, match_names
 from isoloss.trainers.safetensors import is_safetensors, read_safetensors
 from isoloss.trainers.unpickling import full_load, restricted_load
 from isoloss.trainers.weight_search import (
@@ -39,6 +39,7 @@ __all__ = [
     "CheckpointError",
     "Fit",
     "Weights",
+    "fits",
     "load_into",
     "load_state",
     "load_weights",

@@ -55,6 +55,16 @@ def load_into(model: nn.Module, weights: Mapping[str, Any], source: str) -> None
     model.load_state_dict({originals[name]: value for name, value in given.items()})
 
 
+def fits(model: nn.Module, weights: Mapping[str, Any]) -> bool:
+    """Return whether weights fit a network by names and shapes, as `match_names` matches them."""
+    try:
+        named, _ = match_names(model, weights, "weights")
+        _compare("a network", strip_prefixes(model.state_dict()), strip_prefixes(named), "weights")
+    except CheckpointError:
+        return False
+    return True
+
+
 def match_names(
     model: nn.Module, weights: Mapping[str, Any], source: str
 ) -> tuple[dict[str, Any], Fit]:

@@ -87,7 +87,7 @@ REFUSED = {
     "model": ("train --model fashion-cn", 2, ["fashion-cnn", "classifier"]),
     "data": ("train --dataset minst", 2, ["mnist", "digits"]),
     "optimizer": ("train --optimizer sgdm", 2, ["sgd", "adam"]),
-    "loss": ("train --loss crossentropy", 2, ["cross-entropy"]),
+    "loss": ("train --loss crosentropy", 2, ["cross-entropy"]),
     "schedule": ("train --schedule cosin", 2, ["cosine"]),
     "argument of a model": ("train --model-arg widht=3", 2, ["widht"]),
     "argument without value": ("train --model-arg width", 2, ["key=value"]),

@@ -101,7 +101,7 @@ def test_images(run, monkeypatch):
     monkeypatch.setattr(sample_drawing, "samples_figure", capture)
     model, console = linear(shape), Recorder()
     evaluation = write_evaluation(run, model, LOSS, data, console, facts={"loss": "x"})
-    assert files(run) == CLASSIFIER | {"misclassified.png"}
+    assert files(run) == CLASSIFIER | {"predictions.png", "misclassified.png"}
     assert console.lines[-1].startswith("wrote evaluation.json, report.txt, predictions.csv, roc")
     stored = run.evaluation()
     assert stored["loss"] == "x"
@@ -128,7 +128,16 @@ def test_images(run, monkeypatch):
     assert [row["guess"] for row in rows] == [NAMES[k] for k in guesses]
     np.testing.assert_allclose([float(r["confidence"]) for r in rows], p.max(1), atol=5e-7)
 
-    samples, titles, texts = drawn[0]
+    first, titles, texts = drawn[0]
+    np.testing.assert_allclose(first, scaled(raw[40:].numpy()), atol=1e-6)
+    for i, title in enumerate(titles):
+        percent = f"{100 * p[i].max():.0f} %"
+        assert title == f"{short(NAMES[targets[i]])} →\n{short(NAMES[guesses[i]])} {percent}"
+    assert texts["marked"].tolist() == (guesses != targets).tolist()
+    assert texts["title"] == f"Run A, test split: the first {len(titles)} of 20 samples"
+
+    samples, titles, texts = drawn[1]
+    assert texts["marked"] is None
     wrong = (guesses != targets).nonzero().flatten()
     order = wrong[np.argsort(-p[wrong].max(1), kind="stable")]
     # As they were: normalising and back is exact to float32 rounding.
@@ -162,7 +171,7 @@ def test_what_an_earlier_evaluation_left_does_not_stay(run, blank):
 
     console = Recorder()
     write_evaluation(run, Oracle(), LOSS, data, console)
-    assert files(run) == CLASSIFIER
+    assert files(run) == CLASSIFIER | {"predictions.png"}
     assert console.lines[0] == "no figure of misclassified samples: no sample is"
     write_evaluation(run, Oracle(), LOSS, data, console, figures=False)
     assert files(run) == TABLES | {"roc.csv"}
@@ -172,11 +181,15 @@ def test_what_an_earlier_evaluation_left_does_not_stay(run, blank):
 
 
 def test_series_are_drawn_and_rows_of_a_table_are_not(run, blank):
-    for shape, pictures in (((20, 1), {"misclassified.png", "samples.png"}), ((20,), set())):
+    drawn = {"predictions.png", "misclassified.png", "samples.png"}
+    for shape, pictures in (((20, 1), drawn), ((20,), set())):
         data, _ = make_data(shape)
         for path in run.path.glob("*.p*"):
             path.unlink()
-        write_evaluation(run, linear(shape), LOSS, data, Recorder())
+        console = Recorder()
+        write_evaluation(run, linear(shape), LOSS, data, console)
+        missing = "no figures of predictions: samples are neither images nor series"
+        assert (missing in console.lines) == (not pictures)
         draw_samples(run, data.train, data.info)
         assert files(run) == CLASSIFIER | pictures
 
@@ -258,3 +271,18 @@ def test_the_command_scores_a_run_and_weights_from_elsewhere(tmp_path, capsys):
     assert "macro average" in out
     imported = json.loads((tmp_path / "runs/b/evaluation.json").read_text())
     assert imported["splits"]["test"] == before["splits"]["test"]
+
+
+def test_weights_of_an_epoch_are_named_by_its_number(tmp_path, capsys):
+    results = ("--results", str(tmp_path), "--no-figures")
+    train = ("train", "--run", "a", "--fraction", "0.1", "--epochs", "2", "--model", "classifier")
+    assert cli.main([*train, "--checkpoint-every", "1", *results]) == 0
+    losses = []
+    for which in ("epoch-1", "epoch-0001", "epoch-2", "last"):
+        assert cli.main(["evaluate", "a", "--checkpoint", which, *results]) == 0
+        stored = json.loads((tmp_path / "runs/a/evaluation.json").read_text())
+        losses.append(stored["splits"]["test"]["loss"])
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    capsys.readouterr()
+    assert cli.main(["evaluate", "a", "--checkpoint", "epoch-7", *results]) == 1
+    assert "no checkpoint epoch-0007.pt" in capsys.readouterr().err

@@ -147,6 +147,17 @@ def test_an_option_that_is_not_given_is_left_to_its_declaration():
         assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("o", TRAINING)
+def test_underscores_stand_for_dashes(o, capsys):
+    if o.positional or "-" not in spelling(o)[0][2:]:
+        return
+    # Through the door: a flag that is not known would be refused before the unknown loss is.
+    flag = "--" + spelling(o)[0][2:].replace("-", "_")
+    line = [flag] if bool in o.types else [f"{flag}={sample(o)}"]
+    assert cli.main(["train", "--loss", "no_such", *line]) == 2
+    assert "no such option" not in capsys.readouterr().err.lower()
+
+
 def test_what_is_given_is_told_from_what_is_not():
     seen = []
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from isoloss.datasets import DataError, DataMissingError, DownloadError, default_model, load_data
+from isoloss.datasets.tu import _shuffled
 from isoloss.pyg import import_pyg
 
 SIZES = [4, 3, 5] * 7  # nodes of each graph
@@ -83,6 +84,39 @@ def test_splits_names_and_layouts(raw: Path, tmp_path: Path) -> None:
     assert (moved.info.class_names, moved.info.num_classes) == (("no", "yes it is"), 2)
     assert moved.provenance["digests"] == data.provenance["digests"]
     assert default_model("tu:SMALL") == "gcn"
+
+
+def test_split_of_the_sam_project(raw: Path, tmp_path: Path) -> None:
+    sam = {"split": "sam-project", "node_attributes": True}
+    data = load_data("tu:SMALL", sam, tmp_path, val_fraction=0)
+    whole = everything(data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)  # what their code does, with the generator of the process
+        order = torch.randperm(21).tolist()
+    expected = [float(whole[index].x[0, 0]) for index in order]
+    found = [float(g.x[0, 0]) for g in (*data.train.graphs, *data.test.graphs)]
+    assert found == expected
+    assert len(data.train) == 21 * 70 // 100 == 14  # rounded down; of each class it is 15
+    assert "sam-project" in data.provenance["source"]["test_chosen"]
+    other = load_data("tu:SMALL", {**sam, "seed": 3}, tmp_path, val_fraction=0)
+    assert other.train.digest() != data.train.digest()
+    smaller = load_data("tu:SMALL", {**sam, "test_fraction": 0.5}, tmp_path, val_fraction=0)
+    assert [float(g.x[0, 0]) for g in smaller.train.graphs] == expected[:10]
+    for wrong in ({"split": "random"}, {"test_fraction": 1.0}):
+        with pytest.raises(DataError, match="expected split stratified or sam-project and a test_"):
+            load_data("tu:SMALL", wrong, tmp_path)
+
+
+@pytest.mark.parametrize("count", [10, 30, 90, 188, 600, 1113, 4337])
+def test_seventy_percent_are_rounded_down_as_whole_numbers_are(count: int) -> None:
+    train, test = _shuffled(count, 1 - 0.3, 0)
+    assert len(train) == count * 70 // 100
+    assert torch.equal(torch.cat([train, test]).sort().values, torch.arange(count))
+
+
+def test_mutagenicity_is_split_as_the_sam_project_does(data_dir: Path) -> None:
+    data = load_data("Mutagenicity", {"split": "sam-project"}, data_dir, val_fraction=0)
+    assert (len(data.train), len(data.test)) == (3035, 1302)
 
 
 def test_without_labels_and_with_values_to_predict(raw: Path, tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_a_row_of_values_is_a_series() -> None:
     assert len(samples_figure(np.zeros((2, 9)), ["a", "b"]).axes[1].lines) == 1
 
 
+def test_marked_samples_have_titles_of_another_colour() -> None:
+    figure = samples_figure(np.zeros((3, 1, 4, 4)), ["a", "b", "c"], marked=[False, True, False])
+    colors = [axes.title.get_color() for axes in figure.axes]
+    assert colors[0] == colors[2] != colors[1]
+    with pytest.raises(FigureError, match="expected 3 marks, one a sample, got 1"):
+        samples_figure(np.zeros((3, 1, 4, 4)), ["a", "b", "c"], marked=[True])
+
+
 @pytest.mark.parametrize(
     ("shape", "titles", "message"),
     [

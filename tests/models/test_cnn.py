@@ -69,7 +69,7 @@ def test_other_inputs_are_refused(name: str, shape: tuple[int, ...]) -> None:
 
 def test_misuse_names_what_is_valid() -> None:
     with pytest.raises(UnknownNameError, match="did you mean fashion-cnn"):
-        create_model("fashion_cnn")
+        create_model("fashion_cn")
     with pytest.raises(ArgumentError, match=r"no argument 'classes'.*num_classes=10"):
         create_model("fashion-cnn", {"classes": 3})
 
