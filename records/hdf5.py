@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from isoloss.records.files import FileError, write_atomically, write_bytes
+from isoloss.records.files import FileError, explained, write_atomically, write_bytes
 from isoloss.records.json_text import Kinds, check_entries, parse_object
 
 FORMAT = 1
@@ -72,8 +72,8 @@ def write_hdf5(
             image = file.id.get_file_image()
         write_bytes(path, image)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
+    with explained(path):
+        free = shutil.disk_usage(path.parent).free
     if free < 1.1 * size:
         raise FileError(
             f"could not write {path}: it takes {_bytes(size)}, free are {_bytes(free)}\n"
@@ -81,7 +81,8 @@ def write_hdf5(
         )
 
     def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
+        # A draft is locked already, which HDF5 would take for somebody else's lock.
+        with h5py.File(temporary, "w", locking=False) as file:
             make(file)
 
     write_atomically(path, write)
