@@ -80,9 +80,9 @@ def explained(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # torch and h5py raise both where a disk is full
         if not path.parent.is_dir():
             raise FileError(
-                f"expected the folder {path.parent} to write {path.name} in, got none: it was "
-                "deleted or moved\n"
-                "give the command again to start over, or put the folder back first to go on"
+                f"expected the folder {path.parent} to write {path.name} in, got none: was it "
+                "deleted or moved?\n"
+                "put it back to go on by the same command, or leave it away to start over"
             ) from error
         raise FileError(
             f"could not write {path}: {reason(error)}\n"

@@ -116,13 +116,12 @@ def locked_folder(path: Path, what: str, instead: str = "") -> Iterator[None]:
 
 def sweep_locks(folder: Path) -> None:
     """Delete the locks in a folder that no process holds, and what says who held them."""
-    for file in [*folder.glob(".*.lock"), *folder.glob(".*.holder")]:
-        name = file.stem.removeprefix(".")
-        lock = folder / f".{name}.lock"
-        if lock.exists() and lock.stat().st_size:
-            continue  # ours are empty
-        with suppress(FileError), locked(folder / name, name, patience=0.0):
-            pass
+    for lock in folder.glob(".*.lock"):
+        name = lock.name.removeprefix(".").removesuffix(".lock")
+        with suppress(OSError, FileError):  # somebody holds it, or has just let it go
+            if lock.stat().st_size == 0:  # as all of ours
+                with locked(folder / name, name, patience=0.0):
+                    pass
 
 
 def _myself() -> str:

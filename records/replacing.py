@@ -40,9 +40,11 @@ def half_replaced(folder: Path) -> set[str]:
 
 def _is_ours(work: Path, name: str) -> bool:
     """Return whether a hidden folder holds nothing but what is put there in a replacement."""
-    if not work.is_dir():
+    try:
+        held = {path.name for path in work.iterdir()}
+    except OSError:  # no folder, not to be read, or gone since
         return False
-    return {path.name for path in work.iterdir()} <= {KEPT, UNFINISHED, GIVEN_UP, name}
+    return held <= {KEPT, UNFINISHED, GIVEN_UP, name}
 
 
 @contextmanager

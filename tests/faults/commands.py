@@ -115,7 +115,7 @@ def _hear() -> None:
 def _run(line: Sequence[str], out: Path, error: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, file in ((1, out), (2, error)):
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(handle, number)
         os.close(handle)
     sys.exit(sys.modules["isoloss.cli"].main(line))

@@ -71,8 +71,8 @@ def test_it_is_said_in_words(
     lines = error.splitlines()
     assert 2 <= len(lines) <= 3, error
     assert lines[0].startswith(f"error: expected the folder {folder}"), error
-    assert "got none: it was deleted or moved" in lines[0]
-    assert "give the command again" in lines[1]
+    assert "got none: was it deleted or moved?" in lines[0]
+    assert "put it back to go on" in lines[1]
     assert list((results / "runs").rglob(".*")) == []
 
 

@@ -183,6 +183,6 @@ def test_a_folder_that_is_gone_does_not_come_back(write, tmp_path: Path) -> None
         write(tmp_path / "gone" / "a.txt", "a")
     lines = str(caught.value).splitlines()
     assert f"expected the folder {tmp_path / 'gone'} to write a.txt in, got none" in lines[0]
-    assert "give the command again" in lines[1]
+    assert "put it back to go on" in lines[1]
     assert len(lines) == 2
     assert not (tmp_path / "gone").exists()
