@@ -158,12 +158,12 @@ def write_reports(
         The files that were written.
     """
     files = [folder / "report.txt"]
-    write_text(files[0], report(scores, title, notes))
     if write_predictions(folder / "predictions.csv", predictions, class_names):
         files.append(folder / "predictions.csv")
     if predictions.classes:
         files.append(folder / "roc.csv")
         write_roc(files[-1], roc_curves(predictions, class_names))
+    write_text(files[0], report(scores, title, notes))  # last: with it, the others are there
     return files
 
 

@@ -96,6 +96,7 @@ class Comparison:
 
     def save(self, folder: Path) -> list[Path]:
         """Write figure (PNG and PDF) and table (CSV, JSON, Markdown); return the figure's files."""
+        folder.mkdir(parents=True, exist_ok=True)
         paths = save_figure(self.figure(), folder / "comparison")
         write_json(folder / "table.json", self.to_json())
         write_text(folder / "table.csv", as_csv(self.table()))

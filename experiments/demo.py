@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isoloss.experiments.drawing import draw_hessian, draw_surface
+from isoloss.experiments.drawing import draw_hessian, draw_surface, draw_training
 from isoloss.experiments.reporting import Forwarding, Reporter
 from isoloss.experiments.selection import select
 from isoloss.experiments.settings import Selection, SpectrumSettings, SurfaceSettings
@@ -74,6 +74,8 @@ def measure_demo_run(
         finished = False
     if force or not finished:
         run = train(options, quiet, results=results, figures=first, force=True)
+    elif first and not (run.path / "training.png").is_file():
+        draw_training(run)  # which a kill came before
     subject = select(Selection(run=run.name, results=results), quiet)
     drawn = [(SurfaceExperiment(subject, CURVE, fresh=force).run(quiet).path, draw_surface)]
     if first:

@@ -190,7 +190,11 @@ def _complete(experiment: Callable[[bool], Experiment], reporter: Reporter, agai
 def _evaluated(run: Run, about: Mapping[str, Any]) -> bool:
     """Return whether scores of these weights by this loss are there."""
     keys = ("checkpoint_sha256", "loss")
+    from isoloss.experiments.scoring import is_whole
+
     with suppress(RunError):
+        if not is_whole(run):
+            return False
         stored = run.evaluation()
         there, wanted = ([known.get(key) for key in keys] for known in (stored, about))
         return json.dumps(there, sort_keys=True) == json.dumps(wanted, sort_keys=True)

@@ -62,6 +62,16 @@ def evaluate(
         )
 
 
+def is_whole(run: Run) -> bool:
+    """Return whether a run has scores and, of the test split, all that goes with them.
+
+    A kill may have come between the two; figures are not looked at.
+    """
+    if not (run.path / "evaluation.json").is_file():
+        return False
+    return "test" not in run.evaluation()["splits"] or (run.path / "report.txt").is_file()
+
+
 def write_evaluation(
     run: Run,
     model: nn.Module,

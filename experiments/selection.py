@@ -26,6 +26,7 @@ from isoloss.experiments.trained import Trained, check_loss, data_of, splits_of
 from isoloss.models import MODELS, create_model
 from isoloss.plugins import describe_plugin, plugin_file, plugin_identity
 from isoloss.records.facts import Facts
+from isoloss.records.leftovers import sweep, sweep_beside
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import (
     CHECKPOINTS,
@@ -74,7 +75,9 @@ def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
             raise OptionError(
                 option, "a run has its own; give it with `checkpoint` FILE for other weights"
             )
+    sweep_beside(selection.results / "runs")
     run = _chosen_run(selection, reporter)
+    sweep(run.path)
     return _trained(run, run.checkpoint(which), selection)[0]
 
 

@@ -25,7 +25,7 @@ from isoloss.plugins import (
     plugin_identity,
 )
 from isoloss.records.facts import Facts
-from isoloss.records.files import write_text
+from isoloss.records.files import explained, write_text
 from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Run
@@ -63,7 +63,11 @@ class TrainingLog(Reporter):
         if self._file is None:
             self._kept.append(text)
             return
-        with open(self._file, "a", encoding="utf-8", errors="backslashreplace") as file:
+        path = self._file
+        with (
+            explained(path),
+            open(path, "a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(text + "\n")
 
     def say(self, text: str) -> None:

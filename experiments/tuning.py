@@ -34,8 +34,11 @@ from isoloss.experiments.study import (
 )
 from isoloss.experiments.train_options import TrainOptions, read_config
 from isoloss.experiments.trial_runs import Place, run_trials
+from isoloss.records.files import FileError
+from isoloss.records.json_text import read_object
+from isoloss.records.leftovers import sweep, sweep_locked
 from isoloss.records.locks import locked
-from isoloss.records.replacing import set_aside, sweep
+from isoloss.records.replacing import set_aside
 from isoloss.records.runs import Run, check_name, list_runs, write_json
 
 if TYPE_CHECKING:
@@ -118,7 +121,7 @@ def _search(
     with contextlib.ExitStack() as held:
         what = f"search {place.folder.name}"
         held.enter_context(locked(place.folder, what, "raise its `jobs` for more trials"))
-        sweep(place.folder)
+        sweep_locked(place.folder)
         give_up = held.enter_context(set_aside(place.folder)) if force else None
         place.folder.mkdir(exist_ok=True)
         study = open_study(place.folder, settings)
@@ -126,6 +129,7 @@ def _search(
         if done:
             reporter.say(f"search {place.folder.name}: {done} of {trials} trials are done")
         _run(study, place, space, fixed, trials, jobs, seed, reporter, give_up)
+        sweep(place.folder)  # of trials whose processes were killed
         table = TrialTable(study, space, place.folder)
         table.write()
         best = table.best()
@@ -248,7 +252,8 @@ def _summarise(
 def _tested(best: FrozenTrial, place: Place, figures: bool) -> Run:
     """Return the run of the best trial, evaluated on all splits, which is done once."""
     run = Run(place.folder / "runs" / run_name(best.number))
-    if "test" in _stored_splits(run):
+    drawn = not figures or (run.path / "confusion.png").is_file()
+    if drawn and run.name in _tested_before(place.folder):  # all that goes with scores is there
         return run
     selection = Selection(
         run=run.name, data_dir=place.data_dir, results=place.folder, download=place.download
@@ -260,6 +265,14 @@ def _tested(best: FrozenTrial, place: Place, figures: bool) -> Run:
 def _stored_splits(run: Run) -> Mapping[str, Any]:
     there = (run.path / "evaluation.json").is_file()
     return run.evaluation()["splits"] if there else {}
+
+
+def _tested_before(folder: Path) -> list[Any]:
+    """Return the runs that `tune.json` names; it is made again where it is missing or damaged."""
+    with contextlib.suppress(FileNotFoundError, FileError):
+        runs = read_object(folder / "tune.json").get("tested_runs")
+        return runs if isinstance(runs, list) else []
+    return []
 
 
 def _write_best(folder: Path, options: TrainOptions) -> None:

@@ -254,5 +254,6 @@ def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
         with house_style():
             figure.savefig(drawn, format=kind, dpi=DPI, metadata=metadata)
         contents[target] = drawn.getvalue()
+    stem.parent.mkdir(parents=True, exist_ok=True)
     write_together(contents)
     return targets

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from isoloss.errors import IsolossError
+from isoloss.records.drafts import Draft, sweep_drafts
 
 
 class FileError(IsolossError, RuntimeError):
@@ -22,16 +21,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that readers see the old one or the new one, never a part.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file. Its folder must be there: where it is deleted while a command is at work,
+            half of it must not come back.
         write: Called with a temporary path in the same folder; leaves the content there.
 
     Raises:
-        FileError: If the content cannot be written (a full disk, say).
+        FileError: If the content cannot be written (a full disk, say), or the folder is missing.
     """
     with _drafts([path]) as (draft,), explained(path):
-        write(draft)
-        _finish(draft)
-        os.replace(draft, path)
+        write(draft.path)
+        draft.finish()
+        draft.take_place()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -48,41 +48,26 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     with _drafts(list(contents)) as drafts:
         for draft, (path, content) in zip(drafts, contents.items(), strict=True):
             with explained(path):
-                draft.write_bytes(content)
-                _finish(draft)
+                draft.path.write_bytes(content)
+                draft.finish()
         for draft, path in zip(drafts, contents, strict=True):
             with explained(path):
-                os.replace(draft, path)
+                draft.take_place()
 
 
 @contextmanager
-def _drafts(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Make an empty temporary file beside each file; what is left of them goes in the end."""
-    drafts: list[Path] = []
+def _drafts(paths: Sequence[Path]) -> Iterator[list[Draft]]:
+    """Make a draft of each file, after what kills left beside it is swept."""
+    drafts: list[Draft] = []
     try:
         for path in paths:
+            sweep_drafts(path.parent)
             with explained(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # The suffix stays last: there are writers that choose the format by it.
-                handle, name = tempfile.mkstemp(
-                    prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-                )
-                os.close(handle)
-                drafts.append(Path(name))
+                drafts.append(Draft(path))
         yield drafts
     finally:
         for draft in drafts:
-            with suppress(OSError):  # such as a folder that is gone: the error before says so
-                draft.unlink(missing_ok=True)
-
-
-def _finish(draft: Path) -> None:
-    """Bring a file to the disk, as readable as any other."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(draft, 0o666 & ~mask)  # mkstemp makes files that only their owner reads
-    with open(draft, "rb+") as file:
-        os.fsync(file.fileno())
+            draft.discard()
 
 
 @contextmanager
@@ -93,6 +78,12 @@ def explained(path: Path) -> Iterator[None]:
     except FileError:
         raise
     except (OSError, RuntimeError) as error:  # torch and h5py raise both where a disk is full
+        if not path.parent.is_dir():
+            raise FileError(
+                f"expected the folder {path.parent} to write {path.name} in, got none: was it "
+                "deleted or moved?\n"
+                "put it back to go on by the same command, or leave it away to start over"
+            ) from error
         raise FileError(
             f"could not write {path}: {reason(error)}\n"
             "what was there before is unchanged; once it can be written, run the command again"

@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 
-from isoloss.records.files import FileError, write_atomically, write_bytes
+from isoloss.records.files import FileError, explained, write_atomically, write_bytes
 from isoloss.records.stored_group import Budget, StoredGroup, first_line, shown_bytes
 
 FORMAT = 1
@@ -50,8 +50,8 @@ def write_hdf5(
     if size <= LARGEST_IMAGE:
         write_bytes(path, hdf5_image(make))
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
+    with explained(path):
+        free = shutil.disk_usage(path.parent).free
     if free < 1.1 * size:
         raise FileError(
             f"could not write {path}: it takes {shown_bytes(size)}, free are {shown_bytes(free)}\n"
@@ -59,7 +59,8 @@ def write_hdf5(
         )
 
     def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
+        # A draft is locked already, which HDF5 would take for somebody else's lock.
+        with h5py.File(temporary, "w", locking=False) as file:
             make(file)
 
     write_atomically(path, write)

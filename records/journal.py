@@ -7,6 +7,7 @@ values and a checksum. A record cut short by a crash, and all that follow, are d
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -89,7 +90,6 @@ class Journal:
             FileError: If it belongs to another computation.
         """
         with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             records = self.read()
             record = self._record.size + self._checksum.size
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
@@ -104,8 +104,12 @@ class Journal:
         """Record a finished point; it survives the end of this process at once.
 
         Raises:
-            FileError: If it cannot be written (a full disk, say); the points before are kept.
+            FileError: If it cannot be written (a full disk, say), the points before are kept; or if
+                it was deleted.
         """
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            with explained(self.path):  # says so where the folder is gone
+                raise FileNotFoundError(errno.ENOENT, "it was deleted meanwhile")
         self._write(self._encode(index, values))
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ class LockedError(FileError):
 
 
 @contextmanager
-def locked(path: Path, what: str, instead: str = "") -> Iterator[None]:
+def locked(path: Path, what: str, instead: str = "", patience: float = PATIENCE) -> Iterator[None]:
     """Keep all others from a file or folder while the block lasts.
 
     The lock is not reentrant: whoever holds it is refused as well.
@@ -38,6 +38,7 @@ def locked(path: Path, what: str, instead: str = "") -> Iterator[None]:
         path: The file or folder, which need not exist. The lock lies beside it.
         what: What to call it in an error, such as "run a".
         instead: What else to do than to wait, for the error.
+        patience: Seconds to wait for whoever has the lock.
 
     Raises:
         LockedError: If somebody has the lock; names the process.
@@ -48,7 +49,7 @@ def locked(path: Path, what: str, instead: str = "") -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock)
-        held.acquire(timeout=PATIENCE, poll_interval=0.02)
+        held.acquire(timeout=patience, poll_interval=0.02)
     except Timeout:
         raise LockedError(
             f"expected {what} for this process alone, but {_read(holder)} is at work on it\n"
@@ -111,6 +112,16 @@ def locked_folder(path: Path, what: str, instead: str = "") -> Iterator[None]:
             with locked(file, f"{what} with its {file.name}", instead):
                 pass
         yield
+
+
+def sweep_locks(folder: Path) -> None:
+    """Delete the locks in a folder that no process holds, and what says who held them."""
+    for lock in folder.glob(".*.lock"):
+        name = lock.name.removeprefix(".").removesuffix(".lock")
+        with suppress(OSError, FileError):  # somebody holds it, or has just let it go
+            if lock.stat().st_size == 0:  # as all of ours
+                with locked(folder / name, name, patience=0.0):
+                    pass
 
 
 def _myself() -> str:

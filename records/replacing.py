@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-KEPT = ".kept"
+KEPT, UNFINISHED, GIVEN_UP = ".kept", "unfinished", "given-up"
 
 
 def make_work_folder(path: Path) -> Path:
@@ -28,9 +28,23 @@ def sweep(path: Path) -> None:
     for work in path.parent.glob(f".{path.name}-????????"):
         if (work / KEPT).is_dir():
             if path.exists():
-                os.replace(path, work / "unfinished")
+                os.replace(path, work / UNFINISHED)
             os.replace(work / KEPT, path)
         shutil.rmtree(work, ignore_errors=True)
+
+
+def half_replaced(folder: Path) -> set[str]:
+    """Return the names of what was being replaced in a folder, by living processes or not."""
+    return {name for work in folder.glob(".*-????????") if _is_ours(work, name := work.name[1:-9])}
+
+
+def _is_ours(work: Path, name: str) -> bool:
+    """Return whether a hidden folder holds nothing but what is put there in a replacement."""
+    try:
+        held = {path.name for path in work.iterdir()}
+    except OSError:  # no folder, not to be read, or gone since
+        return False
+    return held <= {KEPT, UNFINISHED, GIVEN_UP, name}
 
 
 @contextmanager
@@ -48,7 +62,7 @@ def set_aside(path: Path) -> Iterator[Callable[[], None]]:
 
     def give_up() -> None:
         if (work / KEPT).exists():
-            os.replace(work / KEPT, work / "given-up")
+            os.replace(work / KEPT, work / GIVEN_UP)
             shutil.rmtree(work, ignore_errors=True)
 
     try:

@@ -40,8 +40,9 @@ from isoloss.errors import IsolossError, UsageError
 from isoloss.records.facts import Facts
 from isoloss.records.files import FileError, write_text
 from isoloss.records.json_text import check_entries, parse_json, to_json
+from isoloss.records.leftovers import sweep_locked
 from isoloss.records.locks import is_locked, locked_folder
-from isoloss.records.replacing import make_work_folder, set_aside, sweep
+from isoloss.records.replacing import make_work_folder, set_aside
 from isoloss.records.tables import data_frame
 
 if TYPE_CHECKING:
@@ -221,13 +222,13 @@ class Run:
 
         Args:
             file: The file.
-            role: What it served as, such as "model"; goes before the name, so that two files of
-                one name do not collide.
+            role: What it served as, such as "model": goes before the name, as files may share one.
 
         Returns:
             Path of the copy.
         """
         copy = self.path / "plugins" / f"{role}-{file.name}"
+        copy.parent.mkdir(exist_ok=True)
         write_text(copy, file.read_text(encoding="utf-8"))
         return copy
 
@@ -284,7 +285,7 @@ def check_name(name: str, option: str = "run") -> str:
 def locked_run(results: Path, name: str) -> Iterator[None]:
     """Keep all others from a run, there already or not, and from every file in its folder.
 
-    What a kill left of a replacement (see `new_run`) is put right first.
+    What kills left is swept first, and a replacement (see `new_run`) put right.
 
     Raises:
         RunError: If the name is none.
@@ -292,7 +293,7 @@ def locked_run(results: Path, name: str) -> Iterator[None]:
     """
     path = Path(results) / "runs" / check_name(name)
     with locked_folder(path, f"run {name}", "choose another `run`"):
-        sweep(path)
+        sweep_locked(path)
         yield
 
 
@@ -382,10 +383,9 @@ def run_folders(results: Path) -> list[Run]:
 
 def newest_run(results: Path) -> Run | None:
     """Return the run that was trained last among those with weights, None where there is none."""
-    trained = [run for run in list_runs(results) if (run.checkpoints / "last.pt").is_file()]
-    if not trained:
-        return None
-    return max(trained, key=lambda run: (run.checkpoints / "last.pt").stat().st_mtime_ns)
+    weights = {run: run.checkpoints / "last.pt" for run in list_runs(results)}
+    times = {run: path.stat().st_mtime_ns for run, path in weights.items() if path.is_file()}
+    return max(times, key=lambda run: times[run], default=None)
 
 
 def find_run(results: Path, name: str) -> Run:

@@ -201,7 +201,6 @@ class SurfaceStore:
             except BaseException:
                 self._journal.close()
                 raise
-            self._sweep()
             if self.complete:
                 self._journal.remove()
             else:
@@ -237,13 +236,6 @@ class SurfaceStore:
             self.cosine,
             every if self.repeats else None,
         )
-
-    def _sweep(self) -> None:
-        """Delete what a kill in the middle of a rewrite left; the file's lock makes it ours."""
-        if self.path is not None:
-            # Eight random characters, see `write_atomically`; other files' names differ in length.
-            for leftover in self.path.parent.glob(f".{self.path.stem}-????????{self.path.suffix}"):
-                leftover.unlink(missing_ok=True)
 
     def write(self) -> None:
         """Replace the .h5 by one that holds all points so far; an old one only by points."""

@@ -43,6 +43,8 @@ def train(
 
     if not trainer.group.main:
         folder = None
+    if folder is not None:  # later it must be there: one that is deleted is not made again
+        folder.mkdir(parents=True, exist_ok=True)
     trainer.group.broadcast(trainer.model)
     if folder is not None and trainer.epoch == 0:
         _save(trainer, folder, checkpoint_every)

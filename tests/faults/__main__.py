@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 # The tests' folder is no part of the package: the house is imported as it is installed.
-from tests.faults.kills import SCENARIOS, SIGNALS, campaign
+from tests.faults.kills import SCENARIOS, SIGNALS, Tally, campaign
+
+HEADS = ("ended before", "lost", "unreadable", "differing", "left over", "failures", "hangs")
 
 
 def main() -> int:
@@ -25,16 +27,23 @@ def main() -> int:
     tallies = campaign(asked.kills, asked.seed, folder, names=asked.only)
     if all(tally.clean for tally in tallies.values()):
         shutil.rmtree(folder)
-    heads = [*SIGNALS, "ended before", "lost points", "unreadable", "differing", "left over",
-             "failures", "hangs"]  # fmt: skip
     print(f"\n{asked.kills} kills, seed {asked.seed}, {time.monotonic() - began:.0f} s\n")
-    print("| command | " + " | ".join(heads) + " |")
-    print("|---" + "|---:" * len(heads) + "|")
-    for name, tally in tallies.items():
-        counts = [*tally.kills.values(), tally.after, tally.lost, tally.unreadable,
-                  tally.differing, tally.leftovers, len(tally.failures), tally.hangs]  # fmt: skip
-        print(f"| `{name}` | " + " | ".join(map(str, counts)) + " |")
+    print(table(tallies))
     return 0 if all(tally.clean for tally in tallies.values()) else 1
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """Return the counts of all scenarios as a Markdown table, their sums last."""
+    rows = {
+        f"`{name}`": [*tally.kills.values(), tally.after, tally.lost, tally.unreadable,
+                      tally.differing, tally.leftovers, len(tally.failures), tally.hangs]
+        for name, tally in tallies.items()
+    }  # fmt: skip
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    heads = [*SIGNALS, *HEADS]
+    lines = ["| command | " + " | ".join(heads) + " |", "|---" + "|---:" * len(heads) + "|"]
+    lines += [f"| {name} | " + " | ".join(map(str, counts)) + " |" for name, counts in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

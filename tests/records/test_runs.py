@@ -260,12 +260,13 @@ def test_a_kill_in_a_replacement_leaves_the_old_or_the_new_run(tmp_path, monkeyp
             pass
     leftovers = [p.name for p in (tmp_path / "runs").glob(".*")]
     assert leftovers
-    (tmp_path / "runs" / f".one-b-{'x' * 8}").mkdir()  # another run in the making
-    with locked_run(tmp_path, "one"):
-        assert find_run(tmp_path, "one").config() == {"seed": 1 if moment == "rmtree" else 0}
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
-        "one", "one-b", f".one-b-{'x' * 8}",
-    }  # fmt: skip
+    with locked_run(tmp_path, "one-b"):
+        (tmp_path / "runs" / f".one-b-{'x' * 8}").mkdir()  # another run in the making
+        with locked_run(tmp_path, "one"):
+            assert find_run(tmp_path, "one").config() == {"seed": 1 if moment == "rmtree" else 0}
+        assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+            "one", "one-b", f".one-b-{'x' * 8}", ".one-b.lock", ".one-b.holder",
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("left", ["run.json", "checkpoints/last.pt", "facts.json", None])

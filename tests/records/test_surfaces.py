@@ -115,7 +115,7 @@ def test_a_kill_at_the_end_loses_nothing(tmp_path, monkeypatch, moment):
     with monkeypatch.context() as patch:
         target = {
             "h5py.File": ("isoloss.records.surfaces.h5py.File", kill),
-            "os.replace": ("isoloss.records.files.os.replace", kill),
+            "os.replace": ("isoloss.records.drafts.os.replace", kill),
             "journal.remove": ("isoloss.records.journal.Journal.remove", kill),
         }[moment]
         patch.setattr(*target)
@@ -203,7 +203,7 @@ def test_a_kill_while_starting_over_leaves_the_old_or_the_new(
         "append": "surfaces.SurfaceStore.write",
         "journal.path.unlink": "surfaces.Path.unlink",
         "h5py.File": "surfaces.h5py.File",
-        "os.replace": "files.os.replace",
+        "os.replace": "drafts.os.replace",
         "journal.start": "journal.Journal.start",
         "second append": "surfaces.SurfaceStore.write",
     }[moment]
@@ -343,7 +343,7 @@ def test_a_journal_of_something_else_is_refused(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "deep" / "file.txt"
+    path = tmp_path / "file.txt"
     write_atomically(path, lambda temporary: temporary.write_text("old") and None)
 
     def fail(temporary):
@@ -354,14 +354,3 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(path, fail)
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
-
-
-def test_what_a_kill_in_a_rewrite_left_is_swept_and_nothing_else(tmp_path):
-    ours, theirs = tmp_path / ".s-ab12cd_3.h5", tmp_path / ".s-2d-ab12cd_3.h5"
-    ours.touch()
-    theirs.touch()  # of a file s-2d.h5, which may be being written
-    store = store_at(tmp_path / "s.h5")
-    store.start()
-    store.finish()
-    assert not ours.exists()
-    assert theirs.exists()
