@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -222,9 +223,7 @@ def random_walk_ratios(gram: np.ndarray, paths: Sequence[Sequence[int]]) -> np.n
     for path, start in zip(paths, starts, strict=True):
         for other, there in zip(paths, starts, strict=True):
             walks[np.ix_(path, other)] += gram[start, there]
-        steps = [
-            gram[b, b] - 2 * gram[a, b] + gram[a, a] for a, b in zip(path, path[1:], strict=False)
-        ]
+        steps = [gram[b, b] - 2 * gram[a, b] + gram[a, a] for a, b in pairwise(path)]
         along = np.arange(len(path))
         if steps:
             walks[np.ix_(path, path)] += np.mean(steps) * np.minimum.outer(along, along)

@@ -48,8 +48,9 @@ def made(tensors, which, reference=None, held=2):
 @pytest.mark.parametrize("reference", ["the last point", "another point", "zero"])
 def test_they_are_those_of_sklearn_on_stacked_vectors(reference):
     tensors = points(9)
-    about = {"the last point": tensors[-1], "another point": points(1, seed=5)[0],
-             "zero": {n: torch.zeros(s, dtype=F64) for n, s in SHAPES.items()}}[reference]  # fmt: skip
+    zero = {n: torch.zeros(s, dtype=F64) for n, s in SHAPES.items()}
+    about = {"the last point": tensors[-1], "another point": points(1, seed=5)[0], "zero": zero}
+    about = about[reference]
     which = [0, 1, 4, 7]
     components, directions = made(tensors, which, about)
     expected = PCA().fit(stacked(tensors))
@@ -103,7 +104,7 @@ def test_signs_do_not_depend_on_rounding_or_on_the_reference():
 class Counted(dict):
     """A network that knows how many of its kind are held."""
 
-    alive: weakref.WeakSet = weakref.WeakSet()
+    alive = weakref.WeakSet()  # noqa: RUF012 (of all of them)
     most = 0
     loads = 0
 

@@ -41,8 +41,8 @@ def test_coordinates_on_oblique_axes_of_any_length_are_known(scale, mix):
     y = combined((mix / scale, x), (1.0, other))  # not orthogonal to x, nor of its length
     plane = Plane(origin, [Direction(x, "loaded"), Direction(y, "loaded")])
     away = tensors(3)
-    for direction in (x, other):  # what is left of it is orthogonal to the plane
-        basis = Plane(combined((0.0, origin)), [Direction(x, "a"), Direction(other, "b")])
+    basis = Plane(combined((0.0, origin)), [Direction(x, "a"), Direction(other, "b")])
+    for _ in range(2):  # what is left of it is orthogonal to the plane, twice to rounding
         a, b = basis.project(away).coordinates
         away = combined((1.0, away), (-a, x), (-b, other))
     size = sum(float(t.square().sum()) for t in away.values()) ** 0.5
