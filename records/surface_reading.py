@@ -9,12 +9,14 @@ import numpy as np
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import StoredGroup
 from isoloss.records.surface_data import Repeats, SurfaceData
+from isoloss.records.trajectories import GROUP as TRAJECTORIES
+from isoloss.records.trajectories import read_trajectories
 
 PENDING_IN_FOREIGN_FILES = -1.0
 # What a file of ours holds beside its columns.
 NO_COLUMNS = (
     "xcoordinates", "ycoordinates", "done", "dir_file",
-    "origin", "repeats", "xdirection", "ydirection",
+    "origin", "repeats", "xdirection", "ydirection", TRAJECTORIES,
 )  # fmt: skip
 
 
@@ -62,6 +64,7 @@ def surface_in(file: StoredGroup) -> SurfaceData:
         file.json("settings"),
         file.attribute("cosine"),
         repeats,
+        read_trajectories(file) if ours and y is not None else {},
     )
 
 
