@@ -57,16 +57,19 @@ COLUMNS = tuple(one.name for one in fields(Trajectory) if one.name != "about")
 
 
 def write_trajectories(file: h5py.File, trajectories: Mapping[str, Trajectory]) -> None:
-    """Write paths into a surface file that has none."""
-    for name, trajectory in sorted(trajectories.items()):
-        group = file.create_group(f"{GROUP}/{name}")
+    """Write paths into a surface file that has none, and keep their order."""
+    if not trajectories:
+        return
+    every = file.create_group(GROUP, track_order=True)
+    for name, trajectory in trajectories.items():
+        group = every.create_group(name)
         group.attrs["about"] = json.dumps(trajectory.about, sort_keys=True)
         for column in COLUMNS:
             group[column] = getattr(trajectory, column)
 
 
 def read_trajectories(file: StoredGroup) -> dict[str, Trajectory]:
-    """Return the paths in a surface file, by the names of their runs; none where it has none.
+    """Return the paths in a surface file, by the names of their runs, in order; empty for none.
 
     Raises:
         FileError: If one is damaged.
