@@ -58,8 +58,8 @@ class Plane:
     neither orthogonal nor of norm 1, and c is in units of them.
 
     Args:
-        origin: theta0, by name.
-        directions: One or two.
+        origin: theta0, and the buffers that move, by name.
+        directions: One or two; what one of them does not have stays where it is along it.
 
     Raises:
         TrajectoryError: If a direction is zero or two are parallel.
@@ -90,11 +90,10 @@ class Plane:
         products = np.array([_inner(direction, away) for direction in self._directions])
         coordinates = np.linalg.solve(self._gram, products)
         for c, direction in zip(coordinates, self._directions, strict=True):
-            for name in away:
-                away[name] -= float(c) * direction[name]
-        return Projection(
-            tuple(float(c) for c in coordinates), _inner(away, away) ** 0.5, from_origin
-        )
+            for name, tensor in direction.items():
+                away[name] -= float(c) * tensor
+        distance = _inner(away, away) ** 0.5
+        return Projection(tuple(float(c) for c in coordinates), distance, from_origin)
 
 
 def path_point(
@@ -116,4 +115,4 @@ def path_point(
 
 def _inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     # NumPy's sum is pairwise and of one thread: the same on any number of cores.
-    return sum(float(np.sum((a[name] * b[name]).numpy())) for name in a)
+    return sum(float(np.sum((a[name] * b[name]).numpy())) for name in a if name in b)

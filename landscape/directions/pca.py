@@ -155,55 +155,37 @@ def component_tensors(
     points: Sequence[Load],
     reference: Mapping[str, Tensor],
     components: Components,
-    which: Sequence[int],
-) -> list[Tensors]:
-    """Return principal components as tensors in float64, orthonormal; each point is loaded once.
+    number: int,
+) -> Tensors:
+    """Return a principal component as tensors in float64, of norm 1; each point is loaded once.
+
+    Two of them are orthogonal to 1e-16 times the ratio of their singular values.
 
     Args:
         points: As those of the Gram matrix.
         reference: The same r.
         components: Of that matrix.
-        which: Numbers of components, 0 for the one of the largest variance.
+        number: 0 for the component of the largest variance.
 
     Raises:
         ComponentError: For a component that the points do not have.
     """
-    for number in which:
-        if not 0 <= number < len(components.weights):
-            raise ComponentError(
-                f"expected a principal component from 0 to {len(components.weights) - 1} of "
-                f"{len(components.variances) + 1} points, got {number}"
-            )
-    made: list[Tensors] = [
-        {name: torch.zeros_like(t, dtype=torch.float64) for name, t in reference.items()}
-        for _ in which
-    ]
-    for i, load in enumerate(points):
-        _add_point(made, [float(components.weights[k, i]) for k in which], load, reference)
-    for index, tensors in enumerate(made):
-        # Rounding of the Gram matrix, which small components feel: at most 1e-15 / ROUNDING of 1.
-        for before in made[:index]:
-            overlap = _inner(before, tensors)
-            for name in tensors:
-                tensors[name] -= overlap * before[name]
-        size = _inner(tensors, tensors) ** 0.5
-        for name in tensors:
-            tensors[name] /= size
-    return made
+    if not 0 <= number < len(components.weights):
+        raise ComponentError(
+            f"expected a principal component from 0 to {len(components.weights) - 1} of "
+            f"{len(components.variances) + 1} points, got {number}"
+        )
+    made = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in reference.items()}
+    for load, share in zip(points, components.weights[number], strict=True):
+        _add_point(made, float(share), load, reference)
+    size = sum(_sum(tensor.square()) for tensor in made.values()) ** 0.5
+    return {name: tensor / size for name, tensor in made.items()}
 
 
-def _add_point(
-    made: Sequence[Tensors], shares: Sequence[float], load: Load, reference: Mapping[str, Tensor]
-) -> None:
-    point = load()
+def _add_point(made: Tensors, share: float, load: Load, reference: Mapping[str, Tensor]) -> None:
+    point = load()  # gone again before the next one is loaded
     for name, origin in reference.items():
-        difference = point[name].double() - origin.double()
-        for tensors, share in zip(made, shares, strict=True):
-            tensors[name] += share * difference
-
-
-def _inner(a: Tensors, b: Tensors) -> float:
-    return sum(_sum(a[name] * b[name]) for name in a)
+        made[name] += share * (point[name].double() - origin.double())
 
 
 def random_walk_ratios(gram: np.ndarray, paths: Sequence[Sequence[int]]) -> np.ndarray:

@@ -42,7 +42,7 @@ def stacked(tensors):
 def made(tensors, which, reference=None, held=2):
     reference = tensors[-1] if reference is None else reference
     components = principal_components(gram_matrix(loads(tensors), reference, held=held))
-    return components, component_tensors(loads(tensors), reference, components, which)
+    return components, [component_tensors(loads(tensors), reference, components, k) for k in which]
 
 
 @pytest.mark.parametrize("reference", ["the last point", "another point", "zero"])
@@ -70,7 +70,7 @@ def test_small_components_beside_large_ones_are_orthonormal_and_those_of_sklearn
             point[name] = 10.0**-number * axis[name]
     components, directions = made(tensors, [0, 1, 2, 3])
     rows = stacked(directions)
-    np.testing.assert_allclose(rows @ rows.T, np.eye(4), atol=1e-14)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(4), atol=1e-12)  # 1e-16 times 1e3
     expected = PCA(svd_solver="full").fit(stacked(tensors))
     # A singular value 1e-3 of the largest has an eigenvalue 1e-6 of its: rounding is 1e-10 of it.
     np.testing.assert_allclose(
@@ -126,7 +126,7 @@ def test_no_more_points_are_held_than_said(held, most, loaded):
     assert (Counted.most, Counted.loads) == (most, loaded)
     np.testing.assert_array_equal(gram, gram_matrix(loads(tensors), tensors[-1]))
     Counted.most = Counted.loads = 0
-    component_tensors(counted, tensors[-1], principal_components(gram), [0, 1, 2])
+    component_tensors(counted, tensors[-1], principal_components(gram), 2)
     assert (Counted.most, Counted.loads) == (1, 9)
     assert not Counted.alive
 

@@ -123,7 +123,7 @@ def test_gradient_descent_on_a_quadratic_lies_on_its_analytic_path():
     components = principal_components(gram_matrix(points, problem.parameters))
     assert len(components.weights) == 2
     assert components.ratios[:2].sum() == pytest.approx(1.0, abs=1e-14)
-    made = component_tensors(points, problem.parameters, components, [0, 1])
+    made = [component_tensors(points, problem.parameters, components, k) for k in (0, 1)]
     # Any axes of the plane do: these are neither orthogonal nor of norm 1.
     x = Direction({"w": 0.5 * made[0]["w"]}, "pca")
     y = Direction({"w": 2.0 * made[1]["w"] + 0.3 * made[0]["w"]}, "pca")
