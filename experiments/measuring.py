@@ -16,6 +16,7 @@ from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import Options
 from isoloss.experiments.reporting import Forwarding, Reporter
 from isoloss.experiments.settings import (
+    SUFFIXES,
     Around,
     ComparisonSettings,
     Selection,
@@ -25,7 +26,6 @@ from isoloss.experiments.settings import (
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.runs import Run, RunError, find_run
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
 T = TypeVar("T", bound=Options)
 
 

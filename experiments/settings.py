@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isoloss.experiments.direction_specs import HELP as DIRECTIONS
+from isoloss.experiments.direction_specs import absolute_direction
 from isoloss.experiments.options import LARGEST_SEED, Options, option, redeclared
 from isoloss.plugins import absolute_spec
 
 DEFAULT_DATA_DIR = Path("data")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")  # of files of weights
 LARGEST_SAMPLE = 10_000
 # The subset that surfaces and curvature are measured on is the same for every seed of directions
 # and probes, so that what differs between seeds is those alone.
@@ -156,17 +159,39 @@ class SurfaceSettings(SampleSettings, Numerics):
 
     x: str = option("-1:1:51", "First axis, both ends included.", metavar="MIN:MAX:COUNT")
     y: str | None = option(None, "Second axis; a curve without it.", metavar="MIN:MAX:COUNT")
-    norm: str = option(
-        "filter", "filter, layer, weight, dfilter, dlayer, model or none (Li et al. 2018)."
+    xdir: str = option(
+        "random",
+        f"Direction of x: {DIRECTIONS}.",
+        metavar="DIRECTION",
+        convert=absolute_direction,
+    )
+    ydir: str = option("random", "The same for y.", metavar="DIRECTION", convert=absolute_direction)
+    dir_type: str | None = option(
+        None,
+        "Whether buffers (batch norm's running mean and variance) move with the weights: weights "
+        "moves the weights alone, states both.",
+        choices=("weights", "states"),
+        aliases=("dir_type",),
+        otherwise="states towards another checkpoint, weights for others",
+    )
+    norm: str | None = option(
+        None,
+        "filter, layer, weight, dfilter, dlayer, model or none (Li et al. 2018).",
+        otherwise="filter for random directions, none for others",
     )
     xnorm: str | None = option(None, "The same for x alone.")
     ynorm: str | None = option(None, "The same for y alone.")
-    ignore: str = option("biasbn", "biasbn keeps biases and batch norm fixed, or none.")
+    ignore: str | None = option(
+        None,
+        "biasbn keeps biases and batch norm fixed, or none.",
+        otherwise="biasbn for random directions, none for others",
+    )
     xignore: str | None = option(None, "For x alone.")
     yignore: str | None = option(None, "For y alone.")
     orthogonal: bool = option(
         True,
-        "Whether the two directions are orthogonal after normalisation.",
+        "Whether a random direction is made orthogonal to the other after normalisation; two "
+        "given ones stay what they are.",
         off="no-orthogonal",
     )
     repeat: int = option(
@@ -184,13 +209,13 @@ class SurfaceSettings(SampleSettings, Numerics):
     )
 
     @property
-    def normalisation(self) -> tuple[str, str]:
-        """The rules of x and y."""
+    def normalisation(self) -> tuple[str | None, str | None]:
+        """The rules of x and y; None for that of the direction's kind."""
         return self.xnorm or self.norm, self.ynorm or self.norm
 
     @property
-    def ignored(self) -> tuple[str, str]:
-        """What x and y leave fixed."""
+    def ignored(self) -> tuple[str | None, str | None]:
+        """What x and y leave fixed; None for the rule of the direction's kind."""
         return self.xignore or self.ignore, self.yignore or self.ignore
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.direction_kinds import Start
+from isoloss.experiments.direction_specs import slug
+from isoloss.experiments.directions import Axes, specs_of
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SPLITS, SurfaceSettings
 from isoloss.experiments.trained import Trained, parameter_counts
-from isoloss.landscape import Direction, Grid, Plan, Surface, random_directions
+from isoloss.landscape import Grid, Plan, Surface
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.landscape.grid import LARGEST_GRID, GridError
 from isoloss.landscape.normalisation import check_rules
@@ -69,9 +72,8 @@ class SurfaceExperiment:
         fresh: bool = False,
     ) -> None:
         check_surface(settings)
-        name = f"surface-{'1d' if settings.y is None else '2d'}.h5"
         self.subject, self.settings = subject, settings
-        self.path = subject.file(name) if path is None else Path(path)
+        self.path = subject.file(default_name(settings)) if path is None else Path(path)
         self.fresh = fresh
 
     def build(self) -> Surface:
@@ -86,18 +88,8 @@ class SurfaceExperiment:
             problem = self.subject.problem(split, settings, settings, plan)
             problems[split], plan = problem, problem.plan
         grid = Grid.parse(settings.x, settings.y)
-        parameters = next(iter(problems.values())).parameters
-
-        def draw(seed: int) -> list[Direction]:
-            return random_directions(
-                parameters,
-                len(grid.shape),
-                seed=seed,
-                normalisation=settings.normalisation,
-                ignore=settings.ignored,
-                orthogonal=settings.orthogonal,
-            )
-
+        start = Start(self.subject, next(iter(problems.values())), settings)
+        draw = Axes(specs_of(settings), start).draw
         first, *others = repeat_seeds(settings.seed, settings.repeat)
         about = {
             **self.subject.notes_of_result(),
@@ -163,6 +155,15 @@ class SurfaceExperiment:
         return Cost(point * units, units, "points", task.stored_bytes, peak_memory())
 
 
+def default_name(settings: SurfaceSettings) -> str:
+    """Return the name of a surface's file: surface-1d.h5, and surface-1d-to-b.h5 towards b."""
+    directions = [settings.xdir] if settings.y is None else [settings.xdir, settings.ydir]
+    parts = ["1d" if settings.y is None else "2d"]
+    if any(text != "random" for text in directions):
+        parts += map(slug, directions)
+    return f"surface-{'-'.join(parts)}.h5"
+
+
 def check_surface(settings: SurfaceSettings) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
     grid = Grid.parse(settings.x, settings.y)
@@ -171,8 +172,9 @@ def check_surface(settings: SurfaceSettings) -> None:
             f"expected {LARGEST_GRID:,} points at most along all directions, got `repeat` "
             f"{settings.repeat} of {grid.size:,}"
         )
+    specs_of(settings)
     for rule, skip in zip(settings.normalisation, settings.ignored, strict=True):
-        check_rules(rule, skip)
+        check_rules(rule or "none", skip or "none")
     check_policy(settings.bn, settings.bn_batch)
 
 

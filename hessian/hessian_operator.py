@@ -66,7 +66,8 @@ class HessianOperator:
         problem: The loss as a function of the weights.
         parameters: Names of the parameters to differentiate by; all where None. Their order is
             the problem's.
-        at: The weights, a tensor for each name of `problem.parameters`; theta0 where None.
+        at: The point, a tensor for each name of `problem.parameters` and for buffers that move;
+            theta0 where None.
 
     Attributes:
         size: Number of entries n of the chosen parameters.
@@ -88,10 +89,10 @@ class HessianOperator:
         at: Mapping[str, Tensor] | None = None,
     ) -> None:
         point = problem.parameters if at is None else at
-        names = _chosen_names(point, parameters)
+        names = _chosen_names(problem.parameters, parameters)
         self._problem = problem
         self._leaves = {name: point[name].detach().requires_grad_() for name in names}
-        self._point = {name: tensor.detach() for name, tensor in point.items()} | self._leaves
+        self._point = {name: point[name].detach() for name in problem.parameters} | self._leaves
         buffers = problem.buffers_at({n: t.detach() for n, t in point.items()})
         recalibration = problem.recalibration
         self._statistics = {} if recalibration is None else recalibration.leaves(buffers)

@@ -62,6 +62,23 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
+def movable_buffers(model: nn.Module, policy: str) -> dict[str, Tensor]:
+    """Return the buffers that may move with the weights: floating point, in the state dictionary.
+
+    Batch norm's running mean and variance are among them under `"eval"` alone: other policies
+    compute them anew. Counts of batches (`num_batches_tracked`) and other integers stay.
+    """
+    computed: set[str] = set()
+    if policy != "eval":
+        computed = {f"{prefix}running_{s}" for prefix in _tracked(model) for s in ("mean", "var")}
+    stored = model.state_dict().keys() - computed
+    return {
+        name: buffer.detach()
+        for name, buffer in model.named_buffers()
+        if name in stored and buffer.is_floating_point()
+    }
+
+
 def use_batch_statistics(model: nn.Module) -> None:
     """Make every batch-norm layer normalise with its own batch and leave its buffers alone."""
     for layer in batch_norms(model):

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor
+
+from isoloss.landscape.sampling import Sample
+from isoloss.landscape.terms import ratio
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,22 @@ class Evaluation:
     weight: float
     loss_standard_deviation: float
     sampling_error: float = 0.0
+
+    @classmethod
+    def of(cls, columns: Tensor, sample: Sample | None) -> Self:
+        """Return the evaluation of terms.
+
+        Args:
+            columns: Losses, their weights, hits and theirs, (4, samples) in float64.
+            sample: How the samples were drawn, where they may be a part of a split.
+        """
+        losses, weights, hits, counted = columns
+        loss, accuracy = ratio(losses, weights), ratio(hits, counted)
+        error = 0.0
+        # The probe of determinism evaluates a few samples only, whose error nobody asks for.
+        if sample is not None and sample.partial and len(losses) == sample.size:
+            error = sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
+        return cls(loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error)
 
     def __repr__(self) -> str:
         error = f" ± {self.sampling_error:.2g}" if self.sampling_error else ""

@@ -17,6 +17,7 @@ from isoloss.landscape.batch_norm import (
     check_policy,
     differentiable_statistics,
     explain_single_sample,
+    movable_buffers,
     use_batch_statistics,
 )
 from isoloss.landscape.batches import FixedData, Samples
@@ -29,7 +30,7 @@ from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
 from isoloss.landscape.sampling import Sample
 from isoloss.landscape.selection import select_parameters
-from isoloss.landscape.terms import Terms, ratio
+from isoloss.landscape.terms import Terms
 from isoloss.landscape.vectors import digest
 from isoloss.landscape.weights import copy_of, copy_with
 
@@ -52,6 +53,9 @@ class Problem:
       data in batches of `bn_batch`. Derivatives are those of L(theta, s(theta)).
 
     The loss excludes weight decay.
+
+    A *point* is a mapping from names to tensors: all of `parameters`, and beside them any of
+    `buffers`, which then take the place of the network's own. Derivatives are by parameters alone.
 
     Args:
         model: Any network. Called as `model(x)`, `model(**inputs)` for dictionaries, `model(x, z)`
@@ -204,16 +208,21 @@ class Problem:
         twin._begin_at(self.parameters)
         return twin
 
-    def evaluate(self, parameters: Mapping[str, Tensor] | None = None) -> Evaluation:
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The network's buffers that a point may give, by name (see `movable_buffers`)."""
+        return movable_buffers(self._model, self.bn)
+
+    def evaluate(self, point: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Evaluate loss and metric over all samples.
 
         Args:
-            parameters: A tensor for each name of `self.parameters`; theta0 where None.
+            point: theta, buffers that move among it; theta0 where None.
 
         Returns:
             The evaluation. NaN and infinite losses stay what they are.
         """
-        point = self.parameters if parameters is None else parameters
+        point = self.parameters if point is None else point
         evaluation = self._evaluate(point, self.micro_batches())
         self._total_weight = evaluation.weight
         return evaluation
@@ -290,29 +299,30 @@ class Problem:
         """Loss and weight of each sample of a batch, (batch,), as `loss_sum` adds them up."""
         return self._run(parameters, batch, buffers)[0]
 
-    def buffers_at(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def buffers_at(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers at a point, without a graph.
 
-        They are the network's own, but for the batch-norm statistics under `"recalibrate"`, which
-        are estimated at `parameters` in one pass over the data.
+        They are those of the point, and of the network where it has none. Batch-norm statistics
+        under `"recalibrate"` are estimated at its parameters in one pass over the data.
         """
         buffers = dict(self._model.named_buffers())
+        buffers |= {name: tensor for name, tensor in point.items() if name in buffers}
         if self.recalibration is not None:
-            buffers |= self.recalibration.estimate(parameters)
+            buffers |= self.recalibration.estimate({n: point[n] for n in self.parameters})
         return buffers
 
-    def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Gradient of L, accumulated in float64.
+    def gradient(self, point: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Gradient of L by the parameters, accumulated in float64.
 
         Args:
-            parameters: The point; theta0 where None.
+            point: theta, buffers that move among it; theta0 where None.
 
         Returns:
             A tensor of the compute dtype for each parameter, zero where L does not depend on it.
         """
-        point = self.parameters if parameters is None else parameters
+        point = self.parameters if point is None else point
         buffers = self.buffers_at(point)
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in point.items()}
+        leaves = {name: point[name].detach().requires_grad_() for name in self.parameters}
         recalibration = self.recalibration
         statistics = {} if recalibration is None else recalibration.leaves(buffers)
         variables = {**leaves, **statistics}
@@ -385,22 +395,12 @@ class Problem:
     def _evaluate(self, point: Mapping[str, Tensor], batches: Iterable[Samples]) -> Evaluation:
         columns: list[Tensor] = []
         with torch.no_grad():
-            buffers = self.buffers_at(point)
+            theta, buffers = {n: point[n] for n in self.parameters}, self.buffers_at(point)
             for batch in batches:
-                both = self._run(point, batch, buffers, metric=True)
+                both = self._run(theta, batch, buffers, metric=True)
                 parts = [part.to(self._sums).double() for terms in both if terms for part in terms]
                 columns.append(torch.stack(parts))
-        losses, weights, hits, counted = torch.cat(columns, dim=1)
-        loss = ratio(losses, weights)
-        accuracy = ratio(hits, counted)
-        error = 0.0
-        # The probe of determinism evaluates a few samples only, whose error nobody asks for.
-        sample = self.sample
-        if sample is not None and sample.partial and len(losses) == sample.size:
-            error = sample.error((losses - loss.value * weights) * len(losses) / loss.weight)
-        return Evaluation(
-            loss.value, accuracy.value, len(losses), loss.weight, loss.deviation, error
-        )
+        return Evaluation.of(torch.cat(columns, dim=1), self.sample)
 
     def _check_second_point(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:
         def afresh() -> Callable[..., Terms]:

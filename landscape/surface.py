@@ -65,20 +65,23 @@ class Surface:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.problems = {"train": problems} if isinstance(problems, Problem) else dict(problems)
-        self.origin = next(iter(self.problems.values())).parameters
+        first = next(iter(self.problems.values()))
         if directions is None:
-            directions = random_directions(self.origin, len(grid.shape), seed=seed or 0)
+            directions = random_directions(first.parameters, len(grid.shape), seed=seed or 0)
         elif seed is not None:
             raise SurfaceError(
                 f"expected directions or a seed to draw them with, got both (seed {seed})"
             )
         self.grid, self.directions, self.repeats = grid, list(directions), repeats
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.origin.items()}
+        shapes = _shapes(first.parameters)
         for split, problem in self.problems.items():
-            if {name: tuple(t.shape) for name, t in problem.parameters.items()} != shapes:
+            if _shapes(problem.parameters) != shapes:
                 raise SurfaceError(
                     f"expected problems over the same parameters, those of {split!r} are others"
                 )
+        # theta0, and the buffers that a direction moves.
+        moved = {name for direction in self.directions for name in direction.tensors}
+        self.origin = first.parameters | {n: t for n, t in first.buffers.items() if n in moved}
         self._check(self.directions, shapes)
         self.cosine = _cosine(self.directions)
         self._recipes = [[direction.recipe() for direction in self.directions]]
@@ -99,13 +102,15 @@ class Surface:
     def _check(
         self, directions: Sequence[Direction], shapes: Mapping[str, tuple[int, ...]]
     ) -> None:
+        movable = {**shapes, **_shapes(next(iter(self.problems.values())).buffers)}
         if len(directions) != len(self.grid.shape):
             raise SurfaceError(
                 f"expected a direction for each of the {len(self.grid.shape)} axes, "
                 f"got {len(directions)}"
             )
         for direction in directions:
-            if {name: tuple(t.shape) for name, t in direction.tensors.items()} != shapes:
+            found = _shapes(direction.tensors)
+            if not shapes.keys() <= found.keys() or found != {n: movable.get(n) for n in found}:
                 raise SurfaceError(
                     "expected directions with the names and shapes of the network's parameters, "
                     f"got a {direction.kind} direction made for other ones"
@@ -140,17 +145,21 @@ class Surface:
                 names.append(f"{split}_loss_se")
         return names
 
-    def parameters_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
-        """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first)."""
+    def point_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
+        """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first).
+
+        Buffers that directions move are among it (see `Problem`).
+        """
         point = dict(self.origin)
         directions = self.directions if repeat == 0 else self.repeats[repeat - 1]
         for c, direction in zip(coordinates, directions, strict=True):
-            point = {name: t.add(direction.tensors[name], alpha=c) for name, t in point.items()}
+            for name, tensor in direction.tensors.items():
+                point[name] = point[name].add(tensor, alpha=c)
         return point
 
     def evaluate_at(self, *coordinates: float, repeat: int = 0) -> tuple[float, ...]:
         """Return the values of `columns` at a point of a repeat; accuracies in percent."""
-        point = self.parameters_at(*coordinates, repeat=repeat)
+        point = self.point_at(*coordinates, repeat=repeat)
         values: list[float] = []
         for split, problem in self.problems.items():
             evaluation = problem.evaluate(point)
@@ -263,14 +272,23 @@ class Surface:
         return {
             "repeat": 1 + len(self.repeats),
             "repeats": {
-                "seeds": [recipes[0]["seed"] for recipes in self._recipes],
+                "seeds": [_seed(recipes) for recipes in self._recipes],
                 "digests": [[recipe["digest"] for recipe in recipes] for recipes in self._recipes],
             },
         }
 
 
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def _cosine(directions: Sequence[Direction]) -> float | None:
     return cosine(*directions) if len(directions) == 2 else None
+
+
+def _seed(recipes: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the seed of the directions of a repeat that are random."""
+    return next((recipe["seed"] for recipe in recipes if "seed" in recipe), None)
 
 
 def _refuse_other_making(

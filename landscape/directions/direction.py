@@ -1,4 +1,8 @@
-"""Directions: named, parameter-shaped vectors along which a surface is cut."""
+"""Directions: named vectors along which a surface is cut, as a kind makes them and as finished.
+
+A kind (random, towards another checkpoint, ..) makes a `RawDirection`; `finishing.finish` scales
+one or two of them into `Direction`s.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
+from isoloss.errors import UsageError
 from isoloss.landscape.normalisation import Tensors
 from isoloss.landscape.vectors import digest, inner, norm
 from isoloss.records.surfaces import StoredDirection
+
+
+class DirectionError(UsageError, ValueError):
+    """A direction that cannot be made, or that no surface can be cut along."""
+
+
+@dataclass(frozen=True)
+class RawDirection:
+    """A direction as its kind makes it, before it is normalised.
+
+    Attributes:
+        tensors: By name: every parameter, then the buffers that move, if any (see `Problem.buffers`
+            for which may); shaped as they are.
+        kind: What it is, as settings name it: `"random"`, `"to"`, ..
+        source: What it was made from beside the weights, JSON-able: the seed of a random one, the
+            digest of another checkpoint. Of these `label` (words for an axis), `run` and
+            `checkpoint` are said to people alone and may differ when a surface is resumed.
+    """
+
+    tensors: Tensors
+    kind: str
+    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -16,12 +45,12 @@ class Direction:
     """A direction in weight space and how it was made.
 
     Attributes:
-        tensors: By parameter name, shaped as the parameter.
+        tensors: By name, as those of `RawDirection`.
         kind: What it is, as settings name it: `"random"`, ..
-        source: What it was made from beside the weights, JSON-able: the seed of a random one.
+        source: What it was made from, as that of `RawDirection`.
         normalisation: Rule of `landscape.normalisation`.
         ignore: Which parameters stay where they are.
-        orthogonal: Whether it was made orthogonal to the direction of the first axis.
+        orthogonal: Whether it was made orthogonal to the direction of the other axis.
     """
 
     tensors: Tensors
@@ -49,5 +78,10 @@ class Direction:
 
 
 def cosine(a: Direction, b: Direction) -> float:
-    """Return the cosine of the angle between two directions."""
-    return inner(a.tensors, b.tensors) / (norm(a.tensors) * norm(b.tensors))
+    """Return the cosine of the angle between two directions, over all entries that they move."""
+    return overlap(a.tensors, b.tensors) / (norm(a.tensors) * norm(b.tensors))
+
+
+def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """Return <a, b>; a tensor that one of them does not have is zero there."""
+    return inner({name: tensor for name, tensor in a.items() if name in b}, b)

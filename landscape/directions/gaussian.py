@@ -7,10 +7,31 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from isoloss.landscape.directions.direction import Direction
-from isoloss.landscape.directions.orthogonal import orthogonalised
-from isoloss.landscape.normalisation import NormalisationError, Tensors, normalise
-from isoloss.landscape.vectors import norm
+from isoloss.landscape.directions.direction import Direction, RawDirection
+from isoloss.landscape.directions.finishing import Rule, finish
+
+
+def gaussian(like: Mapping[str, Tensor], seed: int = 0, axis: int = 0) -> RawDirection:
+    """Draw a Gaussian direction.
+
+    The draw depends on seed, axis, names' order and shapes only, not on device or dtype.
+
+    Args:
+        like: What moves, by name: theta0, and buffers after it.
+        seed: Not negative.
+        axis: 0 or 1; the axes use the generators 2 seed and 2 seed + 1.
+
+    Returns:
+        Tensors of float64 on the CPU.
+
+    Raises:
+        ValueError: For a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"expected a seed of 0 or more, got {seed}")
+    generator = torch.Generator().manual_seed(2 * seed + axis)
+    drawn = {name: torch.randn(t.shape, generator=generator).double() for name, t in like.items()}
+    return RawDirection(drawn, "random", {"seed": seed})
 
 
 def random_directions(
@@ -18,21 +39,19 @@ def random_directions(
     count: int = 2,
     *,
     seed: int = 0,
-    normalisation: tuple[str, str] | str = "filter",
-    ignore: tuple[str, str] | str = "biasbn",
+    normalisation: Rule = "filter",
+    ignore: Rule = "biasbn",
     orthogonal: bool = True,
 ) -> list[Direction]:
-    r"""Draw one or two Gaussian directions and normalise them against the weights.
+    """Draw one or two Gaussian directions and normalise them against the weights.
 
-    The second of a pair is made orthogonal to the first *after* normalisation N: it is
-    N_y(y - a x) with a such that <N_x(x), N_y(y - a x)> = 0, found as a root in a. Subtracting
-    the projection before normalising would leave the cosine almost as it was. The draws depend
-    on seed, axis, names' order and shapes only, not on device or dtype.
+    The second of a pair is made orthogonal to the first *after* normalisation (see
+    `landscape.directions.orthogonal`).
 
     Args:
         parameters: theta0, by name.
         count: 1 or 2.
-        seed: Not negative; the axes use the generators 2 seed and 2 seed + 1.
+        seed: Not negative; see `gaussian`.
         normalisation: Rule for both axes, or (x, y).
         ignore: Ignore rule for both axes, or (x, y).
         orthogonal: Whether to make the pair orthogonal.
@@ -42,39 +61,15 @@ def random_directions(
 
     Raises:
         NormalisationError: For an unknown rule, or if a direction comes out zero.
+        DirectionError: If weights are not finite, or two directions parallel.
         ValueError: For a count other than 1 or 2, or a negative seed.
     """
-    if count not in (1, 2) or seed < 0:
-        raise ValueError(f"expected 1 or 2 directions and a seed of 0 or more, got {count}, {seed}")
-    rules = list(zip(_pair(normalisation), _pair(ignore), strict=True))
-    weights = {name: tensor.detach().double().cpu() for name, tensor in parameters.items()}
-    raw = [_gaussian(weights, 2 * seed + axis) for axis in range(count)]
-    made = [normalise(raw[axis], weights, *rules[axis]) for axis in range(count)]
-    for tensors, (rule, skip) in zip(made, rules, strict=False):
-        if norm(tensors) == 0:
-            raise NormalisationError(
-                f"expected a direction with entries other than 0, but normalisation {rule!r} with "
-                f"ignore {skip!r} leaves none\nuse ignore 'none' where all parameters have at most "
-                "one dimension; 'filter' and 'layer' are zero where the weights are"
-            )
-    if count == 2 and orthogonal:
-        made[1] = orthogonalised(raw[0], raw[1], made[0], weights, *rules[1])
-    return [
-        Direction(
-            {name: t.to(parameters[name].device, parameters[name].dtype) for name, t in d.items()},
-            "random",
-            {"seed": seed},
-            *rules[axis],
-            orthogonal=orthogonal and axis == 1,
-        )
-        for axis, d in enumerate(made)
-    ]
-
-
-def _pair(value: tuple[str, str] | str) -> tuple[str, str]:
-    return (value, value) if isinstance(value, str) else value
-
-
-def _gaussian(like: Mapping[str, Tensor], seed: int) -> Tensors:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(t.shape, generator=generator).double() for name, t in like.items()}
+    if count not in (1, 2):
+        raise ValueError(f"expected 1 or 2 directions, got {count}")
+    return finish(
+        [gaussian(parameters, seed, axis) for axis in range(count)],
+        parameters,
+        normalisation=normalisation,
+        ignore=ignore,
+        orthogonal=orthogonal,
+    )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from isoloss.landscape.directions.direction import overlap
 from isoloss.landscape.normalisation import Tensors, normalise
-from isoloss.landscape.vectors import inner
 
 
 def orthogonalised(
@@ -24,8 +24,8 @@ def orthogonalised(
     overlap falls through zero as a grows.
 
     Args:
-        x_raw: x before it was normalised.
-        y_raw: y before it is normalised.
+        x_raw: x before it was normalised, or a multiple of it.
+        y_raw: y before it is normalised. What x alone moves, y does not come to move.
         x: N_x(x), by its own rule.
         weights: What N normalises against.
         normalisation: Rule of N.
@@ -36,17 +36,17 @@ def orthogonalised(
     """
 
     def candidate(a: float) -> Tensors:
-        moved = {name: y_raw[name] - a * x_raw[name] for name in y_raw}
+        moved = {name: y - a * x_raw[name] if name in x_raw else y for name, y in y_raw.items()}
         return normalise(moved, weights, normalisation, ignore)
 
-    def overlap(a: float) -> float:
-        return inner(x, candidate(a))
+    def left(a: float) -> float:
+        return overlap(x, candidate(a))
 
     from scipy.optimize import brentq  # a quarter of a second, which curves do without
 
     bound = 1.0
-    while overlap(-bound) <= 0 or overlap(bound) >= 0:
+    while left(-bound) <= 0 or left(bound) >= 0:
         bound *= 4
         if bound > 1e12:
             return candidate(0.0)
-    return candidate(brentq(overlap, -bound, bound, xtol=1e-15, rtol=1e-14))
+    return candidate(brentq(left, -bound, bound, xtol=1e-15, rtol=1e-14))

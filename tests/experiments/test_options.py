@@ -131,7 +131,7 @@ def test_defaults_pass_the_check_and_come_back_from_what_is_stored(cls):
 def test_an_axis_takes_the_rule_of_both_unless_it_has_its_own():
     settings = SurfaceSettings(norm="layer", ynorm="none", xignore="none")
     assert settings.normalisation == ("layer", "none")
-    assert settings.ignored == ("none", "biasbn")
+    assert settings.ignored == ("none", None)  # y by the kind of its direction
 
 
 UNFIT = [
