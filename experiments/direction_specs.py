@@ -27,6 +27,10 @@ KINDS = {
     "random": Kind("", "a Gaussian draw"),
     "to": Kind("RUN", "to another checkpoint: RUN, RUN@epoch-3, @epoch-0 (of this run) or a FILE"),
     "gradient": Kind("", "that of the loss"),
+    "pca": Kind(
+        "K",
+        "principal component K, from 0, of the run's epochs, or pca:K:RUN,RUN of those of several",
+    ),
 }
 
 HELP = "; ".join(

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from isoloss.experiments.direction_kinds import Start, of_gradient, to_checkpoint
 from isoloss.experiments.direction_specs import Spec, parse_direction
+from isoloss.experiments.epoch_paths import principal_component
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import SurfaceSettings
 from isoloss.landscape import Direction
@@ -17,6 +18,7 @@ from isoloss.landscape.directions import RawDirection, finish, gaussian
 MAKERS: dict[str, Callable[[Spec, Start], RawDirection]] = {
     "to": to_checkpoint,
     "gradient": of_gradient,
+    "pca": principal_component,
 }
 
 

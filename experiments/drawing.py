@@ -17,6 +17,7 @@ from isoloss.figures.roc import RocSeries, roc_figure
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
+from isoloss.figures.trajectory import trajectory_figure
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.runs import Run
@@ -84,9 +85,11 @@ def draw_file(path: Path, title: str = "") -> list[Path]:
 def draw_surface(path: Path, title: str = "") -> list[Path]:
     """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve.
 
-    Of several planes these show the median, and one figure more what the planes span.
+    Of several planes these show the median, and one figure more what the planes span. Paths of
+    trainings, where there are any, have a figure of their own.
     """
     data = read_surface(path)
+    of_paths = title or (_title(data.settings) if len(data.trajectories) == 1 else "")
     title = title or _title(data.settings)
     if data.y is None:
         return save_figure(curve_figure(data, title=title), path.with_suffix(""))
@@ -100,6 +103,9 @@ def draw_surface(path: Path, title: str = "") -> list[Path]:
     if several:
         stem = path.with_name(f"{path.stem}-range")
         paths += save_figure(range_figure(data, title=title), stem)
+    if data.trajectories:
+        stem = path.with_name(f"{path.stem}-paths")
+        paths += save_figure(trajectory_figure(data, title=of_paths), stem)
     if 0.0 in data.y:
         stem = path.with_name(f"{path.stem}-curve")
         paths += save_figure(curve_figure(data, title=title), stem)

@@ -101,7 +101,7 @@ def trajectory_figure(
     )
     _draw_losses(left, paths, styles, log)
     _draw_distances(right, paths, styles)
-    small = {"fontsize": SMALL + 0.5}
+    small: dict[str, Any] = {"fontsize": SMALL + 0.5}
     figure.legend(
         handles=legend_lines(names, styles, marked=True),
         loc="center",

@@ -109,10 +109,34 @@ def path_point(
     """
     projection, problem = plane.project(weights), surface.problems[split]
     loss = problem.at(weights).evaluate().loss
-    on_plane = problem.evaluate(surface.parameters_at(*projection.coordinates)).loss
+    on_plane = problem.evaluate(surface.point_at(*projection.coordinates)).loss
     return PathPoint(projection, loss, on_plane)
 
 
 def _inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     # NumPy's sum is pairwise and of one thread: the same on any number of cores.
     return sum(float(np.sum((a[name] * b[name]).numpy())) for name in a if name in b)
+
+
+def enclosing_axes(points: np.ndarray) -> list[tuple[float, float]]:
+    """Return round ends of axes that hold some points and theta0, with a margin on all sides.
+
+    The margin is a tenth of the longer extent, and the shorter axis is at least half as long as
+    the longer, so that paths which are nearly straight are on a surface and not on a strip.
+
+    Args:
+        points: Coordinates, (n, axes).
+
+    Returns:
+        Low and high end of each axis.
+    """
+    whole = np.vstack([points, np.zeros(points.shape[1])])
+    low, high = whole.min(axis=0), whole.max(axis=0)
+    longest = float((high - low).max()) or 2.0
+    half = np.maximum((high - low) / 2, longest / 4) + longest / 10
+    step = 10.0 ** np.floor(np.log10(longest)) / 20
+    middle = (low + high) / 2
+    ends = np.floor((middle - half) / step), np.ceil((middle + half) / step)
+    # Multiples of a power of ten over 20, as they are written: 0.15 and not 0.15000000000000002.
+    written = [[float(f"{end * step:.12g}") for end in side] for side in ends]
+    return list(zip(*written, strict=True))
