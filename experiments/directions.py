@@ -11,14 +11,18 @@ from isoloss.experiments.direction_specs import Spec, parse_direction
 from isoloss.experiments.epoch_paths import principal_component
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import SurfaceSettings
+from isoloss.experiments.stored_directions import of_eigenvector, of_file, of_update
 from isoloss.landscape import Direction
 from isoloss.landscape.directions import RawDirection, finish, gaussian
 
 # What makes the direction that a spec asks for, by its kind. Random ones are drawn, seed by seed.
 MAKERS: dict[str, Callable[[Spec, Start], RawDirection]] = {
     "to": to_checkpoint,
+    "eigen": of_eigenvector,
     "gradient": of_gradient,
     "pca": principal_component,
+    "update": of_update,
+    "file": of_file,
 }
 
 

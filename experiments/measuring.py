@@ -167,7 +167,9 @@ def _measure(
     if not _evaluated(run, trained.about):
         evaluate(trained, reporter, device=settings.device, figures=False)
     surface, spectrum = part(settings, SurfaceSettings), part(settings, SpectrumSettings)
-    _complete(lambda fresh: SurfaceExperiment(trained, surface, fresh=fresh), reporter, again)
+    # Where comparisons look for it, whatever the directions.
+    path = run.path / f"surface-{'1d' if surface.y is None else '2d'}.h5"
+    _complete(lambda fresh: SurfaceExperiment(trained, surface, path, fresh=fresh), reporter, again)
     _complete(lambda fresh: SpectrumExperiment(trained, spectrum, fresh=fresh), reporter, again)
     return run
 

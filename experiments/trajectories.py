@@ -159,7 +159,7 @@ class TrajectoryExperiment:
             if all(grid[axis].endswith(f":{count}") for axis, count in counts.items()):
                 return replace(settings, **grid)
         if counts:
-            provisional = replace(settings, x="-1:1:2", y="-1:1:2")
+            provisional = replace(settings, x="0:0:1", y="0:0:1")
             task = SurfaceExperiment(self.subject, provisional, self.path, fresh=True).build()
             plane = Plane(task.origin, task.directions)
             files = [file for one in self.paths for file in one.files]

@@ -13,6 +13,7 @@ from isoloss.landscape.directions import Direction, cosine, random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.repeats import size_of
+from isoloss.landscape.variances import refuse_negative_variances
 from isoloss.records.identity import refuse_other_function
 from isoloss.records.progress import Progress, shown
 from isoloss.records.surfaces import (
@@ -52,6 +53,7 @@ class Surface:
     Raises:
         SurfaceError: If the numbers of axes and directions differ, shapes do not fit, a seed is
             given with directions, or repeats are not made as the first directions are.
+        DirectionError: If running variances that move become negative within the grid.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Surface:
                     "expected directions with the names and shapes of the network's parameters, "
                     f"got a {direction.kind} direction made for other ones"
                 )
+        refuse_negative_variances(self.origin, directions, self.grid)
 
     @property
     def points(self) -> int:
