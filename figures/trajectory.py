@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from isoloss.figures.contours import label_contours
 from isoloss.figures.curve import scale_axis
 from isoloss.figures.fields import Field, field, gap_polygons, has_area
+from isoloss.figures.formatting import one_line
 from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import (
     COLUMN,
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 _GREY = "0.6"  # of contour lines, which paths are in front of
 _NUMBERED = 5  # epochs of a path that are numbered, about
 _APART = 8.0  # points between a number and whatever it must not cover
-_PANEL = (1.16, 0.92)  # inches, of each of the two below
+_PANEL = (1.14, 0.92)  # inches, of each of the two below
+_TALL = 2.05  # inches of an axis that a whole label fits beside
+_MARKED = 40  # of the points of a path so many have a marker, about
 _HALO = [patheffects.withStroke(linewidth=1.6, foreground="white")]
 
 
@@ -70,49 +73,55 @@ def trajectory_figure(
     what, paths = field(data, key), list(data.trajectories.values())
     scale = what.scale(log=log)
     styles = series_styles([str(path.about.get("optimizer", "")) for path in paths])
-    names = [str(path.about.get("label") or name) for name, path in data.trajectories.items()]
+    names = [
+        wrap(one_line(str(path.about.get("label") or name)), COLUMN - 0.7)
+        for name, path in data.trajectories.items()
+    ]
+    columns = max(1, min(3, len(names), int(60 / (8 + max(map(len, names))))))
+    rows = [names[first::columns] for first in range(columns)]
     notes = note_text(_notes(data, what, scale), COLUMN - 0.1)
     heading = wrap(title, COLUMN - 0.1, NORMAL) if title else ""
     # Axes are placed in inches: layout engines do not get along with equal aspect.
-    width = 2.75
+    left, width = 0.56, 2.7
     heights = {
-        "notes": 0.08 + 0.11 * (notes.count("\n") + 1 if notes else 0),
+        "notes": 0.08 + 0.11 * (notes.count("\n") + 1),
         "epochs": 0.32,
         "panels": _PANEL[1],
         "label": 0.42,
         "plane": width * min(flat_aspect(what), 1.15),
         "origin": 0.16,
-        "legend": 0.14 * -(-len(names) // 3) + 0.04,
+        "legend": 0.05 + 0.14 * max(sum(1 + n.count("\n") for n in row) for row in rows),
         "title": 0.14 * (heading.count("\n") + 1) if heading else 0.0,
     }
     size = (COLUMN, sum(heights.values()))
     top = dict(zip(heights, np.cumsum(list(heights.values())), strict=True))
     figure = new_figure(*size, constrained=False)
-    axes = figure.add_axes(inches(size, 0.5, top["label"], width, heights["plane"]))
+    axes = figure.add_axes(inches(size, left, top["label"], width, heights["plane"]))
     _draw_plane(axes, what, scale, paths)
     for path, style in zip(paths, styles, strict=True):
         _draw_path(axes, path, style)
     _number_epochs(axes, paths, styles)
+    y_label = axis_label(data.settings, "y", what.y_label)
     axes.set_xlabel(axis_label(data.settings, "x", what.x_label))
-    axes.set_ylabel(axis_label(data.settings, "y", what.y_label))
-    left, right = (
+    axes.set_ylabel(y_label if heights["plane"] > _TALL else y_label.replace(" (", "\n("))
+    losses, distances = (
         figure.add_axes(inches(size, at, top["epochs"], *_PANEL))
-        for at in (0.5, COLUMN - _PANEL[0] - 0.06)
+        for at in (left, COLUMN - _PANEL[0] - 0.1)
     )
-    _draw_losses(left, paths, styles, log)
-    _draw_distances(right, paths, styles)
-    small: dict[str, Any] = {"fontsize": SMALL + 0.5}
+    _draw_losses(losses, paths, styles, log)
+    _draw_distances(distances, paths, styles)
     figure.legend(
         handles=legend_lines(names, styles, marked=True),
         loc="center",
         bbox_to_anchor=(0.5, (top["legend"] - heights["legend"] / 2) / size[1]),
-        ncols=min(3, len(names)),
+        ncols=columns,
         borderaxespad=0.0,
     )
     figure.text(0.03 / size[0], 1 - 0.02 / size[1], heading, va="top")
-    at = (top["plane"] + 0.03) / size[1]
-    figure.text((0.5 + width) / size[0], at, origin_text(what), ha="right", **small)
-    figure.text(0.5 / size[0], at, f"{what.label}, {scale.name}", **small)
+    small: dict[str, Any] = {"fontsize": SMALL + 0.5}
+    above = (top["plane"] + 0.03) / size[1]
+    figure.text((left + width) / size[0], above, origin_text(what), ha="right", **small)
+    figure.text(left / size[0], above, f"{what.label}, {scale.name}", **small)
     figure.text(0.03 / size[0], 0.04 / size[1], notes, va="bottom", fontsize=SMALL, color="0.25")
     return figure
 
@@ -177,6 +186,7 @@ def _draw_path(axes: Axes, path: Trajectory, style: SeriesStyle) -> None:
         markersize=3.2,
         mec="white",
         mew=0.4,
+        markevery=max(1, len(path.epoch) // _MARKED),
         zorder=4,
     )
 
@@ -296,7 +306,22 @@ def _notes(data: SurfaceData, what: Field, scale: Scale) -> list[str]:
         "below: loss at the points of the paths (lines) and on the plane below them (open); "
         "distance from the plane (thick) and from ★ (thin)",
     ]
-    held = {str(path.about.get("buffers", "")) for path in data.trajectories.values()}
-    if "held" in held:
+    recipes = data.settings.get("directions", {}).values()
+    if any(recipe.get("kind") == "pca" for recipe in recipes):
+        notes.append("PC: share of the checkpoints' variance, and of random walks of equal steps")
+    if any(path.about.get("buffers") == "held" for path in data.trajectories.values()):
         notes.append("batch-norm statistics on the plane: those of ★; on the paths: their own")
+    for name, path in data.trajectories.items():
+        if outside := int(_outside(what, path).sum()):
+            whose = path.about.get("label") or name
+            notes.append(f"{outside} of {len(path.epoch)} points of {whose} are outside")
     return [*notes, *surface_notes(what, scale, "contour")]
+
+
+def _outside(what: Field, path: Trajectory) -> np.ndarray:
+    """Return which points of a path are beyond the axes."""
+    assert what.y is not None
+    return np.any(
+        [(p < axis.min()) | (p > axis.max()) for p, axis in ((path.x, what.x), (path.y, what.y))],
+        axis=0,
+    )

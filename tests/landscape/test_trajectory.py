@@ -16,7 +16,7 @@ from isoloss.landscape.directions.pca import (
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.surface import Surface
-from isoloss.landscape.trajectory import Plane, TrajectoryError, path_point
+from isoloss.landscape.trajectory import Plane, TrajectoryError, enclosing_axes, path_point
 
 F64 = torch.float64
 SHAPES = {"conv": (4, 2, 3, 3), "linear": (5, 7), "bias": (5,), "scale": ()}
@@ -177,3 +177,27 @@ def test_each_point_has_its_own_running_statistics_and_the_plane_those_of_theta0
     assert found.loss == pytest.approx(own, rel=1e-12)
     assert found.plane_loss == problem.evaluate().loss
     assert abs(found.loss - found.plane_loss) > 0.005
+
+
+@pytest.mark.parametrize("scale", [1e-5, 0.037, 1.0, 812.0])
+@pytest.mark.parametrize("shape", ["wide", "straight", "tall", "one point", "theta0 alone"])
+def test_axes_hold_the_paths_and_theta0_with_round_ends(scale, shape):
+    points = {
+        "wide": [(3.0, 1.0), (-1.5, 2.0), (9.0, -0.5)],
+        "straight": [(1.0, 0.0), (7.0, 0.0)],
+        "tall": [(0.5, -8.0)],
+        "one point": [(2.0, 2.0)],
+        "theta0 alone": [(0.0, 0.0)],
+    }[shape]
+    points = scale * np.array(points)
+    ends = enclosing_axes(points)
+    lengths = [high - low for low, high in ends]
+    # The shorter is half of the longer, margins and rounding apart.
+    assert max(lengths) < 2 * min(lengths)
+    longest = np.ptp(np.vstack([points, np.zeros(2)]), axis=0).max() or 2.0
+    for (low, high), column in zip(ends, points.T, strict=True):
+        assert low + 0.099 * longest <= min(0.0, column.min())
+        assert max(0.0, column.max()) <= high - 0.099 * longest
+        assert high - low <= 1.35 * longest
+        assert len(f"{low:g}".strip("-0.e")) <= 5
+        assert low == float(f"{low:.6g}")
