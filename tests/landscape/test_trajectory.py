@@ -199,5 +199,4 @@ def test_axes_hold_the_paths_and_theta0_with_round_ends(scale, shape):
         assert low + 0.099 * longest <= min(0.0, column.min())
         assert max(0.0, column.max()) <= high - 0.099 * longest
         assert high - low <= 1.35 * longest
-        assert len(f"{low:g}".strip("-0.e")) <= 5
-        assert low == float(f"{low:.6g}")
+        assert low == float(f"{low:.4g}")  # few digits
