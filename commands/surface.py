@@ -14,10 +14,11 @@ from isoloss.records.surfaces import SurfaceData
 
 @command(SurfaceSettings, Selection, Output)
 def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> None:
-    """Evaluate the loss on a line or plane of filter-normalised random directions, and draw it.
+    """Evaluate the loss on a line or plane through the weights, and draw it.
 
-    Finished points are kept as they come: after an interruption the same command goes on. For
-    example: surface mnist-sam --x=-1:1:51 --y=-1:1:51
+    Along random directions, filter-normalised, unless others are named. Finished points are kept as
+    they come: after an interruption the same command goes on. For example: surface mnist-sam
+    --x=-1:1:51 --y=-1:1:51, or towards another run: surface a --xdir to:b --x=-0.5:1.5:41
     """
     from isoloss.experiments.drawing import draw_surface, png_files
     from isoloss.experiments.selection import select

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isoloss.experiments.direction_specs import Spec
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import SUFFIXES, SurfaceSettings
 from isoloss.experiments.trained import Trained
 from isoloss.landscape import Problem
+from isoloss.landscape.batch_norm import movable_buffers
 from isoloss.landscape.directions import RawDirection
 from isoloss.landscape.directions.between import towards
 from isoloss.landscape.directions.gradient import gradient_direction
@@ -66,15 +67,23 @@ def to_checkpoint(spec: Spec, start: Start) -> RawDirection:
     label, path = find_checkpoint(spec, start)
     other = copy.deepcopy(start.subject.model)
     load_into(other, match_names(other, load_weights(path), str(path))[0], str(path))
-    moved = start.moved(states=True)
-    if not start.settings.parameters and start.settings.dir_type is None:
-        _refuse_held(spec, start, other, moved)
+    moved, end = start.moved(states=True), other.state_dict()
+    apart = _left_apart(start, end, moved)
+    if apart and not start.settings.parameters and start.settings.dir_type is None:
+        more = f" and {len(apart) - 1} more" if len(apart) > 1 else ""
+        raise OptionError(
+            "parameters",
+            f"expected what does not move alike in both checkpoints of `{spec.option}`, but "
+            f"{apart[0]}{more} differ: frozen parameters or whole numbers\n"
+            "give `parameters` all to move what is frozen, or trainable to leave it as it is",
+        )
     return towards(
         moved,
-        other.state_dict(keep_vars=True),
+        end,
         label,
         run=label,
         checkpoint_sha256=file_sha256(path),
+        reaches=not apart,  # whether 1 is the other checkpoint, so that it may be marked
     )
 
 
@@ -103,7 +112,7 @@ def find_checkpoint(spec: Spec, start: Start) -> tuple[str, Path]:
     if epoch is None:
         if which not in CHECKPOINTS:
             raise spec.wrong(f"{name}@ {', '.join(CHECKPOINTS)} or epoch-N", repr(which))
-        return f"{name}@{which}", run.checkpoint(which)
+        return f"{name}@{which}" if name else which, run.checkpoint(which)
     there = run.epoch_checkpoints()
     if int(epoch[1]) not in there:
         kept = ", ".join(map(str, there)) or "none"
@@ -112,20 +121,17 @@ def find_checkpoint(spec: Spec, start: Start) -> tuple[str, Path]:
             which,
             "train it with `checkpoint_every` to keep epochs" if not there else "",
         )
-    return f"{name}@epoch-{int(epoch[1])}", there[int(epoch[1])]
+    number = int(epoch[1])
+    return f"{name}@epoch-{number}" if name else f"epoch {number}", there[number]
 
 
-def _refuse_held(spec: Spec, start: Start, other: nn.Module, moved: Mapping[str, Tensor]) -> None:
-    """Refuse another checkpoint that differs in what the direction leaves as it is."""
-    own = start.subject.model
-    held = {n: t for n, t in own.named_parameters() if n not in moved}
-    theirs = dict(other.named_parameters())
-    differing = [name for name, tensor in held.items() if not torch.equal(tensor, theirs[name])]
-    if differing:
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        raise OptionError(
-            "parameters",
-            f"expected frozen parameters alike in both checkpoints of {spec.option}, but "
-            f"{differing[0]}{more} differ and would not move\n"
-            "give `parameters` all to move them, or trainable to leave them as they are",
-        )
+def _left_apart(start: Start, end: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> list[str]:
+    """Name what differs in another checkpoint and would stay as it is, batch counts apart."""
+    model = start.subject.model
+    computed = movable_buffers(model, "eval").keys() - start.problem.buffers.keys()
+    return [
+        name
+        for name, tensor in model.state_dict().items()
+        if not (name in moved or name in computed or name.endswith("num_batches_tracked"))
+        and not torch.equal(tensor, end[name])
+    ]

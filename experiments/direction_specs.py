@@ -109,6 +109,5 @@ def absolute_direction(text: str) -> str:
 
 def slug(text: str) -> str:
     """Return the words fit to be a part of a file's name: `to:b@epoch-3` as `to-b-epoch-3`."""
-    kind, _, argument = text.partition(":")
-    name = Path(argument).stem if "/" in argument else argument
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{kind}-{name}" if name else kind).strip("-.")
+    parts = [Path(part).stem if "/" in part else part for part in text.split(":")]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, parts))).strip("-.")

@@ -207,9 +207,11 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
         else:
             SpectrumExperiment(subject, make(SpectrumSettings, chosen), out).run(reporter)
     with open_hdf5(out) as content:
-        plan = content.json("settings")["plan"]
-    other = [key for key in plan if plan[key] != settings["plan"].get(key)]
+        made = content.json("settings")
+    other = [key for key in made["plan"] if made["plan"][key] != settings["plan"].get(key)]
     reason = f"another plan: {', '.join(other)}" if other else ""
+    if moved := _other_directions(settings, made):
+        reason = f"other directions than stored: {', '.join(moved)}"
     stored, found = _datasets(file), _datasets(out)
     # An unfinished spectrum is made again with all its stages.
     identical = stored.keys() <= found.keys() and all(
@@ -219,6 +221,16 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     difference = max(_difference(stored[name], found[name]) for name in stated)
     tolerance = TOLERANCE if kind == "surface" else CURVATURE_TOLERANCE
     return Part(file.name, identical, difference, tolerance, reason)
+
+
+def _other_directions(stored: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """Name the axes whose directions came out otherwise: another run's weights have changed, .."""
+    pairs = [settings.get("directions", {}) for settings in (stored, made)]
+    return [
+        f"{axis} ({recipe.get('label', recipe.get('kind'))})"
+        for axis, recipe in pairs[0].items()
+        if recipe.get("digest") != pairs[1].get(axis, {}).get("digest")
+    ]
 
 
 def _complete(file: Path) -> bool:

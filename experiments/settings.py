@@ -172,7 +172,7 @@ class SurfaceSettings(SampleSettings, Numerics):
         "moves the weights alone, states both.",
         choices=("weights", "states"),
         aliases=("dir_type",),
-        otherwise="states towards another checkpoint, weights for others",
+        otherwise="states towards another checkpoint, what a file has, else weights",
     )
     norm: str | None = option(
         None,

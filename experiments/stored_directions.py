@@ -20,7 +20,7 @@ from isoloss.landscape.directions.update import update_direction
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.spectra import SpectrumData, read_spectrum
-from isoloss.trainers.checkpoints import load_into, load_state
+from isoloss.trainers.checkpoints import CheckpointError, load_into, load_state
 from isoloss.trainers.optimizers import build_optimizer, resolve_optimizer
 
 
@@ -35,6 +35,8 @@ def of_update(spec: Spec, start: Start) -> RawDirection:
             "take `gradient`, or `to:` other weights",
         )
     state, model = load_state(path), copy.deepcopy(start.subject.model)
+    if not all(isinstance(state.get(key), Mapping) for key in ("model", "optimizer")):
+        raise CheckpointError(f"expected weights and an optimizer's state in {path}: it is damaged")
     load_into(model, state["model"], str(path))
     own = start.subject.model.state_dict()
     if any(not torch.equal(tensor, own[name]) for name, tensor in model.state_dict().items()):
@@ -48,7 +50,12 @@ def of_update(spec: Spec, start: Start) -> RawDirection:
         str(options.optimizer), **{key: getattr(options, key) for key in OPTIMIZER_OPTIONS}
     )
     optimizer = build_optimizer(settings, model)
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"expected the state of {settings.name} in {path}, got another one: {error}"
+        ) from error
     named = {n: p for n, p in model.named_parameters() if n in start.problem.parameters}
     name = settings.name if settings.base is None else f"{settings.name} over {settings.base}"
     ordered = {n: named[n] for n in start.problem.parameters}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -19,6 +19,7 @@ from isoloss.figures.scale import Scale, shared_scale
 from isoloss.figures.style import (
     COLUMN,
     FLAWED,
+    SMALL,
     FigureError,
     SeriesStyle,
     add_note,
@@ -35,6 +36,7 @@ LOSS_COLOR = "#0072B2"
 ACCURACY_COLOR = "#D55E00"
 _SPLITS = {"train": "solid", "val": (0, (1.2, 1.2)), "test": (0, (4.5, 1.5))}
 _MEDIAN_WIDTH = 1.8  # points; single directions are thin
+_MARK: dict[str, Any] = {"color": "0.4", "ls": (0, (1.0, 1.5)), "lw": 0.7, "zorder": 0.8}
 _MARKED = 31  # up to this many points each is marked, so that the resolution is seen
 
 
@@ -161,7 +163,13 @@ def frame_curve(axes: Axes, fields: Sequence[Field]) -> list[Patch]:
     axes.set_xlabel(fields[0].x_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if low <= 0 <= high:
-        axes.axvline(0.0, color="0.4", linestyle=(0, (1.0, 1.5)), linewidth=0.7, zorder=0.8)
+        axes.axvline(0.0, **_MARK)
+    for x, name in sorted({(end[0], end[2]) for what in fields for end in what.ends if end[0]}):
+        if low <= x <= high:  # another checkpoint
+            axes.axvline(x, **_MARK)
+            axes.text(
+                x, 1.01, name, ha="center", fontsize=SMALL, transform=axes.get_xaxis_transform()
+            )
     spans = sorted({span for what in fields for span in flawed_spans(what)})
     for left, right in spans:
         axes.axvspan(left, right, zorder=0.5, **FLAWED)

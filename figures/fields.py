@@ -93,6 +93,7 @@ class Field:
     y_label: str
     balanced: bool = False  # whether the samples were drawn by class, so that it is not the split's
     directions: Directions | None = None  # what the median is of, where there are several
+    ends: tuple[tuple[float, float, str], ...] = ()  # where other checkpoints lie, and their names
 
     @property
     def label(self) -> str:
@@ -207,6 +208,7 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
         _axis_label(data, "x"),
         _axis_label(data, "y"),
         drawn_by_class(data.settings),
+        ends=_ends(data),
     )
     if data.repeats is None:
         return found
@@ -337,7 +339,20 @@ def _index_of_zero(points: np.ndarray) -> int | None:
 
 
 def _axis_label(data: SurfaceData, axis: str) -> str:
-    """Return the axis with its normalisation, which decides what a step of 1 means."""
+    """Return what the axis is, with its normalisation, which decides what a step of 1 means."""
     recipe = data.settings.get("directions", {}).get(axis, {})
-    normalisation = recipe.get("normalisation", "none")
-    return axis if normalisation == "none" else f"{axis} ({normalisation}-normalised)"
+    name, normalisation = recipe.get("label", axis), recipe.get("normalisation", "none")
+    return name if normalisation == "none" else f"{name} ({normalisation}-normalised)"
+
+
+def _ends(data: SurfaceData) -> tuple[tuple[float, float, str], ...]:
+    """Return the other checkpoints that directions lead to, where a step of 1 reaches them."""
+    recipes = data.settings.get("directions", {})
+    places = {"x": (1.0, 0.0), "y": (0.0, 1.0)}
+    return tuple(
+        (*place, str(recipes[axis].get("run", "")))
+        for axis, place in places.items()
+        if axis in recipes
+        and recipes[axis].get("reaches")
+        and recipes[axis].get("normalisation") == recipes[axis].get("ignore") == "none"
+    )

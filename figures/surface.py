@@ -17,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
@@ -232,6 +233,9 @@ def surface_figure(
 def surface_notes(field: Field, scale: Scale, kind: str) -> list[str]:
     """Return what a drawing of a field does not show as a reader would expect, in words."""
     notes = field.notes(scale)
+    if kind == "3d":  # there is no room at the axes
+        named = zip("xy", (field.x_label, field.y_label), strict=True)
+        notes += [f"{axis}: {name}" for axis, name in named if not name.startswith(axis)]
     if kind == "heatmap" or not field.sound.any():
         return notes
     if not has_area(field):
@@ -314,7 +318,12 @@ def _draw_lines(axes: Axes, field: Field, scale: Scale, line_color: str | None) 
             linewidths=0.5 if line_color else 0.8,
             **colors,
         )
-        label_contours(axes, lines, avoid=np.concatenate([np.zeros((1, 2)), *gaps]))
+        label_contours(axes, lines, avoid=np.concatenate([_marks(field), *gaps]))
+
+
+def _marks(field: Field) -> np.ndarray:
+    """Return the origin and the other checkpoints, (n, 2)."""
+    return np.array([(0.0, 0.0), *((x, y) for x, y, _ in field.ends)])
 
 
 def _levels_within(field: Field, scale: Scale) -> list[float]:
@@ -344,6 +353,12 @@ def _frame(axes: Axes, field: Field, x: np.ndarray, y: np.ndarray) -> None:
         spine.set_visible(True)
     if _contains_origin(field):
         axes.plot(0, 0, "*", markersize=6, mfc="white", mec="black", mew=0.6, zorder=5)
+    halo = [withStroke(linewidth=1.5, foreground="white")]
+    for at_x, at_y, name in field.ends:
+        if x.min() <= at_x <= x.max() and y.min() <= at_y <= y.max():
+            axes.plot(at_x, at_y, "o", markersize=4, mfc="white", mec="black", mew=0.6, zorder=5)
+            text = axes.annotate(name, (at_x, at_y), (4, 3), textcoords="offset points")
+            text.set(fontsize=SMALL, path_effects=halo, zorder=5)
 
 
 def _frame_3d(axes: Axes3D, field: Field, scale: Scale, floor: float, high: float) -> None:

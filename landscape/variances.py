@@ -36,12 +36,12 @@ def refuse_negative_variances(
         held = [one.tensors.get(name) for one in directions]
         if all(tensor is None for tensor in held):
             continue
-        variance = origin[name].double()
+        variance = origin[name].cpu().double()
         for corner in corners:
             change = torch.zeros_like(variance)
             for c, tensor in zip(corner, held, strict=True):
                 if tensor is not None:
-                    change += c * tensor.double()
+                    change += c * tensor.cpu().double()
             lowest = float((variance + change).min())
             if lowest < 0:
                 down = change < 0

@@ -12,6 +12,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
+from isoloss.figures.curve import curve_figure
 from isoloss.figures.fields import edges, field, gap_polygons, row_through_origin
 from isoloss.figures.scale import shared_scale
 from isoloss.figures.style import FigureError
@@ -160,6 +161,48 @@ def test_axes_name_the_normalisation_of_their_direction() -> None:
     recipes = {"x": {"normalisation": "filter"}, "y": {"normalisation": "none"}}
     named = field(replace(data, settings={"directions": recipes}))
     assert (named.x_label, named.y_label) == ("x (filter-normalised)", "y")
+
+
+TOWARDS = {"kind": "to", "run": "b", "label": "towards b", "reaches": True,
+           "normalisation": "none", "ignore": "none"}  # fmt: skip
+
+
+def test_axes_say_what_they_are_and_other_checkpoints_are_marked() -> None:
+    eigen = {"kind": "eigen", "label": "eigenvector 0 (λ = 3.2)", "normalisation": "none"}
+    x, y = np.linspace(0, 1.5, 5), np.linspace(-0.5, 0.5, 3)
+    data = replace(surface(asymmetric(), x, y), settings={"directions": {"x": TOWARDS, "y": eigen}})
+    found = field(data)
+    assert (found.x_label, found.y_label) == ("towards b", "eigenvector 0 (λ = 3.2)")
+    assert found.ends == ((1.0, 0.0, "b"),)
+    for kind in ("contour", "filled", "heatmap"):
+        (axes, *_) = surface_figure(data, kind).axes
+        marks = [tuple(line.get_xydata()[0]) for line in axes.lines]
+        assert marks == [(0.0, 0.0), (1.0, 0.0)]
+        assert [text.get_text() for text in axes.texts if text.get_text() == "b"] == ["b"]
+        assert axes.get_xlabel() == "towards b"
+    # There is no room at the axes of a view in three dimensions.
+    assert "x: towards b; y: eigenvector 0" in texts(surface_figure(data, "3d"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"reaches": False}, {"normalisation": "filter"}, {"ignore": "biasbn"}]
+)
+def test_what_a_step_of_one_does_not_reach_is_not_marked(change: dict[str, object]) -> None:
+    recipes = {"x": TOWARDS | change, "y": TOWARDS | {"run": "c"}}
+    ends = field(replace(surface(asymmetric()), settings={"directions": recipes})).ends
+    assert ends == ((0.0, 1.0, "c"),)
+
+
+def test_a_curve_marks_where_another_checkpoint_lies() -> None:
+    settings = {"directions": {"x": TOWARDS}}
+    x = np.linspace(-0.5, 1.5, 5)
+    data = SurfaceData(x, None, {"train_loss": 1 + x**2}, x > -1, {"train_loss": 1.0}, settings)
+    axes = curve_figure(data).axes[0]
+    vertical = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
+    assert vertical == [0.0, 1.0]
+    assert [text.get_text() for text in axes.texts] == ["b"]
+    short = replace(data, x=x / 2)
+    assert not curve_figure(short).axes[0].texts
 
 
 def test_cells_are_bounded_by_midpoints() -> None:
