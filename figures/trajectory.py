@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,9 +101,9 @@ def trajectory_figure(
     for path, style in zip(paths, styles, strict=True):
         _draw_path(axes, path, style)
     _number_epochs(axes, paths, styles)
-    y_label = axis_label(data.settings, "y", what.y_label)
-    axes.set_xlabel(axis_label(data.settings, "x", what.x_label))
-    axes.set_ylabel(y_label if heights["plane"] > _TALL else y_label.replace(" (", "\n("))
+    axes.set_xlabel(what.x_label)
+    low = heights["plane"] < _TALL
+    axes.set_ylabel(what.y_label.replace(" (", "\n(") if low else what.y_label)
     losses, distances = (
         figure.add_axes(inches(size, at, top["epochs"], *_PANEL))
         for at in (left, COLUMN - _PANEL[0] - 0.1)
@@ -124,24 +124,6 @@ def trajectory_figure(
     figure.text(left / size[0], above, f"{what.label}, {scale.name}", **small)
     figure.text(0.03 / size[0], 0.04 / size[1], notes, va="bottom", fontsize=SMALL, color="0.25")
     return figure
-
-
-def axis_label(settings: Mapping[str, Any], axis: str, otherwise: str) -> str:
-    """Return the label of an axis; of a principal component with the variance it explains.
-
-    Args:
-        settings: Of the surface.
-        axis: `"x"` or `"y"`.
-        otherwise: What an axis of another kind is called.
-    """
-    recipe = settings.get("directions", {}).get(axis, {})
-    if recipe.get("kind") != "pca":
-        return otherwise
-    explained, walk = (recipe.get(name) for name in ("explained_variance_ratio", "random_walk"))
-    text = f"{axis}: PC {recipe['component'] + 1}"
-    if isinstance(explained, float) and isinstance(walk, float):
-        text += f", {100 * explained:.1f} % (random walk {100 * walk:.1f} %)"
-    return text
 
 
 def _draw_plane(axes: Axes, what: Field, scale: Scale, paths: Sequence[Trajectory]) -> None:
