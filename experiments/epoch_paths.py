@@ -163,7 +163,9 @@ def principal_component(spec: Spec, start: Start) -> RawDirection:
         loads = [partial(tensors_of, file, moved) for path in paths for file in path.files]
         tensors = component_tensors(loads, loads[-1](), analysis.components, number)
     except ComponentError as error:
-        raise spec.wrong(*str(error).removeprefix("expected ").rsplit(", got ", 1)) from error
+        expected, got = str(error).removeprefix("expected ").rsplit(", got ", 1)
+        remedy = "keep more epochs (`checkpoint_every`), or take another direction: random, .."
+        raise spec.wrong(expected, got, remedy) from error
     explained, walk = analysis.explained(number)
     return RawDirection(
         tensors,
