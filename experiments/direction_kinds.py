@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isoloss.experiments.direction_specs import Spec
 from isoloss.experiments.options import OptionError
@@ -67,7 +67,7 @@ def to_checkpoint(spec: Spec, start: Start) -> RawDirection:
     label, path = find_checkpoint(spec, start)
     other = copy.deepcopy(start.subject.model)
     load_into(other, match_names(other, load_weights(path), str(path))[0], str(path))
-    moved, end = start.moved(states=True), other.state_dict()
+    moved, end = start.moved(states=True), _named(other)
     apart = _left_apart(start, end, moved)
     if apart and not start.settings.parameters and start.settings.dir_type is None:
         more = f" and {len(apart) - 1} more" if len(apart) > 1 else ""
@@ -128,10 +128,16 @@ def find_checkpoint(spec: Spec, start: Start) -> tuple[str, Path]:
 def _left_apart(start: Start, end: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> list[str]:
     """Name what differs in another checkpoint and would stay as it is, batch counts apart."""
     model = start.subject.model
+    stored = model.state_dict().keys()
     computed = movable_buffers(model, "eval").keys() - start.problem.buffers.keys()
     return [
         name
-        for name, tensor in model.state_dict().items()
-        if not (name in moved or name in computed or name.endswith("num_batches_tracked"))
-        and not torch.equal(tensor, end[name])
+        for name, tensor in _named(model).items()
+        if name in stored and not (name in moved or name in computed)
+        if not name.endswith("num_batches_tracked") and not torch.equal(tensor, end[name])
     ]
+
+
+def _named(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers, those that are shared under one name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

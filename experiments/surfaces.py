@@ -115,7 +115,8 @@ class SurfaceExperiment:
         """
         reporter = heard_by(reporter, progress)
         task = self.task
-        moved = sum(tensor.numel() for tensor in task.origin.values())
+        parameters = next(iter(task.problems.values())).parameters
+        moved = sum(tensor.numel() for tensor in parameters.values())
         samples = " and ".join(f"{p.count:,} {name}" for name, p in task.problems.items())
         reporter.say(
             f"surface of {self.subject.label}: {parameter_counts(self.subject.model, moved)}, "

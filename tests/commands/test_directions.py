@@ -200,6 +200,38 @@ def test_a_surface_goes_on_along_its_own_directions_alone(results, capsys):
     assert '"to", now "gradient"' in error
 
 
+TIED = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.second.weight = self.first.weight
+        self.frozen = nn.Linear(10, 10)
+        self.frozen.requires_grad_(False)
+    def forward(self, x):
+        return self.frozen(self.out(self.second(self.first(x.flatten(1)).tanh())))
+"""
+
+
+def test_tied_weights_are_one_and_frozen_ones_that_differ_are_said(tmp_path, capsys):
+    (tmp_path / "tied.py").write_text(TIED)
+    for seed in (0, 1):
+        assert command(*TRAIN, "--model", f"{tmp_path / 'tied.py'}:Net", "--seed", seed,
+                       "--run", f"t{seed}", results=tmp_path) == 0  # fmt: skip
+    capsys.readouterr()
+    axis = ("t0", "--xdir", "to:t1", "--x=0:1:2", *FAST)
+    assert command("surface", *axis, results=tmp_path) == 2
+    assert "frozen.weight and 1 more differ" in capsys.readouterr().err
+    assert command("surface", *axis, "--parameters", "all", results=tmp_path) == 0
+    data = read_surface(tmp_path / "runs" / "t0" / "surface-1d-to-t1.h5")
+    assert data.values["train_loss"][1] == pytest.approx(loss_of("t1", tmp_path), rel=1e-6)
+    assert data.settings["directions"]["x"]["reaches"]
+    held = ("--parameters", "trainable", "--out", tmp_path / "held.h5")
+    assert command("surface", *axis, *held, results=tmp_path) == 0
+    assert not read_surface(tmp_path / "held.h5").settings["directions"]["x"]["reaches"]
+
+
 REFUSED = {
     "--xdir tob": ("--xdir", "to:RUN", "did you mean to?"),
     "--xdir gradiant": ("--xdir", "did you mean gradient"),
@@ -218,6 +250,7 @@ REFUSED = {
     "--xdir update --checkpoint epoch-0001": ("the weights that the training ended with", "last"),
     "--xdir file:nowhere.h5": ("no file at nowhere.h5",),
     "--xdir to:b --x=-40:40:3": ("running variances of 0 or more", "take x within", "--dir-type"),
+    "--dir-type states --ignore none --x=-99:99:3": ("running variances", "take x within"),
     "--xdir to:b --repeat 3": ("--repeat", "a random direction", "to"),
     "--ydir to:b": ("--ydir", "without --y"),
     "--xdir to:b --ydir to:b --y=0:1:2": ("cosine of 1.000000", "parallel"),
