@@ -86,10 +86,9 @@ def refuse_other_networks(model: nn.Module, whose: str, paths: Sequence[EpochPat
     Raises:
         ExperimentError: Naming the tensors that differ.
     """
-    known = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    known = _shapes(model.state_dict())
     for path in paths:
-        held = load_weights(path.files[-1])
-        found = {name: tuple(tensor.shape) for name, tensor in held.items()}
+        found = _shapes(load_weights(path.files[-1]))
         other = [name for name in {**known, **found} if known.get(name) != found.get(name)]
         if other:
             sizes = [_size(shapes.get(other[0])) for shapes in (known, found)]
@@ -115,6 +114,10 @@ def refuse_other_functions(first: Run, others: Sequence[Run]) -> None:
                     f"of {run.name}\ntheir losses are other functions of the weights: a path on "
                     "the surface of another function says nothing"
                 )
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in state.items() if isinstance(t, Tensor)}
 
 
 def _size(shape: tuple[int, ...] | None) -> str:

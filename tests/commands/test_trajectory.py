@@ -15,6 +15,7 @@ from isoloss.experiments import trajectories
 from isoloss.experiments.epoch_paths import epoch_path
 from isoloss.experiments.selection import select
 from isoloss.experiments.settings import Selection
+from isoloss.landscape import Surface
 from isoloss.records.runs import Run
 from isoloss.records.surfaces import journal_path, read_surface
 
@@ -169,6 +170,50 @@ def test_an_interrupted_path_goes_on_to_the_same_bytes(results, monkeypatch, cap
     assert file.read_bytes() == whole
     assert [path.name for path in file.parent.glob("*.journal")] == []
     assert not journal_path(file).exists()
+
+
+def test_an_interrupted_plane_goes_on_to_the_same_bytes(results, monkeypatch):
+    file = results / "runs" / "sgd" / "trajectory-sgd-adam.h5"
+    command = ("trajectory", *NAMES, *GRID, "--no-figures")
+    file.unlink()
+    assert run_command(*command, results=results) == 0
+    whole = file.read_bytes()
+    file.unlink()
+    calls, evaluate = [], Surface.evaluate_at
+
+    def interrupted(self, *coordinates, **options):
+        calls.append(coordinates)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return evaluate(self, *coordinates, **options)
+
+    monkeypatch.setattr(Surface, "evaluate_at", interrupted)
+    assert run_command(*command, results=results) == 1
+    assert read_surface(file).done.sum() == 3  # and theta0
+    assert run_command(*command, results=results) == 0
+    assert len(calls) == 5 + 1 + 9  # theta0 is looked at again
+    assert file.read_bytes() == whole
+
+
+def test_buffers_move_with_components_where_asked(results):
+    states = ("trajectory", "sgd", "adam", "--dir-type", "states", "--samples", 100)
+    grid = ("--x", "0:0.001:2", "--y", "0:0.001:2", "--no-figures", "--out")
+    file = results / "states.h5"
+    assert run_command(*states, *grid, file, results=results) == 0
+    data = read_surface(file)
+    assert data.settings["directions"]["x"]["dir_type"] == "states"
+    with h5py.File(file) as opened:
+        axes = np.array([
+            np.concatenate([opened[f"{axis}direction/{i}"][()].reshape(-1)
+                            for i in range(len(opened["xdirection"]))]) for axis in "xy"
+        ]).astype(float)  # fmt: skip
+    model = select(Selection(run="sgd", results=results)).model
+    names = [name for name, _ in model.named_parameters()] + ["2.running_mean", "2.running_var"]
+    away = vector(weights(results, "adam", "last"), names)
+    away -= vector(weights(results, "sgd", "last"), names)
+    path = data.trajectories["adam"]
+    np.testing.assert_allclose([path.x[-1], path.y[-1]], axes @ away, rtol=1e-5)
+    assert path.from_origin[-1] == pytest.approx(np.linalg.norm(away), rel=1e-9)
 
 
 def test_a_path_is_added_to_a_plane_that_is_there(results):
