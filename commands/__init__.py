@@ -13,6 +13,7 @@ from isoloss.commands.plot import plot
 from isoloss.commands.reproduce import reproduce
 from isoloss.commands.surface import surface
 from isoloss.commands.train import train
+from isoloss.commands.trajectory import trajectory
 from isoloss.commands.tune import tune
 
 COMMANDS: dict[str, Command] = {
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Command] = {
     "tune": tune,
     "surface": surface,
     "hessian": hessian,
+    "trajectory": trajectory,
     "compare": compare,
     "plot": plot,
     "export": export,

@@ -31,6 +31,10 @@ KINDS = {
         "eigenvector K of the run's hessian.h5, 0 the largest, -1 the smallest, or eigen:K:FILE",
     ),
     "gradient": Kind("", "that of the loss"),
+    "pca": Kind(
+        "K",
+        "principal component K, from 0, of the run's epochs, or pca:K:RUN,RUN of those of several",
+    ),
     "update": Kind("", "the last step of the run's optimizer"),
     "file": Kind("PATH", "the same axis of a surface or direction file; PATH:x or PATH:y"),
 }

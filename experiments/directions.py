@@ -8,6 +8,7 @@ from functools import cached_property
 
 from isoloss.experiments.direction_kinds import Start, of_gradient, to_checkpoint
 from isoloss.experiments.direction_specs import Spec, parse_direction
+from isoloss.experiments.epoch_paths import principal_component
 from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import SurfaceSettings
 from isoloss.experiments.stored_directions import of_eigenvector, of_file, of_update
@@ -19,6 +20,7 @@ MAKERS: dict[str, Callable[[Spec, Start], RawDirection]] = {
     "to": to_checkpoint,
     "eigen": of_eigenvector,
     "gradient": of_gradient,
+    "pca": principal_component,
     "update": of_update,
     "file": of_file,
 }

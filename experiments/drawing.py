@@ -24,6 +24,7 @@ from isoloss.figures.scale import Look
 from isoloss.figures.style import save_figure
 from isoloss.figures.surface import KINDS, surface_figure
 from isoloss.figures.training import training_figure
+from isoloss.figures.trajectory import trajectory_figure
 from isoloss.records.runs import Run
 from isoloss.records.spectra import read_spectrum
 from isoloss.records.surfaces import SurfaceData, read_surface
@@ -96,7 +97,8 @@ def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
     """Draw a stored surface: contours, filled contours, heat map and 3-D, or the curve.
 
     Of several planes these show the median, and one figure more what the planes span. Every other
-    column has a figure of its own, unless one column or scale is asked for.
+    column, and paths of trainings, have a figure of their own, unless one column or scale is asked
+    for.
     """
     wanted = wanted or Wanted()
     data = with_ratio(read_surface(path))
@@ -130,6 +132,11 @@ def draw_surface(path: Path, wanted: Wanted | None = None) -> list[Path]:
         paths += save_figure(figure, stem.with_name(f"{name}-range"))
     if key or wanted.look != Look():
         return paths
+    if data.trajectories:
+        # Several runs name themselves.
+        whose = wanted.title or (title if len(data.trajectories) == 1 else "")
+        figure = trajectory_figure(data, title=whose)
+        paths += save_figure(figure, stem.with_name(f"{name}-paths"))
     for other in _others(data, main.key):
         kind = "heatmap" if other == RATIO else "filled"
         shared = scale_of(alike[other])

@@ -26,6 +26,7 @@ from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.runs import Run, RunError, find_run
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surfaces import read_surface
+from isoloss.records.trajectories import GROUP as TRAJECTORIES
 from isoloss.trainers.checkpoints import load_weights
 
 # Of float64, or of another order of summation: relative to the largest value of a data set.
@@ -217,7 +218,8 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     if moved := _other_directions(settings, made):
         reason = f"other directions than stored: {', '.join(moved)}"
     stored, found = _datasets(file), _datasets(out)
-    # An unfinished spectrum is made again with all its stages.
+    # Paths are of other runs' weights; an unfinished spectrum is made again with all its stages.
+    stored = {name: a for name, a in stored.items() if not name.startswith(f"{TRAJECTORIES}/")}
     identical = stored.keys() <= found.keys() and all(
         stored[name].tobytes() == found[name].tobytes() for name in stored
     )

@@ -256,6 +256,32 @@ class SurfaceSettings(SampleSettings, Numerics):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrajectorySettings(SurfaceSettings):
+    """What plane to draw the paths of trainings on, and how finely."""
+
+    x: str = redeclared(
+        SurfaceSettings,
+        "x",
+        "auto:31",
+        help="First axis, both ends included; auto:COUNT holds all paths with a margin.",
+        metavar="MIN:MAX:COUNT|auto:COUNT",
+    )
+    y: str | None = redeclared(
+        SurfaceSettings,
+        "y",
+        "auto:31",
+        help="The same for the second axis.",
+        metavar="MIN:MAX:COUNT|auto:COUNT",
+    )
+    xdir: str = redeclared(
+        SurfaceSettings, "xdir", "pca:0", otherwise="pca:0 of the epochs of all runs together"
+    )
+    ydir: str = redeclared(
+        SurfaceSettings, "ydir", "pca:1", otherwise="pca:1 of the epochs of all runs together"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpectrumSettings(SampleSettings, Numerics):
     """What to compute of the curvature."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class SurfaceExperiment:
         self.path = subject.file(default_name(settings)) if path is None else Path(path)
         self.fresh = fresh
 
+    @cached_property
+    def task(self) -> Surface:
+        """The surface with its problems, built once."""
+        return self.build()
+
     def build(self) -> Surface:
         """Assemble problems, directions and grid; a surface that was begun lends its plan."""
         settings = self.settings
@@ -119,7 +125,7 @@ class SurfaceExperiment:
             progress: Whether to show a bar where there is no reporter.
         """
         reporter = heard_by(reporter, progress)
-        task = self.build()
+        task = self.task
         parameters = next(iter(task.problems.values())).parameters
         moved = sum(tensor.numel() for tensor in parameters.values())
         samples = " and ".join(f"{p.count:,} {name}" for name, p in task.problems.items())
@@ -162,7 +168,7 @@ class SurfaceExperiment:
 
     def cost(self) -> Cost:
         """Time a few points and scale up."""
-        task = self.build()
+        task = self.task
         zero = (0.0,) * len(task.directions)
         task.evaluate_at(*zero)  # the first pass sets buffers up
         began, repeats = time.perf_counter(), 3

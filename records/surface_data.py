@@ -7,13 +7,15 @@ plane, and this module their median and band, point by point.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isoloss.records.files import FileError
 from isoloss.records.tables import data_frame
+from isoloss.records.trajectories import Trajectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +85,7 @@ class SurfaceData:
         settings: How it was made; empty for files of another program.
         cosine: Cosine of the angle between the two directions; None for a curve.
         repeats: Of all directions or planes; None where there is one.
+        trajectories: Paths of trainings on the plane, by run.
     """
 
     x: np.ndarray
@@ -93,6 +96,7 @@ class SurfaceData:
     settings: dict[str, Any]
     cosine: float | None = None
     repeats: Repeats | None = None
+    trajectories: Mapping[str, Trajectory] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         axes = {"x": self.x} if self.y is None else {"x": self.x, "y": self.y}
@@ -109,6 +113,8 @@ class SurfaceData:
             at = f"{self.origin[name]:.6g} at the weights, " if name in self.origin else ""
             if finite.size:
                 lines.append(f"  {name}: {at}{finite.min():.6g} to {finite.max():.6g}")
+        if self.trajectories:
+            lines.append(f"  paths of {', '.join(self.trajectories)}")
         return "\n".join(lines)
 
     def to_dataframe(self) -> pd.DataFrame:

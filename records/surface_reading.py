@@ -8,11 +8,13 @@ from isoloss.records.files import FileError
 from isoloss.records.ll.surface import columns_in
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surface_data import Repeats, SurfaceData
+from isoloss.records.trajectories import GROUP as TRAJECTORIES
+from isoloss.records.trajectories import read_trajectories
 
 # What a file of ours holds beside its columns.
 NO_COLUMNS = (
     "xcoordinates", "ycoordinates", "done", "dir_file",
-    "origin", "repeats", "xdirection", "ydirection",
+    "origin", "repeats", "xdirection", "ydirection", TRAJECTORIES,
 )  # fmt: skip
 
 
@@ -59,6 +61,7 @@ def surface_in(file: StoredGroup) -> SurfaceData:
         file.json("settings"),
         file.attribute("cosine"),
         repeats,
+        read_trajectories(file) if ours and y is not None else {},
     )
 
 

@@ -10,6 +10,8 @@ are read too.
 A surface along K > 1 random directions or planes holds the first one under these names, where
 those scripts find it, and all of them in `repeats/<column>` and `repeats/done`, (K, ny, nx) or
 (K, nx), `repeats/cosines` (K,) and, but for the first, `repeats/xdirection/<k>/<i>`.
+
+Paths of trainings on a plane are in `trajectories/<run>/` (`records.trajectories`).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from isoloss.records.locks import locked_file
 from isoloss.records.provenance import as_unicode
 from isoloss.records.surface_data import Repeats, SurfaceData
 from isoloss.records.surface_reading import surface_in
+from isoloss.records.trajectories import Trajectory, write_trajectories
 
 # Larger directions, and repeats whose directions are larger together, are stored as their recipe
 # and digest: they can be drawn again.
@@ -96,6 +99,9 @@ class SurfaceStore:
             write of finished points, which replaces it whole, `WRITE_INTERVAL` after the start
             or with the first point, whichever is later, or at the end. Points finished before
             that are lost to a kill: the old file then refuses to be continued with other settings.
+
+    Attributes:
+        trajectories: Paths on the plane, by run: those in the file, once it is loaded.
     """
 
     def __init__(
@@ -119,6 +125,7 @@ class SurfaceStore:
         self.size = math.prod(self.shape)
         self.settings, self.directions, self.cosine = settings, directions, cosine
         self.records: dict[int, tuple[float, ...]] = {}
+        self.trajectories: dict[str, Trajectory] = {}
         self.fresh = fresh
         self._journal: Journal | None = None
         self._next_write = 0.0
@@ -235,6 +242,7 @@ class SurfaceStore:
             self.settings,
             self.cosine,
             every if self.repeats else None,
+            self.trajectories,
         )
 
     def write(self) -> None:
@@ -268,6 +276,7 @@ class SurfaceStore:
             _write_direction(file.create_group(f"{name}direction"), direction)
         if data.repeats is not None:
             self._write_repeats(file.create_group("repeats"), data.repeats)
+        write_trajectories(file, data.trajectories)
 
     def _write_repeats(self, group: h5py.Group, data: Repeats) -> None:
         for name, array in data.values.items():
@@ -285,6 +294,7 @@ class SurfaceStore:
         refuse_other_settings(path, stored, self.settings)
         self.settings = stored  # what may differ stays as it was when the file was begun
         data = read_surface(path)
+        self.trajectories = dict(data.trajectories)
         every = Repeats(data.values, data.done) if data.repeats is None else data.repeats
         held = {name for name in self.columns if name in every.values}
         if (

@@ -36,6 +36,7 @@ BASES = {
              " --no-figures"],
     "surface": [f"tiny --x=-1:1:3 {SMALL}", f"tiny --x=-1:1:2 --y=-1:1:2 {SMALL}",
                 "tiny --x=-1:1:3 --samples 20"],
+    "trajectory": [f"tiny --ydir random --x auto:2 --y=-1:1:2 {SMALL}"],
     "hessian": [f"tiny --top 1 --probes 1 --steps 3 --trace-budget 4 {SMALL}"],
     "compare": ["tiny other", "tiny other --by optimizer", "tiny"],
     "plot": ["FILE", "FILE FILE"],
@@ -84,6 +85,9 @@ def _value(option: Option) -> st.SearchStrategy[str]:
                 "1_0:2_0:2",
                 "0:1",
                 ":::",
+                "auto:2",
+                "auto:²",
+                "auto:",
             ]
         )
         return points
@@ -101,6 +105,7 @@ def _value(option: Option) -> st.SearchStrategy[str]:
         "schedule": ["cosine", "halve", "step", "plateau", "constant"],
         "bn": ["eval", "train", "recalibrate"], "base": ["sgd", "adam"], "amp": ["bf16"],
         "augment": ["affine", "shift", "crop"], "norm": ["filter", "layer", "model", "none"],
+        "xdir": ["random", "pca:0", "pca:1", "pca:²", "pca:0:tiny,other", "pca:0:,"],
         "ignore": ["biasbn", "none"], "checkpoint": ["last", "best", "epoch-0001", "epoch-²",
                                                     "results/runs/tiny/checkpoints/last.pt"],
     }  # fmt: skip

@@ -15,18 +15,19 @@ from isoloss import cli
 TRAIN = "train --epochs 1 --fraction 0.05 --no-figures"
 SMALL = "--samples 20 --no-figures"
 MADE = (
-    f"{TRAIN} --run tiny",
+    f"{TRAIN} --run tiny --checkpoint-every 1",
     f"{TRAIN} --run other --optimizer sam --seed 1",
     f"surface tiny --x=-1:1:3 {SMALL}",
     f"surface other --x=-1:1:3 {SMALL}",
     f"surface tiny --x=-1:1:3 --y=-1:1:2 --repeat 2 {SMALL}",
+    f"trajectory tiny --ydir random --x=-1:1:3 --y=-1:1:2 {SMALL}",
     f"hessian tiny --top 1 --probes 2 --steps 4 --trace-budget 6 {SMALL}",
 )
 
 
 @functools.cache
 def results() -> Path:
-    """Return a folder of results with two runs, two curves, a surface and a spectrum."""
+    """Return a folder of results with two runs, two curves, two surfaces and a spectrum."""
     folder = Path(tempfile.mkdtemp(prefix="isoloss-fuzz-results-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for line in MADE:

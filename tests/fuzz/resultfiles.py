@@ -157,7 +157,8 @@ def whole_surface(path: Path) -> object:
     columns = {
         name: (data.median(name), data.band(name), data.widest(name)) for name in data.values
     }
-    return columns, data.median_loss, data.loss_range
+    distances = [path.relative_distance for path in data.trajectories.values()]
+    return columns, data.median_loss, data.loss_range, distances
 
 
 @functools.cache
@@ -307,6 +308,11 @@ READERS = [
     Reader(
         "surface HDF5",
         hdf5_files(lambda: prepared.surface(2)),
+        hdf5_reader(whole_surface),
+    ),
+    Reader(
+        "HDF5 of paths",
+        hdf5_files(lambda: prepared.stored("trajectory.h5")),
         hdf5_reader(whole_surface),
     ),
     Reader("curve HDF5", hdf5_files(lambda: prepared.surface(1)), hdf5_reader(whole_surface)),
