@@ -55,7 +55,7 @@ class EpochPath:
 
 
 def epoch_path(run: Run) -> EpochPath:
-    """Return the path of a run: its epoch checkpoints, and the last weights where these are none.
+    """Return the path of a run: its epoch checkpoints, and the last weights if these are later.
 
     Raises:
         ExperimentError: If no epochs were kept.
@@ -65,8 +65,7 @@ def epoch_path(run: Run) -> EpochPath:
     if not kept:
         raise ExperimentError(
             f"expected epoch checkpoints of run {run.name}, got none: its path is not known\n"
-            f"train it again with `checkpoint_every`: train --run {run.name} --checkpoint-every 1 "
-            "--force"
+            f"keep them: train --config {run.path / 'config.json'} --checkpoint-every 1 --force"
         )
     trained = len(next(iter(run.history().values()), ()))
     if trained > max(kept):
@@ -167,7 +166,9 @@ def principal_component(spec: Spec, start: Start) -> RawDirection:
         tensors = component_tensors(loads, loads[-1](), analysis.components, number)
     except ComponentError as error:
         expected, got = str(error).removeprefix("expected ").rsplit(", got ", 1)
-        remedy = "keep more epochs (`checkpoint_every`), or take another direction: random, .."
+        remedy = (
+            "keep more epochs (train --checkpoint-every 1), or take another direction: random, .."
+        )
         raise spec.wrong(expected, got, remedy) from error
     explained, walk = analysis.explained(number)
     return RawDirection(

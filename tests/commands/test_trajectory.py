@@ -284,7 +284,11 @@ def test_a_run_without_epochs_says_how_to_keep_them(results, network, capsys):
     assert run_command("trajectory", "sgd", "bare", results=results) == 1
     err = capsys.readouterr().err
     assert "expected epoch checkpoints of run bare, got none" in err
-    assert "train --run bare --checkpoint-every 1 --force" in err
+    config = results / "runs" / "bare" / "config.json"
+    remedy = f"train --config {config} --checkpoint-every 1 --force"
+    assert remedy in err
+    assert run_command(*remedy.split(), "--no-figures", results=results) == 0
+    assert epoch_path(Run(config.parent)).epochs == (0, 1)
 
 
 @pytest.mark.parametrize(
