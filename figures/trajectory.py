@@ -48,9 +48,7 @@ _HALO = [patheffects.withStroke(linewidth=1.6, foreground="white")]
 
 
 @styled
-def trajectory_figure(
-    data: SurfaceData, *, key: str | None = None, log: bool | None = None, title: str = ""
-) -> Figure:
+def trajectory_figure(data: SurfaceData, *, title: str = "") -> Figure:
     """Draw the paths on a surface, and below it how far they are from what the surface shows.
 
     Above, contours of the plane with each run's path: a marker at each stored epoch, some of them
@@ -60,8 +58,6 @@ def trajectory_figure(
 
     Args:
         data: A surface with trajectories.
-        key: Quantity of the contours; None takes the training loss.
-        log: Whether losses are on a logarithmic scale; None decides by their range.
         title: Title at the upper left.
 
     Raises:
@@ -70,8 +66,8 @@ def trajectory_figure(
     if data.y is None or not data.trajectories:
         held = "a curve" if data.y is None else "one without any"
         raise FigureError(f"expected a surface with the paths of runs, got {held}")
-    what, paths = field(data, key), list(data.trajectories.values())
-    scale = what.scale(log=log)
+    what, paths = field(data), list(data.trajectories.values())
+    scale = what.scale()
     styles = series_styles([str(path.about.get("optimizer", "")) for path in paths])
     names = [
         wrap(one_line(str(path.about.get("label") or name)), COLUMN - 0.7)
@@ -108,7 +104,7 @@ def trajectory_figure(
         figure.add_axes(inches(size, at, top["epochs"], *_PANEL))
         for at in (left, COLUMN - _PANEL[0] - 0.1)
     )
-    _draw_losses(losses, paths, styles, log)
+    _draw_losses(losses, paths, styles)
     _draw_distances(distances, paths, styles)
     figure.legend(
         handles=legend_lines(names, styles, marked=True),
@@ -235,12 +231,10 @@ def _free_place(
     return best
 
 
-def _draw_losses(
-    axes: Axes, paths: Sequence[Trajectory], styles: Sequence[SeriesStyle], log: bool | None
-) -> None:
+def _draw_losses(axes: Axes, paths: Sequence[Trajectory], styles: Sequence[SeriesStyle]) -> None:
     """Draw losses by epoch: lines at the points themselves, open markers on the plane."""
     arrays = [values for path in paths for values in (path.loss, path.plane_loss)]
-    scale = shared_scale(arrays, log=log, clip=False)
+    scale = shared_scale(arrays, clip=False)
     for path, style in zip(paths, styles, strict=True):
         on_axis = [np.where(np.isfinite(v), v, np.nan) for v in (path.loss, path.plane_loss)]
         axes.plot(path.epoch, on_axis[0], color=style.color, linestyle=style.linestyle, lw=1.0)
