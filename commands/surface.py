@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.flags import command
 from isoloss.commands.options import Output, check_out
+from isoloss.experiments.options import Options, option
 from isoloss.experiments.settings import Selection, SurfaceSettings
 from isoloss.records.surfaces import SurfaceData
 
 
-@command(SurfaceSettings, Selection, Output)
-def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Continuing(Options):
+    """What to go on from."""
+
+    continue_from: Path | None = option(
+        None,
+        "A surface file of the loss-landscape code (Li et al. 2018) of the same axes, half-done "
+        "perhaps: its finished points are taken over, the others evaluated along its directions, "
+        "which are looked for beside it.",
+        metavar="FILE",
+    )
+
+
+@command(SurfaceSettings, Selection, Continuing, Output)
+def surface(
+    settings: SurfaceSettings, selection: Selection, continuing: Continuing, output: Output
+) -> None:
     """Evaluate the loss on a line or plane through the weights, and draw it.
 
     Along random directions, filter-normalised, unless others are named. Finished points are kept as
@@ -32,7 +50,11 @@ def surface(settings: SurfaceSettings, selection: Selection, output: Output) -> 
     check_out(output.out)
     subject = select(selection, console)
     experiment = SurfaceExperiment(
-        subject, settings, output.out, fresh=output.force or output.estimate
+        subject,
+        settings,
+        output.out,
+        fresh=output.force or output.estimate,
+        continue_from=continuing.continue_from,
     )
     if output.estimate:
         console.cost(experiment.cost())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.experiments import continuing
 from isoloss.experiments.columns import check_columns, measures_of
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.direction_kinds import Start
@@ -63,6 +64,8 @@ class SurfaceExperiment:
         settings: What to evaluate.
         path: An .h5 file; in the run's folder where None.
         fresh: Whether to start over where a surface is there already.
+        continue_from: A surface file of the loss-landscape code, half-done perhaps: what is
+            finished there is taken over, along its directions.
 
     Raises:
         UsageError: For settings that describe no surface.
@@ -75,9 +78,12 @@ class SurfaceExperiment:
         path: Path | str | None = None,
         *,
         fresh: bool = False,
+        continue_from: Path | None = None,
     ) -> None:
+        if continue_from is not None:
+            settings = continuing.with_its_directions(settings, continue_from)
         check_surface(settings)
-        self.subject, self.settings = subject, settings
+        self.subject, self.settings, self.continue_from = subject, settings, continue_from
         self.path = subject.file(default_name(settings)) if path is None else Path(path)
         self.fresh = fresh
 
@@ -105,6 +111,7 @@ class SurfaceExperiment:
             **self.subject.notes_of_result(),
             "split": settings.split,
             "asked": asdict(settings),
+            **({} if self.continue_from is None else continuing.about(self.continue_from)),
         }
         return Surface(
             problems,
@@ -139,12 +146,16 @@ class SurfaceExperiment:
             reporter.say(f"{self.path} is complete: all {task.points} points are done")
         elif finished:
             reporter.say(f"{self.path}: going on after {finished} of {total} points")
+        known = {}
+        if self.continue_from is not None and not finished:
+            known = continuing.taken_over(task, self.continue_from)
+            reporter.say(f"{self.continue_from}: {len(known)} of {task.points} points taken over")
         began = time.monotonic()
         try:
             with reporter.progress(f"surface of {self.subject.label}") as shown:
                 advice = "fewer with `samples` or a coarser grid"
                 report = announcing(reporter, shown, "points", advice)
-                data = task.run(self.path, report, fresh=self.fresh)
+                data = task.run(self.path, report, fresh=self.fresh, known=known)
         except KeyboardInterrupt:
             with contextlib.suppress(SettingsDifferError):  # before a point replaced an old file
                 finished = len(task.store(self.path).load())
@@ -159,7 +170,7 @@ class SurfaceExperiment:
         for name, plan in plans.items():
             size = plan["micro_batch"]
             reporter.warn(f"memory ran out: went on with {size} samples of {name} at a time")
-        result = SurfaceResult(data, self.path, total - finished, seconds, plans)
+        result = SurfaceResult(data, self.path, total - finished - len(known), seconds, plans)
         if self.path is not None:
             beside = self.path.with_suffix(".json")
             if result.computed or not beside.exists():

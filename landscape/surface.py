@@ -190,6 +190,7 @@ class Surface:
         progress: Progress | bool | None = None,
         *,
         fresh: bool = False,
+        known: Mapping[int, Sequence[float]] | None = None,
     ) -> SurfaceData:
         """Evaluate every point that is not finished yet.
 
@@ -198,6 +199,8 @@ class Surface:
             progress: Called as `progress(done, total)` after each point; True for a bar.
             fresh: Whether to start over. A surface that is there is replaced once points of this
                 one are written, and is as it was until then.
+            known: Values of `columns` that were computed elsewhere, by the point's number
+                iy nx + ix: they are kept as they are.
 
         Returns:
             The surface. What was finished when an exception (Ctrl-C too) ended the work is on
@@ -223,6 +226,9 @@ class Surface:
         for problem in self.problems.values():
             require_for_evaluation(problem)
         store.start()
+        for index, found in (known or {}).items():
+            if index not in store.records:
+                store.append(index, tuple(found))
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
         try:

@@ -59,7 +59,7 @@ def test_starting_over_replaces_the_file_at_the_first_finished_stage(tmp_path, s
         assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("moment", ["spectra.h5py.File", "files.os.replace", "summary.write_text"])
+@pytest.mark.parametrize("moment", ["spectra.h5py.File", "drafts.os.replace", "summary.write_text"])
 def test_a_kill_in_the_write_leaves_the_old_or_the_new(tmp_path, monkeypatch, moment):
     path = tmp_path / "h.h5"
     spectrum(seed=0).run(path)
