@@ -37,7 +37,8 @@ def with_its_directions(settings: SurfaceSettings, path: Path) -> SurfaceSetting
             "give it by its path, as file:PATH",
         )
     spec = absolute_direction(f"file:{found}")
-    return replace(settings, **dict.fromkeys(missing, spec))
+    xdir, ydir = (spec if name in missing else getattr(settings, name) for name in ("xdir", "ydir"))
+    return replace(settings, xdir=xdir, ydir=ydir)
 
 
 def about(path: Path) -> dict[str, Any]:

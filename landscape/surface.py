@@ -226,9 +226,9 @@ class Surface:
         for problem in self.problems.values():
             require_for_evaluation(problem)
         store.start()
-        for index, found in (known or {}).items():
+        for index, elsewhere in (known or {}).items():
             if index not in store.records:
-                store.append(index, tuple(found))
+                store.append(index, tuple(elsewhere))
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
         try:
