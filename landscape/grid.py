@@ -75,7 +75,8 @@ class Axis:
         """The coordinates, shape (count,), float64; 0 is exactly 0 where the axis meets it."""
         points = np.linspace(self.low, self.high, self.count)
         span = max(self.high - self.low, abs(self.low))
-        return np.where(np.abs(points) < 1e-12 * span, 0.0, points)
+        points[1:-1][np.abs(points[1:-1]) < 1e-12 * span] = 0.0  # the ends are what was asked for
+        return points
 
 
 @dataclass(frozen=True)

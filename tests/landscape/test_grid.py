@@ -40,3 +40,9 @@ def test_malformed_axes_are_refused(text):
 
 def test_a_single_point_is_an_axis():
     assert Axis.parse("0:0:1").points.tolist() == [0.0]
+
+
+def test_ends_of_very_different_size_are_both_included():
+    points = Grid.parse("-19223372036854775808:1:51").x.points
+    assert points[0] == -19223372036854775808.0
+    assert points[-1] == 1.0
