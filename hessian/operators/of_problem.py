@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from isoloss.errors import IsolossError, is_out_of_memory
 from isoloss.hessian.operators.protocol import OperatorError, check_matrix, check_vector
+from isoloss.hessian.operators.vectors import pieces
 from isoloss.landscape.finite import where_not_finite
 from isoloss.landscape.kernels import (
     is_of_cudnn_recurrence,
@@ -95,7 +97,7 @@ class ProblemOperator(ABC):
 
     @abstractmethod
     def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
-        """Return sum_i A_i v over all samples, (n,) float64, for v cut into parts by name."""
+        """Return sum_i A_i v over all samples, (n,), as `_zeros`, for v cut into parts by name."""
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return A v.
@@ -113,7 +115,10 @@ class ProblemOperator(ABC):
         check_vector(self, vector)
         total = self._product(unflatten(vector.detach().to(self.device), self._leaves))
         self.products += 1
-        return (total / self._problem.total_weight).to(self.device, self.dtype)
+        mean = total if total.dtype == self.dtype else torch.empty_like(total, dtype=self.dtype)
+        for piece in pieces(len(total)):
+            mean[piece] = total[piece].double() / self._problem.total_weight
+        return mean.to(self.device)
 
     def matmat(self, matrix: Tensor) -> Tensor:
         """Return A V for the columns of V, shape (n, k), one product each.
@@ -166,9 +171,15 @@ class ProblemOperator(ABC):
             yield
 
     def _zeros(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a float64 vector of all variables and its parts by name."""
+        """Return a vector of all variables, for sums over the batches, and its parts by name.
+
+        It is float64, but where there is a single batch, whose sum needs no more than it has.
+        """
         size = sum(tensor.numel() for tensor in self._variables.values())
-        total = torch.zeros(size, dtype=torch.float64, device=self._sums)
+        batches = self._problem.micro_batches(self._problem.plan.product_batch)
+        single = len(list(itertools.islice(batches, 2))) == 1 and not self._statistics
+        dtype = self.dtype if single else torch.float64
+        total = torch.zeros(size, dtype=dtype, device=self._sums)
         return total, unflatten(total, self._variables)
 
     def _pull_back_statistics(self, sums: dict[str, Tensor]) -> None:
