@@ -161,9 +161,9 @@ def _draw_rug(axes: Axes, eigenvalues: np.ndarray, color: str, row: int) -> None
         np.zeros(len(eigenvalues)),
         "|",
         color=color,
-        alpha=0.5,
+        alpha=0.8,
         markersize=_TICK - 1,
-        markeredgewidth=0.4,
+        markeredgewidth=0.5,
         transform=axes.get_xaxis_transform() + lift,
     )
 

@@ -79,16 +79,16 @@ class HessianOperator(ProblemOperator):
                 sums[name] += part
         vectors = [parts[name] for name in self._variables]
         for positions, gradients in self._gradients():
-            products = torch.autograd.grad(
-                gradients,
-                variables,
-                [vectors[position] for position in positions],
-                retain_graph=self._keep,
-                allow_unused=True,
+            self._add(
+                sums,
+                torch.autograd.grad(
+                    gradients,
+                    variables,
+                    [vectors[position] for position in positions],
+                    retain_graph=self._keep,
+                    allow_unused=True,
+                ),
             )
-            for entry, product in zip(sums.values(), products, strict=True):
-                if product is not None:
-                    entry += product.to(self._sums)
         self._pull_back_statistics(sums)
         return total[: self.size]
 

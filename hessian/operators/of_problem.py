@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -179,8 +180,22 @@ class ProblemOperator(ABC):
         batches = self._problem.micro_batches(self._problem.plan.product_batch)
         single = len(list(itertools.islice(batches, 2))) == 1 and not self._statistics
         dtype = self.dtype if single else torch.float64
-        total = torch.zeros(size, dtype=dtype, device=self._sums)
+        if self._sums.type == "cpu":
+            # NumPy's zeros take memory as they are written: here while products are freed.
+            wide = np.float64 if dtype == torch.float64 else np.float32
+            total = torch.from_numpy(np.zeros(size, dtype=wide))
+        else:
+            total = torch.zeros(size, dtype=dtype, device=self._sums)
         return total, unflatten(total, self._variables)
+
+    def _add(self, sums: dict[str, Tensor], products: Iterable[Tensor | None]) -> None:
+        """Add a batch's products by the variables, freeing each one."""
+        left = list(products)[::-1]
+        del products  # the caller holds none of them either
+        for entry in sums.values():
+            product = left.pop()
+            if product is not None:
+                entry += product.to(self._sums)
 
     def _pull_back_statistics(self, sums: dict[str, Tensor]) -> None:
         """Add (ds/dtheta)^T of what was summed for the statistics to the parameters' sums."""
