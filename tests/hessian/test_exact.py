@@ -19,6 +19,7 @@ from isoloss.hessian import (
     Spectrum,
     filter_scale,
     spectral_density,
+    stages,
     top_eigenpairs,
 )
 from isoloss.hessian.exact import exact_bytes, exact_spectrum
@@ -217,3 +218,18 @@ def test_from_the_command_line(tmp_path, capsys):
     # The estimates are another computation: a file of the exact spectrum is not taken for them.
     assert cli.main(["hessian", "t", *few, *where]) == 1
     assert "exact (stored true, now null)" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_the_matrix_is_begun_again(tmp_path, capsys, monkeypatch):
+    def interrupted(operator, progress):
+        raise KeyboardInterrupt
+
+    where = ["--results", str(tmp_path)]
+    train = ["train", "--run", "t", "--epochs", "1", "--fraction", "0.1", "--no-figures"]
+    assert cli.main([*train, *where]) == 0
+    monkeypatch.setattr(stages, "exact_spectrum", interrupted)
+    few = ["--samples", "20", "--parameters", "*.bias"]
+    assert cli.main(["hessian", "t", "--exact", *few, *where]) == 1
+    said = capsys.readouterr().err
+    assert "nothing finished" in said
+    assert "goes on with the rest, the dense matrix from its beginning" in said
