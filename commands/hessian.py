@@ -16,7 +16,8 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
     """Compute the top eigenvalues, the trace and the spectral density of the loss's Hessian.
 
     Each of the three is kept once it is finished: after an interruption the same command goes on
-    with the rest. Other matrices take its place or stand beside it.
+    with the rest. Other matrices take its place or stand beside it. Of a small network --exact
+    finds all eigenvalues.
     For example: hessian mnist-sam --top 10 --samples 2000
     hessian mnist-sam --operator hessian,ggn,residual
     """
@@ -53,6 +54,8 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
 
 def _say(data: SpectrumData, console: Console) -> None:
     pairs, estimate = data.eigenpairs, data.trace
+    if data.exact is not None:
+        console.say(data.exact.account["reason"])
     if pairs is not None:
         values = ", ".join(f"{value:.6g}" for value in pairs.eigenvalues)
         console.say(f"largest eigenvalues: {values} (residuals up to {pairs.residuals.max():.2g})")
@@ -69,10 +72,10 @@ def _say(data: SpectrumData, console: Console) -> None:
             console.say(f"eigenvalues not converged: {pairs.account['reason']}")
     if estimate is not None:
         of_samples = _of_samples(estimate.sample_standard_error, estimate.account)
-        console.say(
-            f"trace: {estimate.estimate:.6g} ± {estimate.standard_error:.2g} (s.e. over probes"
-            f"{of_samples})"
-        )
+        error = f"± {estimate.standard_error:.2g} (s.e. over probes{of_samples})"
+        if estimate.account.get("method") == "exact":
+            error = f"(exact{of_samples})"
+        console.say(f"trace: {estimate.estimate:.6g} {error}")
         if not estimate.account["converged"]:
             console.say(f"trace not converged: {estimate.account['reason']}")
     if data.scaled is not None:
@@ -94,7 +97,9 @@ def _scaled(scaled: ScaledData) -> str:
     if scaled.eigenvalue is not None:
         parts.append(f"largest eigenvalue {scaled.eigenvalue:.6g} (residual {scaled.residual:.2g})")
     if scaled.trace is not None:
-        parts.append(f"trace {scaled.trace:.6g} ± {scaled.trace_standard_error:.2g} (s.e.)")
+        exact = scaled.account["trace"].get("method") == "exact"
+        error = "(exact)" if exact else f"± {scaled.trace_standard_error:.2g} (s.e.)"
+        parts.append(f"trace {scaled.trace:.6g} {error}")
     not_converged = [
         f"{name} not converged: {scaled.account[name]['reason']}"
         for name in ("eigenvalue", "trace")

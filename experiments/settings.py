@@ -311,6 +311,25 @@ class SpectrumSettings(SampleSettings, Numerics):
         "drawn target a sample; empirical-fisher, with the true targets; gradient-covariance.",
         metavar="NAME,..",
     )
+    exact: bool = option(
+        False,
+        "All eigenvalues of the dense matrix in place of estimates, for up to 20,000 parameters: "
+        "as many products, and memory for 5 such matrices in float64.",
+    )
+    basis: int | None = option(
+        None,
+        "Vectors of the network's size that a Lanczos basis holds at most, for large networks: "
+        "fewer take more products. It limits the steps of the density; the trace is "
+        "Hutchinson's where it is less than half its products.",
+        low=4,
+        high=10_000,
+        otherwise="twice the eigenvalues and 40, within 2 GiB",
+    )
+    eigenvectors: bool = option(
+        True,
+        "Whether eigenvectors are stored, as large as the weights each.",
+        off="no-eigenvectors",
+    )
     split: str = option("train", "Samples to measure on.", choices=("train", "val", "test"))
 
 

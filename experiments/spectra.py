@@ -103,13 +103,14 @@ class SpectrumExperiment:
         began = time.monotonic()
         try:
             with stage_bars(reporter.progress) as bars:
-                report = _announced(bars, reporter, self.settings)
+                report = _announced(bars, reporter, self.settings, task.operator.size)
                 data = task.run(self.path, report, fresh=self.fresh)
         except KeyboardInterrupt:
             there = self.path is not None and self.path.exists()
+            anew = ", the dense matrix from its beginning" if self.settings.exact else ""
             kept = f"what was finished is kept in {self.path}" if there else "nothing finished"
             raise ExperimentError(
-                f"interrupted; {kept}\nthe same command goes on with the rest"
+                f"interrupted; {kept}\nthe same command goes on with the rest{anew}"
             ) from None
         plan = task.problem.plan
         if plan.to_json() != task.settings["plan"]:
@@ -122,7 +123,8 @@ class SpectrumExperiment:
     def cost(self) -> Cost:
         """Time a few products and scale up."""
         task, stages = self.build(), self.settings
-        seconds, products = 0.0, sum(expected_products(stages).values())
+        products = sum(expected_products(stages, task.operator.size).values())
+        seconds = 0.0
         for own in task.operators.values():
             with own.operator as operator:
                 vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
@@ -133,7 +135,7 @@ class SpectrumExperiment:
                 seconds += (time.perf_counter() - began) / repeats * products
         count = len(task.operators)
         size = task.problem.dtype.itemsize * task.operator.size
-        size *= (stages.top + smallest_of(stages)) * count
+        size *= (stages.top + smallest_of(stages)) * count * stages.eigenvectors
         return Cost(seconds, products * count, "products", size, peak_memory())
 
 
@@ -143,14 +145,21 @@ def check_spectrum(settings: SpectrumSettings) -> None:
     check_stages(settings)
 
 
-def expected_products(stages: SpectrumSettings) -> dict[str, int]:
+def expected_products(stages: SpectrumSettings, size: int) -> dict[str, int]:
     """Return about how many products each stage takes.
 
     Eigenvalues take 4 to 6 each on trained networks, and the smallest, which stands nearer to the
     others, 16 to 42; the traces of H and of T H T may spend their budget, and T H T has one
-    eigenvalue.
+    eigenvalue. An exact spectrum takes as many as the network has parameters.
+
+    Args:
+        stages: What is computed.
+        size: Number of parameters.
     """
+    if stages.exact:
+        return {**dict.fromkeys(STAGES, 0), "exact": size}
     return {
+        "exact": 0,
         "eigenpairs": 6 * stages.top + 30 * smallest_of(stages),
         "trace": stages.trace_budget,
         "scaled": 6 * (stages.top > 0) + stages.trace_budget,
@@ -159,10 +168,10 @@ def expected_products(stages: SpectrumSettings) -> dict[str, int]:
 
 
 def _announced(
-    progress: StageProgress, reporter: Reporter, settings: SpectrumSettings
+    progress: StageProgress, reporter: Reporter, settings: SpectrumSettings, size: int
 ) -> StageProgress:
     """Say what the first stage and those after it will take, as its first products are timed."""
-    products, names = expected_products(settings), operator_names(settings.operator)
+    products, names = expected_products(settings, size), operator_names(settings.operator)
     timed: dict[str, Progress] = {}
 
     def report(stage: str, done: int, total: int) -> None:

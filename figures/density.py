@@ -131,6 +131,8 @@ def draw_densities(
         axes.plot(curve.grid, curve.curve, **line)
         low, high = (np.maximum(side, 0.1 * floor) for side in (curve.low, curve.high))
         axes.fill_between(curve.grid, low, high, color=style.color, alpha=0.18, linewidth=0)
+        if data.density and data.density.exact:
+            _draw_rug(axes, data.density.nodes[0], style.color, row)
         low_end, high_end = look.xlim or (-np.inf, np.inf)
         if eigenvalues := [value for value in leading(data) if low_end <= value <= high_end]:
             # Above the panel, one line a run: inside they would lie on the bumps they mark.
@@ -151,6 +153,21 @@ def draw_densities(
     axes.axvline(0.0, color="0.6", linewidth=0.5, zorder=0.5)
 
 
+def _draw_rug(axes: Axes, eigenvalues: np.ndarray, color: str, row: int) -> None:
+    """Mark all eigenvalues along the lower end of the panel, one line a run."""
+    lift = ScaledTranslation(0, (_TICK * row + 3) / 72, axes.figure.dpi_scale_trans)
+    axes.plot(
+        eigenvalues,
+        np.zeros(len(eigenvalues)),
+        "|",
+        color=color,
+        alpha=0.8,
+        markersize=_TICK - 1,
+        markeredgewidth=0.5,
+        transform=axes.get_xaxis_transform() + lift,
+    )
+
+
 def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
     """Return what a reader must know of densities: smoothing, probes, band, ticks, failures."""
     notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
@@ -162,8 +179,11 @@ def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list
     densities = [(label, data.density) for label, _, data in runs if _finite(data) and data.density]
     if not densities:
         return notes
-    counts = sorted({density.nodes.shape for _, density in densities})
-    probes = " / ".join(f"{p} probe{'s' * (p > 1)} of {s} steps" for p, s in counts)
+    counts = sorted({(*one.nodes.shape, one.exact) for _, one in densities})
+    probes = " / ".join(
+        f"all {s:,} eigenvalues" if exact else f"{p} probe{'s' * (p > 1)} of {s} steps"
+        for p, s, exact in counts
+    )
     if len(densities) == 1:
         notes.append(
             f"density: Gaussian of bandwidth {number(bandwidth_of(densities[0][1]))}, {probes}"
@@ -176,10 +196,12 @@ def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list
             "are no masses"
         )
     notes.append(_negative_note(densities))
-    if any(p > 1 for p, _ in counts):
+    if any(p > 1 for p, *_ in counts):
         notes.append("band: range over probes")
     if any(leading(data) for _, _, data in runs if _finite(data)):
         notes.append("ticks above: extreme eigenvalues")
+    if any(density.exact for _, density in densities):
+        notes.append("ticks at the bottom: all eigenvalues")
     return notes
 
 
@@ -256,9 +278,12 @@ def _negative_note(densities: Sequence[tuple[str, DensityData]]) -> str:
     for label, density in densities:
         mass = mass_below(density, threshold)
         share = with_error(mass.share, mass.standard_error)
-        shares.append(f"{label} {share} ({number(mass.lowest, 2)} to {number(mass.highest, 2)})")
+        bounds = f" ({number(mass.lowest, 2)} to {number(mass.highest, 2)})"
+        shares.append(f"{label} {share}{'' if density.exact else bounds}")
     below = number(threshold, 2)
-    return f"share of eigenvalues below {below} (bounds by quadrature): {', '.join(shares)}"
+    sampled = not all(density.exact for _, density in densities)
+    by = " (bounds by quadrature)" if sampled else ""
+    return f"share of eigenvalues below {below}{by}: {', '.join(shares)}"
 
 
 def _power(value: float, _: int) -> str:

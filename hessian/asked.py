@@ -11,6 +11,8 @@ OPTIONS = (
     "top", "smallest", "tol", "max_products", "trace_error", "trace_budget", "probes", "steps",
     "seed",
 )  # fmt: skip
+# Named in what identifies a computation where they are asked for: older files are those without.
+SELDOM = {"exact": False, "basis": None, "eigenvectors": True}
 
 
 class SpectrumError(UsageError, ValueError):
@@ -35,6 +37,10 @@ class Stages(Protocol):
         probes: Random probes of the density.
         steps: Lanczos steps for each probe.
         seed: Seed of start vectors and probes.
+        exact: Whether all eigenvalues of the dense matrix are computed, and the rest from them.
+        basis: Vectors of the parameters' size that a Lanczos basis holds at most; None for what
+            the pairs and `steps` take.
+        eigenvectors: Whether eigenvectors are part of the result.
     """
 
     @property
@@ -67,12 +73,22 @@ class Stages(Protocol):
     @property
     def seed(self) -> int: ...  # noqa: D102
 
+    @property
+    def exact(self) -> bool: ...  # noqa: D102
+
+    @property
+    def basis(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def eigenvectors(self) -> bool: ...  # noqa: D102
+
 
 def check_stages(stages: Stages) -> None:
     """Refuse what asks for nothing.
 
     Raises:
-        SpectrumError: If every stage is left out, or `smallest` is asked for without `top`.
+        SpectrumError: If every stage is left out, `smallest` is asked for without `top`, or the
+            basis has no room for the pairs.
         OperatorNameError: For operators that are not known.
     """
     operator_names(stages.operator)
@@ -80,6 +96,12 @@ def check_stages(stages: Stages) -> None:
         raise SpectrumError("nothing to compute: `top`, `trace_budget` and `probes` are all 0")
     if stages.smallest and not stages.top:
         raise SpectrumError("`smallest`: expected `top` of 1 or more with it, got 0")
+    least = stages.top + smallest_of(stages) + 3
+    if stages.basis is not None and stages.top and stages.basis < least:
+        raise SpectrumError(
+            f"`basis`: expected {least} or more for `top` {stages.top} and `smallest` "
+            f"{smallest_of(stages)}, got {stages.basis}"
+        )
 
 
 def smallest_of(stages: Stages) -> int:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The basis grows to what usually converges without a restart, within this memory.
 BASIS_BYTES = 2 * 2**30
+# Products spent at most on each search for repeated eigenvalues.
+CONFIRM = 30
 # The random part of a warm start, beside a unit vector, and its number among probes of the seed.
 WARM_RANDOM, WARM_INDEX = 0.1, 10**6
 
@@ -82,7 +84,7 @@ def top_eigenpairs(
     tol: float | None = None,
     max_products: int = 300,
     max_basis: int | None = None,
-    confirm: int = 30,
+    confirm: int = CONFIRM,
     seed: int = 0,
     start: Tensor | None = None,
     progress: Progress | None = None,

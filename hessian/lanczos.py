@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from isoloss.hessian.operators.protocol import LinearOperator, checked_product, unit_roundoff
-from isoloss.hessian.operators.vectors import norm, probe_vector, projections
+from isoloss.hessian.operators.vectors import norm, pieces, probe_vector, projections
 
 # A new direction shorter than this many roundings of the operator's norm is rounding itself.
 BREAKDOWN_ROUNDINGS = 100
@@ -119,10 +119,12 @@ class LanczosBasis:
         elif self.broken or not j:
             self._rows[j] = self._random_direction()
         product = checked_product(self.operator, self._rows[j])
-        # Of length 1 while float32 sums are formed, so that none over- or underflows.
-        length = norm(product)
-        coefficients, rest = self._orthogonalise(product / (length or 1.0), j + 1)
-        coefficients *= length
+        # Of length 1 while float32 sums are formed, so that none over- or underflows; where the
+        # next vector will be.
+        length, rest = norm(product), self._rows[j + 1]
+        torch.div(product, length or 1.0, out=rest)
+        del product
+        coefficients = self._orthogonalise(rest, j + 1) * length
         # What the new vector meets of what was left behind, and was dropped, is known again.
         border = self._border + projections(self._left_rows, self._rows[j]) @ self._left
         found = (border == 0) & (self._dropped[:j] > 0)
@@ -140,7 +142,7 @@ class LanczosBasis:
             self._dropped[j] = beta
         else:
             self._border[j] = beta
-            self._rows[j + 1] = rest / remaining
+            rest /= remaining
 
     def ritz(self) -> Ritz:
         """Return the Ritz values and vectors of the present basis with their residuals."""
@@ -199,9 +201,9 @@ class LanczosBasis:
         border = self._border @ coefficients
         # What the basis has met of the vectors left behind is known, and stays so without it.
         for index, row in enumerate(self._left_rows):
-            _, rest = self._orthogonalise(row, m)
-            remaining = norm(rest)
-            self._left_rows[index] = rest / (remaining or 1.0)
+            self._orthogonalise(row, m)
+            remaining = norm(row)
+            row /= remaining or 1.0
             self._left[index] *= remaining
         self._left = self._left @ coefficients
         if fresh and not self.broken:
@@ -222,7 +224,8 @@ class LanczosBasis:
     def take_up(self, index: int) -> None:
         """Go on from what an earlier start left behind; the next vector takes its place there."""
         m = self.count
-        _, rest = self._orthogonalise(self._left_rows[index], m)
+        rest = self._left_rows[index].clone()
+        self._orthogonalise(rest, m)
         remaining = norm(rest)
         border = self._left[index] * remaining
         if self.broken:
@@ -238,18 +241,20 @@ class LanczosBasis:
         else:
             self._rows[m], self._border = rest / remaining, border
 
-    def _orthogonalise(self, vector: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Return the coefficients in the first rows and what is orthogonal to them.
+    def _orthogonalise(self, vector: Tensor, rows: int) -> Tensor:
+        """Leave of a vector what is orthogonal to the first rows; return the coefficients in them.
 
         Two passes of classical Gram-Schmidt give orthogonality to rounding unless the rest is
         itself rounding (Giraud et al. 2005, Numer. Math. 101): "twice is enough".
         """
         basis = self._rows[:rows]
-        first = basis @ vector
-        rest = vector - first @ basis
-        second = basis @ rest
-        rest = rest - second @ basis
-        return first.cpu().double() + second.cpu().double(), rest
+        coefficients = torch.zeros(rows, dtype=torch.float64)
+        for _ in range(2):
+            part = basis @ vector
+            for piece in pieces(len(vector)):
+                vector[piece] -= part @ basis[:, piece]
+            coefficients += part.cpu().double()
+        return coefficients
 
     def _random_direction(self) -> Tensor:
         """Return a random unit vector orthogonal to the basis."""
@@ -258,8 +263,8 @@ class LanczosBasis:
         if self.count:
             # Normalised between, because in an almost complete basis little of it is left.
             for _ in range(2):
-                _, vector = self._orthogonalise(vector, self.count)
-                vector = vector / norm(vector)
+                self._orthogonalise(vector, self.count)
+                vector /= norm(vector)
         return vector
 
     def _combine_into(self, rows: Tensor, coefficients: Tensor) -> Tensor:

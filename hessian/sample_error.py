@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError
-from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.eigenpairs import CONFIRM, top_eigenpairs
 from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.hessian.operators.of_problem import ProblemOperator
 from isoloss.hessian.operators.protocol import OperatorError
@@ -141,6 +141,8 @@ def sampling_bias(
     population: int | None = None,
     seed: int = 0,
     operator_of: Callable[[Problem], ProblemOperator] = HessianOperator,
+    max_basis: int | None = None,
+    confirm: int = CONFIRM,
 ) -> float:
     r"""Estimate how far the largest eigenvalue of n samples lies above the split's on average.
 
@@ -157,6 +159,8 @@ def sampling_bias(
         population: N, samples of the split that the n are a part of; infinite where None.
         seed: Seed of the division and of the start vectors.
         operator_of: Makes the matrix, linear in the samples, that the eigenvalue is of.
+        max_basis: As that of `top_eigenpairs`.
+        confirm: As that of `top_eigenpairs`.
 
     Returns:
         The bias, to be subtracted from lambda; NaN for fewer than 4 samples.
@@ -172,7 +176,10 @@ def sampling_bias(
     values = []
     for half in (order[: n // 2], order[n // 2 : 2 * (n // 2)]):
         with operator_of(problem.part(half.sort().values)) as operator:
-            values.append(float(top_eigenpairs(operator, 1, tol=HALF_TOL, seed=seed).eigenvalues))
+            top = top_eigenpairs(
+                operator, 1, tol=HALF_TOL, seed=seed, max_basis=max_basis, confirm=confirm
+            )
+            values.append(float(top.eigenvalues))
     part = 0.0 if population is None else n / population
     return (sum(values) / 2 - eigenvalue) * (1 - part)
 

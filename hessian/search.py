@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isoloss.hessian.lanczos import LanczosBasis, Ritz
 from isoloss.hessian.operators.protocol import unit_roundoff
-from isoloss.hessian.operators.vectors import norm
+from isoloss.hessian.operators.vectors import largest_entry, norm
 
 # Residuals below this many roundings of the norm are noise: no eigenvalue is asked for better.
 ROUNDINGS = 10
@@ -154,9 +154,9 @@ class Search:
             values, residuals = self._found.values, self._found.residuals
             coefficients = torch.eye(self.basis.count, len(values), dtype=torch.float64)
         rows = self.basis.combine(coefficients)
-        rows = torch.stack([row / norm(row) for row in rows])
-        largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-        return values, residuals, (rows * largest.sign()).T
+        for row in rows:
+            row /= norm(row) * (math.copysign(1, largest_entry(row)))
+        return values, residuals, rows.T
 
     def _limits(self, values: Tensor, skews: Tensor) -> Tensor:
         """Residuals at which the values count as converged."""

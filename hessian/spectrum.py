@@ -8,18 +8,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from isoloss.errors import IsolossError
-from isoloss.hessian.asked import OPTIONS, SpectrumError, Stages, check_stages, smallest_of
+from isoloss.hessian.asked import (
+    OPTIONS,
+    SELDOM,
+    SpectrumError,
+    Stages,
+    check_stages,
+    smallest_of,
+)
+from isoloss.hessian.exact import exact_bytes
 from isoloss.hessian.operators.named import operator_names
 from isoloss.hessian.operators.of_problem import ProblemOperator
+from isoloss.hessian.operators.views import check_dense
 from isoloss.hessian.stages import OperatorStages
 from isoloss.landscape import Plan, Problem
 from isoloss.landscape.finite import where_not_finite
-from isoloss.landscape.memory import require_for_products
+from isoloss.landscape.memory import require, require_for_products
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import refuse_other_kind
 from isoloss.records.identity import refuse_other_function, refuse_other_settings
@@ -73,12 +82,15 @@ class Spectrum:
             "operator": names[0],
             **({"operators": list(names)} if len(names) > 1 else {}),
             "parameters": size,
-            "options": {name: getattr(stages, name) for name in OPTIONS},
+            "options": {name: getattr(stages, name) for name in OPTIONS}
+            | {n: getattr(stages, n) for n, usual in SELDOM.items() if getattr(stages, n) != usual},
             "device": problem.device.type,
             "plan": problem.plan.to_json(),
         }
         population = self.settings.get("population")
         self.operators = {n: OperatorStages(problem, n, stages, population) for n in names}
+        if stages.exact:
+            check_dense(self.operator)
 
     @property
     def operator(self) -> ProblemOperator:
@@ -134,8 +146,14 @@ class Spectrum:
             if missing and not begun:
                 Plan.from_json(data.settings["plan"]).apply()
                 require_for_products(self.problem, self._vectors())
+                if self.wanted.exact:
+                    require(
+                        exact_bytes(self.operator.size),
+                        f"the dense matrix of {self.operator.size:,} parameters and its spectrum",
+                        "choose fewer `parameters`, or leave `exact` out",
+                    )
                 begun = True
-            with own.operator:
+            with own.operator, closing(own):
                 for stage in missing:
                     report = None if progress is None else self._reporting(progress, name, stage)
                     found = dataclasses.replace(found, **{stage: stages[stage](report)})
@@ -171,7 +189,8 @@ class Spectrum:
         """Return how many vectors of the parameters' size are held at once, at least."""
         wanted, size = self.wanted, self.operator.size
         pairs = 2 * (wanted.top + self.smallest)  # a basis that spans them, and themselves
-        return max(pairs, min(wanted.steps, size) if wanted.probes else 0)
+        steps = min(wanted.steps, size, wanted.basis or size)
+        return max(pairs, steps if wanted.probes else 0)
 
     def _with(self, data: SpectrumData, name: str, found: SpectrumData) -> SpectrumData:
         """Return the spectra with that of one operator replaced."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from isoloss.hessian.asked import Stages, smallest_of
 from isoloss.hessian.density import spectral_density
-from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.eigenpairs import CONFIRM, Eigenpairs, top_eigenpairs
+from isoloss.hessian.exact import ExactSpectrum, exact_spectrum
 from isoloss.hessian.operators.fisher import GradientCovarianceOperator
 from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
 from isoloss.hessian.operators.named import named_operator
@@ -38,6 +39,7 @@ from isoloss.landscape import Problem
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.terms import Terms
+from isoloss.records.exact_spectra import ExactData
 from isoloss.records.progress import Progress
 from isoloss.records.spectra import (
     DensityData,
@@ -71,11 +73,13 @@ class OperatorStages:
         self.problem, self.name, self.wanted = problem, name, wanted
         self.population, self.smallest = population, smallest_of(wanted)
         self.operator = named_operator(problem, name, wanted.seed)
+        self._whole: ExactSpectrum | None = None
 
     def stages(self) -> dict[str, Callable[[Progress | None], Any]]:
         """Return what computes each stage that is asked for."""
         wanted = self.wanted
-        stages = {
+        stages: dict[str, tuple[int, Callable[[Progress | None], Any]]] = {
+            "exact": (int(wanted.exact), self._all),
             "eigenpairs": (wanted.top, self._eigenpairs),
             "trace": (wanted.trace_budget, self._trace),
             "scaled": (wanted.top + wanted.trace_budget, self._scaled),
@@ -83,9 +87,33 @@ class OperatorStages:
         }
         return {stage: compute for stage, (number, compute) in stages.items() if number}
 
-    def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
+    def close(self) -> None:
+        """Free the dense matrix."""
+        self._whole = None
+
+    def _exact(self, progress: Progress | None) -> ExactSpectrum:
+        """Return the whole spectrum, computed once for all stages."""
+        if self._whole is None:
+            self._whole = exact_spectrum(self.operator, progress)
+        return self._whole
+
+    def _all(self, progress: Progress | None) -> ExactData:
+        return self._exact(progress).stored()
+
+    def _limits(self, wanted: int) -> dict[str, Any]:
+        """Return the limits of a Lanczos basis for so many pairs.
+
+        A small basis has no room for the search for copies, which would cost a vector besides.
+        """
+        basis = self.wanted.basis
+        room = basis is None or basis >= wanted + CONFIRM
+        return {"max_basis": basis, "confirm": CONFIRM if room else 0}
+
+    def _pairs(self, progress: Progress | None) -> Eigenpairs:
         wanted = self.wanted
-        pairs = top_eigenpairs(
+        if wanted.exact:
+            return self._exact(progress).pairs(wanted.top, self.smallest)
+        return top_eigenpairs(
             self.operator,
             wanted.top,
             smallest=self.smallest,
@@ -93,7 +121,11 @@ class OperatorStages:
             max_products=max(wanted.max_products, wanted.top + self.smallest),
             seed=wanted.seed,
             progress=progress,
+            **self._limits(wanted.top + self.smallest),
         )
+
+    def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
+        wanted, pairs = self.wanted, self._pairs(progress)
 
         def errors(population: int | None) -> np.ndarray:
             vectors = pairs.eigenvectors.T
@@ -104,10 +136,15 @@ class OperatorStages:
         over_samples, account = self._over_samples(errors, np.zeros(wanted.top))
         if "reason" not in account:
             account["bias"] = self._bias(float(pairs.eigenvalues[0]))
-        return stored_eigenpairs(pairs, self.operator.shapes, over_samples, account)
+        shapes = self.operator.shapes if wanted.eigenvectors else None
+        return stored_eigenpairs(pairs, shapes, over_samples, account)
 
     def _trace(self, progress: Progress | None) -> TraceData:
-        estimate, seed = self._trace_of(self.operator, progress), self.wanted.seed
+        seed = self.wanted.seed
+        if self.wanted.exact:
+            estimate = self._exact(progress).trace()
+        else:
+            estimate = self._trace_of(self.operator, progress)
 
         def error(population: int | None) -> float:
             found = trace_sample_error(
@@ -132,6 +169,7 @@ class OperatorStages:
                 population=self.population,
                 seed=seed,
                 operator_of=lambda part: named_operator(part, self.name, seed),
+                **self._limits(1),
             )
         except (BatchError, ProblemError):
             return None
@@ -165,8 +203,11 @@ class OperatorStages:
 
     def _trace_of(self, operator: LinearOperator, progress: Progress | None) -> Trace:
         wanted = self.wanted
+        # XTrace holds a basis of half as many vectors as products.
+        large = wanted.basis is not None and wanted.basis < wanted.trace_budget // 2
         return trace(
             operator,
+            method="hutchinson" if large else "xtrace",
             relative_error=wanted.trace_error,
             budget=wanted.trace_budget,
             seed=wanted.seed,
@@ -178,6 +219,10 @@ class OperatorStages:
         if not bool(scale.any()):
             reason = "no filter has a weight other than 0 (biases and batch norm are ignored)"
             return ScaledData(None, None, None, None, {"reason": reason})
+        if wanted.exact:
+            top, total = self._exact(progress).scaled(scale)
+            kept = (top if wanted.top else None, total if wanted.trace_budget else None)
+            return stored_scaled(*kept)
         operator = ScaledOperator(self.operator, scale)
         pairs = estimate = None
         if wanted.top:
@@ -188,6 +233,7 @@ class OperatorStages:
                 max_products=wanted.max_products,
                 seed=wanted.seed,
                 progress=progress,
+                **self._limits(1),
             )
         if wanted.trace_budget:
             estimate = self._trace_of(operator, progress)
@@ -195,10 +241,12 @@ class OperatorStages:
 
     def _density(self, progress: Progress | None) -> DensityData:
         wanted = self.wanted
+        if wanted.exact:
+            return self._exact(progress).density()
         density = spectral_density(
             self.operator,
             probes=wanted.probes,
-            steps=wanted.steps,
+            steps=min(wanted.steps, wanted.basis or wanted.steps),
             seed=wanted.seed,
             progress=progress,
         )

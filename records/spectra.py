@@ -6,9 +6,11 @@ Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending, and
 `smallest_eigenvectors/<parameter>`;
 `trace/{estimate,standard_error,samples,sample_standard_error}`;
 `scaled/{eigenvalue,residual,trace,trace_standard_error}`, numbers of T H T;
-`density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
-(converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace`, `scaled`
-and `density`. A file may hold any of the stages. The same content gives the same bytes.
+`density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`; `exact/eigenvalues`
+(n,), all of a dense matrix, descending, which are then the density's nodes, as of one probe. How a
+stage was computed (converged, reason, products, method, ..) is in the attributes of `eigenvalues`,
+`trace`, `scaled`, `density` and `exact`. A file may hold any of the stages. The same content gives
+the same bytes.
 
 Of several operators on the same data, the first is laid out so, and each other in the same way
 below `operators/<name>`.
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from isoloss.records.exact_spectra import ExactData, read_exact
 from isoloss.records.hdf5 import open_hdf5, write_hdf5
 from isoloss.records.json_text import check_entries
 from isoloss.records.stored_group import StoredGroup
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 # What the account of a computation must say of how it ended.
 ENDED: dict[str, tuple[type, ...]] = {"converged": (bool,), "reason": (str,)}
-STAGES = ("eigenpairs", "trace", "scaled", "density")
+STAGES = ("exact", "eigenpairs", "trace", "scaled", "density")
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,11 @@ class DensityData:
     high: np.ndarray
     account: dict[str, Any]
 
+    @property
+    def exact(self) -> bool:
+        """Whether the nodes are all eigenvalues, not a quadrature's."""
+        return self.account.get("method") == "exact"
+
     def __repr__(self) -> str:
         probes, steps = self.nodes.shape
         return (
@@ -168,6 +176,7 @@ class SpectrumData:
         density: Spectral density.
         scaled: Largest eigenvalue and trace in units of the filters.
         others: Spectra of further operators on the same data, by name; the settings hold for all.
+        exact: All eigenvalues.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -176,6 +185,7 @@ class SpectrumData:
     density: DensityData | None = None
     scaled: ScaledData | None = None
     others: dict[str, SpectrumData] = field(default_factory=dict)
+    exact: ExactData | None = None
 
     @property
     def operators(self) -> dict[str, SpectrumData]:
@@ -252,7 +262,7 @@ def read_spectrum(path: Path | str) -> SpectrumData:
 def _write_stages(group: h5py.Group, data: SpectrumData) -> None:
     if data.eigenpairs is not None:
         _write_eigenpairs(group, data.eigenpairs)
-    for stage in ("trace", "scaled", "density"):
+    for stage in ("trace", "scaled", "density", "exact"):
         found = getattr(data, stage)
         if found is not None:
             _write_stage(group.create_group(stage), found)
@@ -268,6 +278,7 @@ def _read_stages(
         _read_density(group.group("density")) if "density" in group else None,
         _read_scaled(group.group("scaled")) if "scaled" in group else None,
         others,
+        read_exact(group.group("exact")) if "exact" in group else None,
     )
 
 
@@ -320,7 +331,9 @@ def _read_eigenpairs(file: StoredGroup) -> EigenpairsData:
     )
 
 
-def _write_stage(group: h5py.Group, stage: TraceData | ScaledData | DensityData) -> None:
+def _write_stage(
+    group: h5py.Group, stage: TraceData | ScaledData | DensityData | ExactData
+) -> None:
     for name, value in vars(stage).items():
         if name == "account":
             group.attrs["account"] = json.dumps(value)
@@ -369,6 +382,7 @@ def _number(group: StoredGroup, name: str) -> float | None:
 def _size(data: SpectrumData) -> int:
     """Return about how many bytes the arrays of a spectrum take."""
     size = 0 if data.density is None else 4 * data.density.nodes.nbytes
+    size += 0 if data.exact is None else data.exact.eigenvalues.nbytes
     if data.eigenpairs is not None:
         vectors = (data.eigenpairs.eigenvectors, data.eigenpairs.smallest_eigenvectors)
         size += sum(array.nbytes for group in vectors for array in group.values())

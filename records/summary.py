@@ -26,7 +26,7 @@ class Mass:
         share: Weight of the nodes below it, mean over probes.
         standard_error: Of that mean over probes; None for one probe.
         lowest: Least share that the quadratures admit, mean over probes.
-        highest: Greatest such share.
+        highest: Greatest such share. Of all eigenvalues, which are no quadrature, the share itself.
     """
 
     threshold: float
@@ -63,6 +63,9 @@ def mass_below(density: DensityData, threshold: float) -> Mass:
     below = density.nodes < threshold
     count = below.sum(axis=1)
     shares = (density.weights * below).sum(axis=1)
+    if density.exact:
+        share = float(shares.mean())
+        return Mass(threshold, share, None, share, share)
     # Nodes ascend: the sum of the first j weights, j from 0 to steps.
     sums = np.cumsum(np.pad(density.weights, ((0, 0), (1, 0))), axis=1)
     rows, steps = np.arange(len(sums)), density.nodes.shape[1]
@@ -84,6 +87,8 @@ def summary(data: SpectrumData) -> dict[str, Any]:
     """
     result: dict[str, Any] = {"stages": list(data.stages)}
     pairs, trace, scaled, density = data.eigenpairs, data.trace, data.scaled, data.density
+    if data.exact is not None:
+        result["exact"] = {"eigenvalues": len(data.exact.eigenvalues), **data.exact.account}
     if pairs is not None:
         result["eigenvalues"] = _with_residuals(pairs.eigenvalues, pairs.residuals)
         if pairs.sample_standard_error is not None:

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from isoloss.hessian.operators.of_problem import ProblemOperator
 from isoloss.landscape.batches import Samples
 from isoloss.landscape.problem import Problem
 
-# Gradients of one micro-batch that depend on the variables, with their variables' positions.
-GradientGraph = tuple[list[int], list[Tensor]]
+# Gradients of one micro-batch that depend on the variables, with their variables' positions: the
+# places in the graph where they are computed, so that their values, as large as the weights, are
+# not held.
+GradientGraph = tuple[list[int], list[GradientEdge]]
 
 
 class HessianOperator(ProblemOperator):
@@ -64,7 +67,7 @@ class HessianOperator(ProblemOperator):
         self._graphs = None
 
     def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
-        """Return sum_i d (g_i^T v) / d theta over all samples, (n,) float64."""
+        """Return sum_i d (g_i^T v) / d theta over all samples, (n,)."""
         recalibration = self._problem.recalibration
         total, sums = self._zeros()
         variables = list(self._variables.values())
@@ -76,16 +79,16 @@ class HessianOperator(ProblemOperator):
                 sums[name] += part
         vectors = [parts[name] for name in self._variables]
         for positions, gradients in self._gradients():
-            products = torch.autograd.grad(
-                gradients,
-                variables,
-                [vectors[position] for position in positions],
-                retain_graph=self._keep,
-                allow_unused=True,
+            self._add(
+                sums,
+                torch.autograd.grad(
+                    gradients,
+                    variables,
+                    [vectors[position] for position in positions],
+                    retain_graph=self._keep,
+                    allow_unused=True,
+                ),
             )
-            for entry, product in zip(sums.values(), products, strict=True):
-                if product is not None:
-                    entry += product.to(self._sums)
         self._pull_back_statistics(sums)
         return total[: self.size]
 
@@ -132,7 +135,8 @@ class HessianOperator(ProblemOperator):
                 # A gradient that is None or constant in the parameters has derivative 0.
                 if gradient is not None and gradient.requires_grad:
                     graph[0].append(position)
-                    graph[1].append(gradient)
+                    graph[1].append(get_gradient_edge(gradient))
+            del gradients, gradient
             if not self._checked:
                 _check_twice_differentiable(graph[1])
                 self._checked = True
@@ -140,13 +144,13 @@ class HessianOperator(ProblemOperator):
                 yield graph
 
 
-def _check_twice_differentiable(gradients: list[Tensor]) -> None:
+def _check_twice_differentiable(gradients: list[GradientEdge]) -> None:
     """Refuse gradients through functions marked `once_differentiable`.
 
     torch leaves an error node there, but off the path to the parameters: the product would
     silently lack those terms.
     """
-    nodes = [gradient.grad_fn for gradient in gradients]
+    nodes: list[Node | None] = [gradient.node for gradient in gradients]
     seen = set()
     while nodes:
         node = nodes.pop()

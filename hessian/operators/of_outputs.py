@@ -76,16 +76,16 @@ class OutputsOperator(ProblemOperator):
         vectors = [(parts | self._moved_statistics(parts))[name] for name in self._variables]
         for graph in self._batch_graphs():
             moved = _pushed(graph, vectors)
-            products = torch.autograd.grad(
-                graph.outputs,
-                variables,
-                graph.matrix(moved),
-                retain_graph=self._keep,
-                allow_unused=True,
+            self._add(
+                sums,
+                torch.autograd.grad(
+                    graph.outputs,
+                    variables,
+                    graph.matrix(moved),
+                    retain_graph=self._keep,
+                    allow_unused=True,
+                ),
             )
-            for entry, product in zip(sums.values(), products, strict=True):
-                if product is not None:
-                    entry += product.to(self._sums)
         self._pull_back_statistics(sums)
         return total[: self.size]
 

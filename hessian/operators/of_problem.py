@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError, is_out_of_memory
 from isoloss.hessian.operators.protocol import OperatorError, check_matrix, check_vector
+from isoloss.hessian.operators.vectors import pieces
 from isoloss.landscape.finite import where_not_finite
 from isoloss.landscape.kernels import (
     is_of_cudnn_recurrence,
@@ -95,7 +98,7 @@ class ProblemOperator(ABC):
 
     @abstractmethod
     def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
-        """Return sum_i A_i v over all samples, (n,) float64, for v cut into parts by name."""
+        """Return sum_i A_i v over all samples, (n,), as `_zeros`, for v cut into parts by name."""
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return A v.
@@ -113,7 +116,10 @@ class ProblemOperator(ABC):
         check_vector(self, vector)
         total = self._product(unflatten(vector.detach().to(self.device), self._leaves))
         self.products += 1
-        return (total / self._problem.total_weight).to(self.device, self.dtype)
+        mean = total if total.dtype == self.dtype else torch.empty_like(total, dtype=self.dtype)
+        for piece in pieces(len(total)):
+            mean[piece] = total[piece].double() / self._problem.total_weight
+        return mean.to(self.device)
 
     def matmat(self, matrix: Tensor) -> Tensor:
         """Return A V for the columns of V, shape (n, k), one product each.
@@ -166,10 +172,30 @@ class ProblemOperator(ABC):
             yield
 
     def _zeros(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a float64 vector of all variables and its parts by name."""
+        """Return a vector of all variables, for sums over the batches, and its parts by name.
+
+        It is float64, but where there is a single batch, whose sum needs no more than it has.
+        """
         size = sum(tensor.numel() for tensor in self._variables.values())
-        total = torch.zeros(size, dtype=torch.float64, device=self._sums)
+        batches = self._problem.micro_batches(self._problem.plan.product_batch)
+        single = len(list(itertools.islice(batches, 2))) == 1 and not self._statistics
+        dtype = self.dtype if single else torch.float64
+        if self._sums.type == "cpu":
+            # NumPy's zeros take memory as they are written: here while products are freed.
+            wide = np.float64 if dtype == torch.float64 else np.float32
+            total = torch.from_numpy(np.zeros(size, dtype=wide))
+        else:
+            total = torch.zeros(size, dtype=dtype, device=self._sums)
         return total, unflatten(total, self._variables)
+
+    def _add(self, sums: dict[str, Tensor], products: Iterable[Tensor | None]) -> None:
+        """Add a batch's products by the variables, freeing each one."""
+        left = list(products)[::-1]
+        del products  # the caller holds none of them either
+        for entry in sums.values():
+            product = left.pop()
+            if product is not None:
+                entry += product.to(self._sums)
 
     def _pull_back_statistics(self, sums: dict[str, Tensor]) -> None:
         """Add (ds/dtheta)^T of what was summed for the statistics to the parameters' sums."""

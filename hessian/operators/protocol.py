@@ -9,6 +9,9 @@ from torch import Tensor
 
 from isoloss.errors import IsolossError
 
+# Entries: a check of more at once makes copies of them.
+FINITE_AT_A_TIME = 2**22
+
 
 class OperatorError(IsolossError, ValueError):
     """A matrix or vector that does not fit a symmetric linear operator."""
@@ -67,7 +70,7 @@ def checked_product(operator: LinearOperator, vector: Tensor) -> Tensor:
             a method `where_not_finite(product)` says where they come from.
     """
     product = operator.matvec(vector)
-    if not bool(torch.isfinite(product).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in product.split(FINITE_AT_A_TIME)):
         where = getattr(operator, "where_not_finite", None)
         raise NonFiniteProductError(
             "a product with the operator has NaN or infinite entries"

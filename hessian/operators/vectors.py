@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from isoloss.hessian.operators.protocol import LinearOperator, OperatorError
+
+# Entries of a vector that are copied to float64, or otherwise, at a time.
+PIECE = 2**22
+
+
+def pieces(size: int) -> Iterator[slice]:
+    """Yield slices that make up a vector, so that work on it needs no copy of the whole."""
+    for start in range(0, size, PIECE):
+        yield slice(start, min(start + PIECE, size))
 
 
 def probe_vector(
@@ -38,7 +50,8 @@ def probe_vector(
         )
     generator = _generator(seed, index)
     vector = torch.randn(operator, generator=generator, dtype=torch.float64)
-    return (vector / torch.linalg.vector_norm(vector)).to(dtype).to(device)
+    vector /= torch.linalg.vector_norm(vector)
+    return vector.to(dtype).to(device)
 
 
 def sign_vector(operator: LinearOperator, seed: int, index: int) -> Tensor:
@@ -54,7 +67,8 @@ def norm(vector: Tensor) -> float:
     In float64; on Apple's GPUs, which have none, after division by the largest entry.
     """
     if vector.device.type != "mps":
-        return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+        parts = (vector[piece] for piece in pieces(len(vector)))
+        return math.hypot(*(float(torch.linalg.vector_norm(p, dtype=torch.float64)) for p in parts))
     largest = float(vector.abs().max())
     if not largest:
         return 0.0
@@ -65,11 +79,25 @@ def inner(a: Tensor, b: Tensor) -> float:
     """Return a^T b, accumulated in float64."""
     if a.device.type == "mps":
         a, b = a.cpu(), b.cpu()
-    return float(torch.dot(a.double(), b.double()))
+    parts = ((a[piece].double(), b[piece].double()) for piece in pieces(len(a)))
+    return math.fsum(float(torch.dot(*both)) for both in parts)
+
+
+def largest_entry(vector: Tensor) -> float:
+    """Return the entry of largest magnitude, with its sign; the first one of several."""
+    found = 0.0
+    for piece in pieces(len(vector)):
+        part = vector[piece]
+        entry = float(part[part.abs().argmax()])
+        if not abs(entry) <= abs(found):
+            found = entry
+    return found
 
 
 def projections(rows: Tensor, vector: Tensor) -> Tensor:
     """Return Q v for rows Q of norm 1 each, shape (m,), float64 on the CPU, whatever v's scale."""
+    if not len(rows):
+        return torch.zeros(0, dtype=torch.float64)
     length = norm(vector)
     return (rows @ (vector / (length or 1.0))).cpu().double() * length
 

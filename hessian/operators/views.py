@@ -27,11 +27,7 @@ def dense(operator: LinearOperator, *, block: int = 64) -> Tensor:
     Raises:
         OperatorError: If it is larger.
     """
-    if operator.size > LARGEST_DENSE:
-        raise OperatorError(
-            f"expected at most {LARGEST_DENSE:,} rows for a dense matrix, got {operator.size:,}\n"
-            "choose fewer parameters, or use the estimators, which need products only"
-        )
+    check_dense(operator)
     columns = []
     for start in range(0, operator.size, block):
         chosen = range(start, min(start + block, operator.size))
@@ -40,6 +36,19 @@ def dense(operator: LinearOperator, *, block: int = 64) -> Tensor:
         columns.append(operator.matmat(identity.to(operator.device)).cpu().double())
     matrix = torch.cat(columns, dim=1)
     return (matrix + matrix.T) / 2
+
+
+def check_dense(operator: LinearOperator) -> None:
+    """Refuse an operator that is too large for a dense matrix.
+
+    Raises:
+        OperatorError: If it has more than `LARGEST_DENSE` rows.
+    """
+    if operator.size > LARGEST_DENSE:
+        raise OperatorError(
+            f"expected at most {LARGEST_DENSE:,} rows for a dense matrix, got {operator.size:,}\n"
+            "choose fewer parameters, or use the estimators, which need products only"
+        )
 
 
 def as_scipy(operator: LinearOperator) -> ScipyOperator:
