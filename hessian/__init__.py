@@ -9,9 +9,12 @@ An operator knows the network, loss and data; an estimator sees its products onl
 """
 
 from isoloss.hessian.density import Density, spectral_density
+from isoloss.hessian.diagonal import Diagonal, diagonal
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
+from isoloss.hessian.frobenius import FrobeniusNorm, frobenius_norm
+from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.monitor import CurvatureMonitor, Measurement
-from isoloss.hessian.operators.combined import ShiftedOperator, SumOperator
+from isoloss.hessian.operators.combined import ShiftedOperator, SquaredOperator, SumOperator
 from isoloss.hessian.operators.fisher import (
     EmpiricalFisherOperator,
     FisherOperator,
@@ -37,9 +40,11 @@ from isoloss.records.spectra import SpectrumData, read_spectrum
 __all__ = [
     "CurvatureMonitor",
     "Density",
+    "Diagonal",
     "Eigenpairs",
     "EmpiricalFisherOperator",
     "FisherOperator",
+    "FrobeniusNorm",
     "GGNOperator",
     "GradientCovarianceOperator",
     "HessianOperator",
@@ -52,11 +57,15 @@ __all__ = [
     "ShiftedOperator",
     "Spectrum",
     "SpectrumData",
+    "SquaredOperator",
     "SumOperator",
     "Trace",
     "as_scipy",
     "dense",
+    "diagonal",
     "filter_scale",
+    "frobenius_norm",
+    "layer_parameters",
     "probe_vector",
     "read_spectrum",
     "sample_error",

@@ -12,6 +12,7 @@ from torch import Tensor
 from isoloss.hessian.asked import Stages, smallest_of
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.layers import layer_parameters, measure_layer
 from isoloss.hessian.operators.fisher import GradientCovarianceOperator
 from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
 from isoloss.hessian.operators.named import named_operator
@@ -38,6 +39,7 @@ from isoloss.landscape import Problem
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.terms import Terms
+from isoloss.records.layers import LayerData
 from isoloss.records.progress import Progress
 from isoloss.records.spectra import (
     DensityData,
@@ -60,6 +62,7 @@ class OperatorStages:
 
     Attributes:
         operator: The operator.
+        products_of_layers: Products taken so far with single layers' blocks.
 
     Raises:
         OperatorError: If the problem's loss has no such matrix.
@@ -71,6 +74,7 @@ class OperatorStages:
         self.problem, self.name, self.wanted = problem, name, wanted
         self.population, self.smallest = population, smallest_of(wanted)
         self.operator = named_operator(problem, name, wanted.seed)
+        self.products_of_layers = 0
 
     def stages(self) -> dict[str, Callable[[Progress | None], Any]]:
         """Return what computes each stage that is asked for."""
@@ -81,7 +85,13 @@ class OperatorStages:
             "scaled": (wanted.top + wanted.trace_budget, self._scaled),
             "density": (wanted.probes, self._density),
         }
-        return {stage: compute for stage, (number, compute) in stages.items() if number}
+        found = {stage: compute for stage, (number, compute) in stages.items() if number}
+        layers = layer_parameters(self.operator.shapes) if wanted.layers else {}
+        of_layers = {
+            f"layers/{layer}": functools.partial(self._layer, names)
+            for layer, names in layers.items()
+        }
+        return {**found, **of_layers}
 
     def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
         wanted = self.wanted
@@ -203,6 +213,14 @@ class OperatorStages:
             progress=progress,
         )
         return stored_density(density)
+
+    def _layer(self, names: list[str], progress: Progress | None) -> LayerData:
+        self.operator.close()  # its graphs are not needed beside the layer's
+        with named_operator(self.problem, self.name, self.wanted.seed, names) as block:
+            try:
+                return measure_layer(block, self.wanted, progress)
+            finally:
+                self.products_of_layers += block.products
 
 
 def _shares_in(operator: OutputsOperator) -> Curvatures:

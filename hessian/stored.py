@@ -10,7 +10,9 @@ import numpy as np
 
 from isoloss.hessian.density import Density
 from isoloss.hessian.eigenpairs import Eigenpairs
+from isoloss.hessian.frobenius import FrobeniusNorm
 from isoloss.hessian.trace import Trace
+from isoloss.records.layers import LayerData
 from isoloss.records.spectra import (
     DENSITY_ARRAYS,
     DensityData,
@@ -88,6 +90,27 @@ def stored_scaled(pairs: Eigenpairs | None, estimate: Trace | None) -> ScaledDat
         account={
             **({} if pairs is None else {"eigenvalue": _account(pairs, *OF_PAIRS)}),
             **({} if estimate is None else {"trace": _account(estimate, *OF_TRACE)}),
+        },
+    )
+
+
+def stored_layer(
+    pairs: Eigenpairs, estimate: Trace, norm: FrobeniusNorm, shapes: Mapping[str, Sequence[int]]
+) -> LayerData:
+    """Return the numbers of one layer's block, whose parameters have these shapes."""
+    return LayerData(
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        eigenvalue=float(pairs.eigenvalues[0]),
+        residual=float(pairs.residuals[0]),
+        trace=estimate.value,
+        trace_standard_error=estimate.standard_error,
+        frobenius_norm=norm.value,
+        frobenius_standard_error=norm.standard_error,
+        account={
+            "names": list(shapes),
+            "eigenvalue": _account(pairs, *OF_PAIRS),
+            "trace": _account(estimate, *OF_TRACE),
+            "frobenius_norm": _account(norm, "converged", "reason", "products", "settings"),
         },
     )
 

@@ -6,7 +6,9 @@ Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending, and
 `smallest_eigenvectors/<parameter>`;
 `trace/{estimate,standard_error,samples,sample_standard_error}`;
 `scaled/{eigenvalue,residual,trace,trace_standard_error}`, numbers of T H T;
-`density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`. How a stage was computed
+`density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`;
+`layers/<module>/{parameters,eigenvalue,residual,trace,trace_standard_error,frobenius_norm,
+frobenius_standard_error}`. How a stage was computed
 (converged, reason, products, method, ..) is in the attributes of `eigenvalues`, `trace`, `scaled`
 and `density`. A file may hold any of the stages. The same content gives the same bytes.
 
@@ -17,7 +19,7 @@ below `operators/<name>`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ import numpy as np
 
 from isoloss.records.hdf5 import open_hdf5, write_hdf5
 from isoloss.records.json_text import check_entries
+from isoloss.records.layers import LayerData, read_layers, write_layers
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
 
@@ -168,6 +171,7 @@ class SpectrumData:
         density: Spectral density.
         scaled: Largest eigenvalue and trace in units of the filters.
         others: Spectra of further operators on the same data, by name; the settings hold for all.
+        layers: Numbers of single layers' blocks, by the module's name.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -176,6 +180,7 @@ class SpectrumData:
     density: DensityData | None = None
     scaled: ScaledData | None = None
     others: dict[str, SpectrumData] = field(default_factory=dict)
+    layers: dict[str, LayerData] = field(default_factory=dict)
 
     @property
     def operators(self) -> dict[str, SpectrumData]:
@@ -186,6 +191,16 @@ class SpectrumData:
     def stages(self) -> tuple[str, ...]:
         """Names of the finished stages, in the order of `STAGES`."""
         return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Names of the finished stages and, as `layers/<module>`, of the finished layers."""
+        return (*self.stages, *(f"layers/{name}" for name in self.layers))
+
+    def with_stage(self, stage: str, found: Any) -> SpectrumData:
+        """Return the spectrum with one more of what `finished` names."""
+        kind, _, layer = stage.partition("/")
+        return replace(self, **{kind: {**self.layers, layer: found} if layer else found})
 
     def __repr__(self) -> str:
         return (
@@ -256,6 +271,7 @@ def _write_stages(group: h5py.Group, data: SpectrumData) -> None:
         found = getattr(data, stage)
         if found is not None:
             _write_stage(group.create_group(stage), found)
+    write_layers(group, data.layers)
 
 
 def _read_stages(
@@ -268,6 +284,7 @@ def _read_stages(
         _read_density(group.group("density")) if "density" in group else None,
         _read_scaled(group.group("scaled")) if "scaled" in group else None,
         others,
+        read_layers(group),
     )
 
 
