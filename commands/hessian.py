@@ -69,6 +69,12 @@ def _say(data: SpectrumData, console: Console) -> None:
             values = ", ".join(f"{value:.6g}" for value in pairs.smallest_eigenvalues)
             largest = pairs.smallest_residuals.max()
             console.say(f"smallest eigenvalues: {values} (residuals up to {largest:.2g})")
+        if (gradient := pairs.account.get("gradient")) and gradient["share"] is not None:
+            console.say(
+                f"gradient: norm {gradient['norm']:.3g}, {gradient['share']:.1%} of its square in "
+                f"the span of the largest {len(pairs.eigenvalues)} ({gradient['by_chance']:.2g} by "
+                "chance)"
+            )
         if not pairs.account["converged"]:
             console.say(f"eigenvalues not converged: {pairs.account['reason']}")
     if estimate is not None:

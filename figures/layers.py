@@ -85,7 +85,7 @@ def _draw(axes: Axes, layers: Mapping[str, LayerData], name: str, error: str) ->
         # Room at the right for the shares.
         axes.set_xlim(low, largest * (largest / low) ** (0.45 if name == "trace" else 0.08))
     color = series_styles([""])[0].color
-    for row in np.flatnonzero(drawn):
+    for row in np.flatnonzero(drawn).tolist():
         flawed = {"hatch": FLAWED["hatch"], "edgecolor": color, "facecolor": "white"}
         look = {"color": color} if values[row] > 0 else {**flawed, "linewidth": 0.6}
         axes.barh(row, sizes[row], height=0.62, **look)
@@ -95,7 +95,7 @@ def _draw(axes: Axes, layers: Mapping[str, LayerData], name: str, error: str) ->
                 sizes[row], row, xerr=[[below], [errors[row]]],
                 fmt="none", ecolor="0.15", elinewidth=0.8, capsize=1.5, capthick=0.8,
             )  # fmt: skip
-    for row in np.flatnonzero(~drawn):
+    for row in np.flatnonzero(~drawn).tolist():
         text = "0" if values[row] == 0 else "n/a"
         axes.text(
             0.01, row, text, transform=axes.get_yaxis_transform(),

@@ -12,6 +12,7 @@ from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.diagonal import Diagonal, diagonal
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
 from isoloss.hessian.frobenius import FrobeniusNorm, frobenius_norm
+from isoloss.hessian.gradient_overlap import GradientOverlap, gradient_overlap
 from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.monitor import CurvatureMonitor, Measurement
 from isoloss.hessian.operators.combined import ShiftedOperator, SquaredOperator, SumOperator
@@ -47,6 +48,7 @@ __all__ = [
     "FrobeniusNorm",
     "GGNOperator",
     "GradientCovarianceOperator",
+    "GradientOverlap",
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
@@ -65,6 +67,7 @@ __all__ = [
     "diagonal",
     "filter_scale",
     "frobenius_norm",
+    "gradient_overlap",
     "layer_parameters",
     "probe_vector",
     "read_spectrum",

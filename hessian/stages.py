@@ -12,6 +12,7 @@ from torch import Tensor
 from isoloss.hessian.asked import Stages, smallest_of
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import top_eigenpairs
+from isoloss.hessian.gradient_overlap import gradient_overlap
 from isoloss.hessian.layers import layer_parameters, measure_layer
 from isoloss.hessian.operators.fisher import GradientCovarianceOperator
 from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
@@ -39,6 +40,7 @@ from isoloss.landscape import Problem
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.terms import Terms
+from isoloss.landscape.vectors import flatten
 from isoloss.records.layers import LayerData
 from isoloss.records.progress import Progress
 from isoloss.records.spectra import (
@@ -114,7 +116,8 @@ class OperatorStages:
         over_samples, account = self._over_samples(errors, np.zeros(wanted.top))
         if "reason" not in account:
             account["bias"] = self._bias(float(pairs.eigenvalues[0]))
-        return stored_eigenpairs(pairs, self.operator.shapes, over_samples, account)
+        overlap = gradient_overlap(flatten(self.problem.gradient()), pairs.eigenvectors)
+        return stored_eigenpairs(pairs, self.operator.shapes, over_samples, account, overlap)
 
     def _trace(self, progress: Progress | None) -> TraceData:
         estimate, seed = self._trace_of(self.operator, progress), self.wanted.seed

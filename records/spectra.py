@@ -51,7 +51,8 @@ class EigenpairsData:
         smallest_eigenvalues: (s,) ascending; None if not asked.
         smallest_residuals: (s,).
         smallest_eigenvectors: By parameter, (s, *shape).
-        account: How they were computed: converged, reason, products, settings; under `sample`,
+        account: How they were computed: converged, reason, products, settings; under `gradient`,
+            norm of the gradient and its square's share in the span of the largest; under `sample`,
             how many samples of how many, the largest eigenvalue's bias from sampling, and the
             reason where there is no error.
         sample_standard_error: (k,), of the eigenvalues over draws of the samples; None where there
@@ -200,7 +201,8 @@ class SpectrumData:
     def with_stage(self, stage: str, found: Any) -> SpectrumData:
         """Return the spectrum with one more of what `finished` names."""
         kind, _, layer = stage.partition("/")
-        return replace(self, **{kind: {**self.layers, layer: found} if layer else found})
+        changed: dict[str, Any] = {kind: {**self.layers, layer: found} if layer else found}
+        return replace(self, **changed)
 
     def __repr__(self) -> str:
         return (
