@@ -8,6 +8,7 @@ An operator knows the network, loss and data; an estimator sees its products onl
         spectrum = spectral_density(hessian)
 """
 
+from isoloss.hessian.class_structure import ClassStructure, class_structure, eigenvalues_of
 from isoloss.hessian.density import Density, spectral_density
 from isoloss.hessian.diagonal import Diagonal, diagonal
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
@@ -39,6 +40,7 @@ from isoloss.hessian.trace import Trace, trace
 from isoloss.records.spectra import SpectrumData, read_spectrum
 
 __all__ = [
+    "ClassStructure",
     "CurvatureMonitor",
     "Density",
     "Diagonal",
@@ -63,8 +65,10 @@ __all__ = [
     "SumOperator",
     "Trace",
     "as_scipy",
+    "class_structure",
     "dense",
     "diagonal",
+    "eigenvalues_of",
     "filter_scale",
     "frobenius_norm",
     "gradient_overlap",

@@ -79,9 +79,7 @@ def frobenius_norm(
     found = root(Estimate(squared.value, squared.standard_error))
     return FrobeniusNorm(
         value=found.value,
-        standard_error=squared.standard_error
-        if found.standard_error is None
-        else found.standard_error,
+        standard_error=found.standard_error or 0.0,
         samples=squared.samples,
         products=2 * squared.products,
         converged=squared.converged,

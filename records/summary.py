@@ -177,12 +177,9 @@ def dimension_of(data: SpectrumData) -> EffectiveDimension | None:
     samples = data.settings.get("population") or data.settings.get("samples")
     if density is None or not size or not isinstance(samples, int) or samples < 1:
         return None
-    below = resolution(density)
-    return (
-        effective_dimension(density, size, 1 / samples, tolerance=below)
-        if (1 / samples > below)
-        else None
-    )
+    if not 1 / samples > resolution(density):
+        return None
+    return effective_dimension(density, size, 1 / samples, tolerance=resolution(density))
 
 
 def write_summary(path: Path, data: SpectrumData) -> None:
