@@ -40,7 +40,7 @@ def gradient_overlap(gradient: Tensor, vectors: Tensor) -> GradientOverlap:
 
     Example:
         >>> import torch
-        >>> gradient_overlap(torch.tensor([3.0, 4.0]), torch.tensor([[0.0], [1.0]])).share
+        >>> round(gradient_overlap(torch.tensor([3.0, 4.0]), torch.tensor([[0.0], [1.0]])).share, 6)
         0.64
 
     Args:
