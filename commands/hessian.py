@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.flags import command
 from isoloss.commands.options import Output, check_out
 from isoloss.experiments.settings import Selection, SpectrumSettings
+from isoloss.records.layers import layer_rows
 from isoloss.records.spectra import ScaledData, SpectrumData
+from isoloss.records.tables import aligned
 
 
 @command(SpectrumSettings, Selection, Output)
@@ -20,6 +23,7 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
     finds all eigenvalues.
     For example: hessian mnist-sam --top 10 --samples 2000
     hessian mnist-sam --operator hessian,ggn,residual
+    hessian mnist-sam --layers
     """
     from isoloss.experiments.drawing import draw_hessian, png_files
     from isoloss.experiments.selection import select
@@ -68,6 +72,12 @@ def _say(data: SpectrumData, console: Console) -> None:
             values = ", ".join(f"{value:.6g}" for value in pairs.smallest_eigenvalues)
             largest = pairs.smallest_residuals.max()
             console.say(f"smallest eigenvalues: {values} (residuals up to {largest:.2g})")
+        if (gradient := pairs.account.get("gradient")) and gradient["share"] is not None:
+            console.say(
+                f"gradient: norm {gradient['norm']:.3g}, {gradient['share']:.1%} of its square in "
+                f"the span of the largest {len(pairs.eigenvalues)} ({gradient['by_chance']:.2g} by "
+                "chance)"
+            )
         if not pairs.account["converged"]:
             console.say(f"eigenvalues not converged: {pairs.account['reason']}")
     if estimate is not None:
@@ -80,6 +90,56 @@ def _say(data: SpectrumData, console: Console) -> None:
             console.say(f"trace not converged: {estimate.account['reason']}")
     if data.scaled is not None:
         console.say(f"in units of the filters: {_scaled(data.scaled)}")
+    for line in _derived(data):
+        console.say(line)
+    if data.layers:
+        console.say(aligned([_of_layer(row) for row in layer_rows(data.layers)]))
+        for name, layer in data.layers.items():
+            for number in layer.not_converged:
+                console.say(f"{name}: {number} not converged: {layer.account[number]['reason']}")
+
+
+def _of_layer(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the numbers of a layer as cells of a table."""
+    from isoloss.figures.formatting import with_error
+
+    return {
+        "layer": row["layer"],
+        "parameters": f"{row['parameters']:,}",
+        "lambda_max (solver)": f"{row['eigenvalue']:.6g} ({row['residual']:.1g})",
+        "trace ± s.e.": f"{row['trace']:.6g} ± {row['trace_standard_error']:.2g}",
+        "of the whole": f"{with_error(100 * row['share'], 100 * row['share_standard_error'])} %",
+        "Frobenius norm ± s.e.": (
+            f"{row['frobenius_norm']:.6g} ± {row['frobenius_standard_error']:.2g}"
+        ),
+    }
+
+
+def _derived(data: SpectrumData) -> Iterator[str]:
+    """Say what follows from the stored numbers, a line each."""
+    from isoloss.records.summary import derived_figures
+
+    found = derived_figures(data)
+    for name, text in (("frobenius_norm", "Frobenius norm"), ("stable_rank", "stable rank")):
+        if name in found:
+            yield f"{text}: {_over_probes(found[name])}"
+    if dimension := found.get("effective_dimension"):
+        yield (
+            f"effective dimension at c = 1/N = {dimension['c']:.2g}: bounds by quadrature "
+            f"{_over_probes(dimension['lower'])} and {_over_probes(dimension['upper'])}"
+        )
+    if ratio := found.get("negative_ratio"):
+        yield f"|lambda_min| / lambda_max: {ratio['value']:.3g} (solver {ratio['residual']:.1g})"
+    if bulk := found.get("bulk"):
+        error = bulk["standard_error"]
+        of_probes = "" if error is None else f" ± {error:.2g} (s.e. over probes)"
+        beyond = "" if error is None else f"; {bulk['outliers']} outliers resolved beyond it"
+        yield f"edge of the bulk, {bulk['level']:.0%} below: {bulk['edge']:.3g}{of_probes}{beyond}"
+
+
+def _over_probes(estimate: Mapping[str, Any]) -> str:
+    error = estimate["standard_error"]
+    return f"{estimate['value']:.6g}" + ("" if error is None else f" ± {error:.2g} (s.e.)")
 
 
 def _of_samples(error: float | None, account: dict[str, Any]) -> str:

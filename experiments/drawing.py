@@ -17,6 +17,7 @@ from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
 from isoloss.figures.fields import Field, field, scale_of
+from isoloss.figures.layers import layers_figure
 from isoloss.figures.ratio import RATIO, with_ratio
 from isoloss.figures.repeats import range_figure
 from isoloss.figures.roc import RocSeries, roc_figure
@@ -216,7 +217,7 @@ def refuse(wanted: Wanted, what: str, *names: str) -> None:
 
 
 def draw_hessian(path: Path, wanted: Wanted | None = None) -> list[Path]:
-    """Draw the spectral densities of a stored curvature file; nothing where it has none."""
+    """Draw the spectral densities and layers of a stored curvature file, those it has."""
     wanted = wanted or Wanted()
     refuse(wanted, "a spectrum", "column", "log", "levels")
     data = read_spectrum(path)
@@ -225,11 +226,21 @@ def draw_hessian(path: Path, wanted: Wanted | None = None) -> list[Path]:
         runs = [(label, str(data.settings.get("optimizer", "")), data)]
     else:
         runs = [(name, "", one) for name, one in operators.items()]
+    written = []
+    for name, _, one in runs:
+        if one.layers:
+            several = len(runs) > 1
+            heading = f"{label}, {name}" if several or list(operators) != ["hessian"] else label
+            stem = wanted.stem(path)
+            end = f"-{name}" if several else ""
+            figure = layers_figure(one.layers, title=heading)
+            written += save_figure(figure, stem.with_name(f"{stem.name}-layers{end}"))
     if not any(has_density(one) for _, _, one in runs):
-        return []
+        return written
     alone = len(runs) == 1 and list(operators) != ["hessian"]
     heading = f"{label}, {runs[0][0]}" if alone else label
-    return save_figure(density_figure(runs, look=wanted.look, title=heading), wanted.stem(path))
+    figure = density_figure(runs, look=wanted.look, title=heading)
+    return save_figure(figure, wanted.stem(path)) + written
 
 
 def png_files(paths: Sequence[Path]) -> list[Path]:

@@ -36,7 +36,7 @@ CURVATURE_TOLERANCE = 1e-4
 # What a result states; all else in a file (directions, eigenvectors, nodes) makes it.
 STATED = (
     "_loss", "grad_norm", "max_eig", "min_eig",
-    "eigenvalues", "trace/estimate", "scaled/eigenvalue", "scaled/trace",
+    "eigenvalues", "trace/estimate", "/eigenvalue", "/trace", "/frobenius_norm",
 )  # fmt: skip
 
 

@@ -304,6 +304,9 @@ class SpectrumSettings(SampleSettings, Numerics):
     trace_budget: int = option(120, "Products for the trace; 0 for none.", low=0, high=1_000_000)
     probes: int = option(6, "Random probes of the density; 0 for none.", low=0, high=10_000)
     steps: int = option(50, "Lanczos steps for each probe.", low=1, high=10_000)
+    layers: bool = option(
+        False, "Measure the block of each layer, too: largest eigenvalue, trace, Frobenius norm."
+    )
     operator: str = option(
         "hessian",
         "Matrices, separated by commas: hessian; ggn, the generalised Gauss-Newton matrix; "

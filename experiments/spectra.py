@@ -16,6 +16,7 @@ from isoloss.experiments.settings import SpectrumSettings
 from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.hessian import Spectrum
 from isoloss.hessian.asked import check_stages, smallest_of
+from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.operators.named import operator_names
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
@@ -103,7 +104,7 @@ class SpectrumExperiment:
         began = time.monotonic()
         try:
             with stage_bars(reporter.progress) as bars:
-                report = _announced(bars, reporter, self.settings, task.operator.size)
+                report = _announced(bars, reporter, self.settings, task)
                 data = task.run(self.path, report, fresh=self.fresh)
         except KeyboardInterrupt:
             there = self.path is not None and self.path.exists()
@@ -123,8 +124,7 @@ class SpectrumExperiment:
     def cost(self) -> Cost:
         """Time a few products and scale up."""
         task, stages = self.build(), self.settings
-        products = sum(expected_products(stages, task.operator.size).values())
-        seconds = 0.0
+        seconds, products = 0.0, sum(expected_products(stages, task).values())
         for own in task.operators.values():
             with own.operator as operator:
                 vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
@@ -145,33 +145,37 @@ def check_spectrum(settings: SpectrumSettings) -> None:
     check_stages(settings)
 
 
-def expected_products(stages: SpectrumSettings, size: int) -> dict[str, int]:
+def layers_of(task: Spectrum) -> int:
+    """Return how many layers are measured, for each operator."""
+    return len(layer_parameters(task.operator.shapes)) if task.wanted.layers else 0
+
+
+def expected_products(stages: SpectrumSettings, task: Spectrum) -> dict[str, int]:
     """Return about how many products each stage takes.
 
     Eigenvalues take 4 to 6 each on trained networks, and the smallest, which stands nearer to the
     others, 16 to 42; the traces of H and of T H T may spend their budget, and T H T has one
-    eigenvalue. An exact spectrum takes as many as the network has parameters.
-
-    Args:
-        stages: What is computed.
-        size: Number of parameters.
+    eigenvalue. A layer has an eigenvalue and may spend the budget twice. An exact spectrum takes as
+    many as the network has parameters.
     """
+    of_layers = layers_of(task) * (30 + 2 * stages.trace_budget)
     if stages.exact:
-        return {**dict.fromkeys(STAGES, 0), "exact": size}
+        return {**dict.fromkeys(STAGES, 0), "exact": task.operator.size, "layers": of_layers}
     return {
         "exact": 0,
         "eigenpairs": 6 * stages.top + 30 * smallest_of(stages),
         "trace": stages.trace_budget,
         "scaled": 6 * (stages.top > 0) + stages.trace_budget,
         "density": stages.probes * stages.steps,
+        "layers": of_layers,
     }
 
 
 def _announced(
-    progress: StageProgress, reporter: Reporter, settings: SpectrumSettings, size: int
+    progress: StageProgress, reporter: Reporter, settings: SpectrumSettings, task: Spectrum
 ) -> StageProgress:
     """Say what the first stage and those after it will take, as its first products are timed."""
-    products, names = expected_products(settings, size), operator_names(settings.operator)
+    products, names = expected_products(settings, task), operator_names(settings.operator)
     timed: dict[str, Progress] = {}
 
     def report(stage: str, done: int, total: int) -> None:
@@ -179,7 +183,8 @@ def _announced(
         if not timed:
             # A stage of one of several operators is called as the operator and the stage.
             name, _, of = stage.rpartition(" ")
-            left = sum(products[s] for s in STAGES[STAGES.index(of) :])
+            order = (*STAGES, "layers")
+            left = sum(products[s] for s in order[order.index(of.partition("/")[0]) :])
             after = len(names) - 1 - (names.index(name) if name else 0)
             left += after * sum(products.values())
             advice = "fewer with `samples` or with smaller `trace_budget` and `probes`"

@@ -4,6 +4,7 @@ from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure
+from isoloss.figures.layers import layers_figure
 from isoloss.figures.quantities import (
     ComparisonGroup,
     ComparisonRow,
@@ -35,6 +36,7 @@ __all__ = [
     "density_figure",
     "formatted_table",
     "group_table",
+    "layers_figure",
     "roc_figure",
     "samples_figure",
     "save_figure",

@@ -8,10 +8,15 @@ An operator knows the network, loss and data; an estimator sees its products onl
         spectrum = spectral_density(hessian)
 """
 
+from isoloss.hessian.class_structure import ClassStructure, class_structure, eigenvalues_of
 from isoloss.hessian.density import Density, spectral_density
+from isoloss.hessian.diagonal import Diagonal, diagonal
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
+from isoloss.hessian.frobenius import FrobeniusNorm, frobenius_norm
+from isoloss.hessian.gradient_overlap import GradientOverlap, gradient_overlap
+from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.monitor import CurvatureMonitor, Measurement
-from isoloss.hessian.operators.combined import ShiftedOperator, SumOperator
+from isoloss.hessian.operators.combined import ShiftedOperator, SquaredOperator, SumOperator
 from isoloss.hessian.operators.fisher import (
     EmpiricalFisherOperator,
     FisherOperator,
@@ -35,13 +40,17 @@ from isoloss.hessian.trace import Trace, trace
 from isoloss.records.spectra import SpectrumData, read_spectrum
 
 __all__ = [
+    "ClassStructure",
     "CurvatureMonitor",
     "Density",
+    "Diagonal",
     "Eigenpairs",
     "EmpiricalFisherOperator",
     "FisherOperator",
+    "FrobeniusNorm",
     "GGNOperator",
     "GradientCovarianceOperator",
+    "GradientOverlap",
     "HessianOperator",
     "LinearOperator",
     "MatrixOperator",
@@ -52,11 +61,18 @@ __all__ = [
     "ShiftedOperator",
     "Spectrum",
     "SpectrumData",
+    "SquaredOperator",
     "SumOperator",
     "Trace",
     "as_scipy",
+    "class_structure",
     "dense",
+    "diagonal",
+    "eigenvalues_of",
     "filter_scale",
+    "frobenius_norm",
+    "gradient_overlap",
+    "layer_parameters",
     "probe_vector",
     "read_spectrum",
     "sample_error",

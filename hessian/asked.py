@@ -15,6 +15,10 @@ OPTIONS = (
 SELDOM = {"exact": False, "basis": None, "eigenvectors": True}
 
 
+# Products that two samples of a Frobenius norm take.
+LEAST_OF_LAYERS = 8
+
+
 class SpectrumError(UsageError, ValueError):
     """Settings that ask for nothing, or for what the problem does not have."""
 
@@ -36,6 +40,7 @@ class Stages(Protocol):
         trace_budget: Products to spend on the trace.
         probes: Random probes of the density.
         steps: Lanczos steps for each probe.
+        layers: Whether to measure the block of each layer, too.
         seed: Seed of start vectors and probes.
         exact: Whether all eigenvalues of the dense matrix are computed, and the rest from them.
         basis: Vectors of the parameters' size that a Lanczos basis holds at most; None for what
@@ -71,6 +76,9 @@ class Stages(Protocol):
     def steps(self) -> int: ...  # noqa: D102
 
     @property
+    def layers(self) -> bool: ...  # noqa: D102
+
+    @property
     def seed(self) -> int: ...  # noqa: D102
 
     @property
@@ -87,13 +95,18 @@ def check_stages(stages: Stages) -> None:
     """Refuse what asks for nothing.
 
     Raises:
-        SpectrumError: If every stage is left out, `smallest` is asked for without `top`, or the
-            basis has no room for the pairs.
+        SpectrumError: If every stage is left out, `smallest` is asked for without `top`, `layers`
+            with too few products for traces, or the basis has no room for the pairs.
         OperatorNameError: For operators that are not known.
     """
     operator_names(stages.operator)
     if stages.top + stages.trace_budget + stages.probes == 0:
         raise SpectrumError("nothing to compute: `top`, `trace_budget` and `probes` are all 0")
+    if stages.layers and stages.trace_budget < LEAST_OF_LAYERS:
+        raise SpectrumError(
+            f"`layers`: expected `trace_budget` of {LEAST_OF_LAYERS} or more with it, "
+            f"got {stages.trace_budget}"
+        )
     if stages.smallest and not stages.top:
         raise SpectrumError("`smallest`: expected `top` of 1 or more with it, got 0")
     least = stages.top + smallest_of(stages) + 3

@@ -100,7 +100,9 @@ class Spectrum:
     @property
     def products(self) -> int:
         """Matrix-vector products taken so far."""
-        return sum(one.operator.products for one in self.operators.values())
+        return sum(
+            one.operator.products + one.products_of_layers for one in self.operators.values()
+        )
 
     def run(
         self,
@@ -139,10 +141,11 @@ class Spectrum:
         if path is not None and path.exists() and not fresh:
             data = read_spectrum(path)
             refuse_other_spectrum(path, data.settings, settings)
+            data = dataclasses.replace(data, settings=self._with_layers(data.settings))
         begun = False
         for name, own in self.operators.items():
             stages, found = own.stages(), data.operators.get(name, SpectrumData())
-            missing = [stage for stage in stages if stage not in found.stages]
+            missing = [stage for stage in stages if stage not in found.finished]
             if missing and not begun:
                 Plan.from_json(data.settings["plan"]).apply()
                 require_for_products(self.problem, self._vectors())
@@ -156,7 +159,7 @@ class Spectrum:
             with own.operator, closing(own):
                 for stage in missing:
                     report = None if progress is None else self._reporting(progress, name, stage)
-                    found = dataclasses.replace(found, **{stage: stages[stage](report)})
+                    found = found.with_stage(stage, stages[stage](report))
                     data = self._noted(self._with(data, name, found))
                     if path is not None:
                         # A summary that is there is that of the file, also after a kill in between.
@@ -166,6 +169,13 @@ class Spectrum:
         if path is not None and not path.with_suffix(".json").exists():
             write_summary(path.with_suffix(".json"), data)
         return data
+
+    def _with_layers(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return settings of a file that layers are added to, which were not asked for at first."""
+        asked = stored.get("asked")
+        if not self.wanted.layers or not isinstance(asked, dict):
+            return stored
+        return {**stored, "asked": {**asked, "layers": True}}
 
     def _noted(self, data: SpectrumData) -> SpectrumData:
         """Return the spectra with the plan that was left after running out of memory, if so."""

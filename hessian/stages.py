@@ -13,6 +13,8 @@ from isoloss.hessian.asked import Stages, smallest_of
 from isoloss.hessian.density import spectral_density
 from isoloss.hessian.eigenpairs import CONFIRM, Eigenpairs, top_eigenpairs
 from isoloss.hessian.exact import ExactSpectrum, exact_spectrum
+from isoloss.hessian.gradient_overlap import gradient_overlap
+from isoloss.hessian.layers import layer_parameters, measure_layer
 from isoloss.hessian.operators.fisher import GradientCovarianceOperator
 from isoloss.hessian.operators.ggn import GGNOperator, ResidualOperator
 from isoloss.hessian.operators.named import named_operator
@@ -39,7 +41,9 @@ from isoloss.landscape import Problem
 from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.terms import Terms
+from isoloss.landscape.vectors import flatten
 from isoloss.records.exact_spectra import ExactData
+from isoloss.records.layers import LayerData
 from isoloss.records.progress import Progress
 from isoloss.records.spectra import (
     DensityData,
@@ -62,6 +66,7 @@ class OperatorStages:
 
     Attributes:
         operator: The operator.
+        products_of_layers: Products taken so far with single layers' blocks.
 
     Raises:
         OperatorError: If the problem's loss has no such matrix.
@@ -74,6 +79,7 @@ class OperatorStages:
         self.population, self.smallest = population, smallest_of(wanted)
         self.operator = named_operator(problem, name, wanted.seed)
         self._whole: ExactSpectrum | None = None
+        self.products_of_layers = 0
 
     def stages(self) -> dict[str, Callable[[Progress | None], Any]]:
         """Return what computes each stage that is asked for."""
@@ -85,7 +91,13 @@ class OperatorStages:
             "scaled": (wanted.top + wanted.trace_budget, self._scaled),
             "density": (wanted.probes, self._density),
         }
-        return {stage: compute for stage, (number, compute) in stages.items() if number}
+        found = {stage: compute for stage, (number, compute) in stages.items() if number}
+        layers = layer_parameters(self.operator.shapes) if wanted.layers else {}
+        of_layers = {
+            f"layers/{layer}": functools.partial(self._layer, names)
+            for layer, names in layers.items()
+        }
+        return {**found, **of_layers}
 
     def close(self) -> None:
         """Free the dense matrix."""
@@ -136,8 +148,9 @@ class OperatorStages:
         over_samples, account = self._over_samples(errors, np.zeros(wanted.top))
         if "reason" not in account:
             account["bias"] = self._bias(float(pairs.eigenvalues[0]))
+        overlap = gradient_overlap(flatten(self.problem.gradient()), pairs.eigenvectors)
         shapes = self.operator.shapes if wanted.eigenvectors else None
-        return stored_eigenpairs(pairs, shapes, over_samples, account)
+        return stored_eigenpairs(pairs, shapes, over_samples, account, overlap)
 
     def _trace(self, progress: Progress | None) -> TraceData:
         seed = self.wanted.seed
@@ -251,6 +264,14 @@ class OperatorStages:
             progress=progress,
         )
         return stored_density(density)
+
+    def _layer(self, names: list[str], progress: Progress | None) -> LayerData:
+        self.operator.close()  # its graphs are not needed beside the layer's
+        with named_operator(self.problem, self.name, self.wanted.seed, names) as block:
+            try:
+                return measure_layer(block, self.wanted, progress)
+            finally:
+                self.products_of_layers += block.products
 
 
 def _shares_in(operator: OutputsOperator) -> Curvatures:

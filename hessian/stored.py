@@ -10,7 +10,10 @@ import numpy as np
 
 from isoloss.hessian.density import Density
 from isoloss.hessian.eigenpairs import Eigenpairs
+from isoloss.hessian.frobenius import FrobeniusNorm
+from isoloss.hessian.gradient_overlap import GradientOverlap
 from isoloss.hessian.trace import Trace
+from isoloss.records.layers import LayerData
 from isoloss.records.spectra import (
     DENSITY_ARRAYS,
     DensityData,
@@ -28,6 +31,7 @@ def stored_eigenpairs(
     shapes: Mapping[str, Sequence[int]] | None = None,
     sample_standard_error: np.ndarray | None = None,
     sample: Mapping[str, Any] | None = None,
+    overlap: GradientOverlap | None = None,
 ) -> EigenpairsData:
     """Return eigenpairs as files keep them.
 
@@ -38,6 +42,7 @@ def stored_eigenpairs(
             where it is None.
         sample_standard_error: (k,), of the eigenvalues over draws of the samples.
         sample: What is known of the samples, JSON-able.
+        overlap: Of the gradient with the span of the largest eigenvectors.
 
     Raises:
         ValueError: If the shapes do not make up the eigenvectors.
@@ -53,6 +58,7 @@ def stored_eigenpairs(
         account={
             **_account(pairs, *OF_PAIRS),
             **({} if sample is None else {"sample": dict(sample)}),
+            **({} if overlap is None else {"gradient": _of_gradient(overlap)}),
         },
         sample_standard_error=sample_standard_error,
     )
@@ -92,11 +98,43 @@ def stored_scaled(pairs: Eigenpairs | None, estimate: Trace | None) -> ScaledDat
     )
 
 
+def stored_layer(
+    pairs: Eigenpairs, estimate: Trace, norm: FrobeniusNorm, shapes: Mapping[str, Sequence[int]]
+) -> LayerData:
+    """Return the numbers of one layer's block, whose parameters have these shapes."""
+    return LayerData(
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        eigenvalue=float(pairs.eigenvalues[0]),
+        residual=float(pairs.residuals[0]),
+        trace=estimate.value,
+        trace_standard_error=estimate.standard_error,
+        frobenius_norm=norm.value,
+        frobenius_standard_error=norm.standard_error,
+        account={
+            "names": list(shapes),
+            "eigenvalue": _account(pairs, *OF_PAIRS),
+            "trace": _account(estimate, *OF_TRACE),
+            "frobenius_norm": _account(norm, "converged", "reason", "products", "settings"),
+        },
+    )
+
+
 def stored_density(density: Density) -> DensityData:
     """Return a density as files keep it."""
     arrays = {name: _array(getattr(density, name)) for name in DENSITY_ARRAYS}
     account = _account(density, "bandwidth", "seed", "products", "reason", "settings")
     return DensityData(**arrays, account=account)
+
+
+def _of_gradient(overlap: GradientOverlap) -> dict[str, Any]:
+    """Return an overlap, JSON-able: None for what is not finite."""
+    share = overlap.share if math.isfinite(overlap.share) else None
+    return {
+        "norm": overlap.norm if math.isfinite(overlap.norm) else None,
+        "share": share,
+        "shares": None if share is None else list(overlap.shares),
+        "by_chance": overlap.by_chance,
+    }
 
 
 def _account(result: Any, *names: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class CountedOperator:
         return result
 
 
-class _Range:
+class Range:
     """An orthonormal basis Q of products A w, with R = Q^T A W and H = Q^T A Q.
 
     Only Q is held: products with it are used once, for H.
@@ -93,7 +93,7 @@ class XTrace:
     cost = 2
 
     def __init__(self, counted: CountedOperator, seed: int) -> None:
-        self._range, self._seed = _Range(counted), seed
+        self._range, self._seed = Range(counted), seed
         self._n = counted.operator.size
         self._W = torch.zeros(0, 0, dtype=torch.float64)  # Q^T Omega
         self._forms: list[float] = []  # w_i^T A w_i
@@ -130,7 +130,7 @@ class XTrace:
         values = self._leave_one_out(R, H, W, forms)
         m = k - pilot
         # For each j an orthonormal basis (m, k, k - 1) of what is left of the range without it.
-        U = torch.linalg.qr(_left_out(R).T[pilot:, :, None], mode="complete").Q[:, :, 1:]
+        U = torch.linalg.qr(left_out(R).T[pilot:, :, None], mode="complete").Q[:, :, 1:]
         others = torch.tensor([[i for i in range(k) if i != j] for j in range(pilot, k)])
         columns = (part[:, others].movedim(0, 1) for part in (R, W))
         R_, W_ = (U.mT @ part for part in columns)
@@ -148,7 +148,7 @@ class XTrace:
         R^-T; the rest of w_i beside it is Q-coordinates x_i short of w_i, and is scaled to the
         norm sqrt(n - k + 1) that it has on average ("resphering"). R, H and W (.., k, k).
         """
-        S = _left_out(R)
+        S = left_out(R)
         X = W - S * (S * W).sum(-2, keepdim=True)
         rest = forms - 2 * (X * R).sum(-2) + (X * (H @ X)).sum(-2)
         scale = (self._n - R.shape[-1] + 1) / (self._n - X.square().sum(-2))
@@ -165,7 +165,7 @@ class HutchPlusPlus:
     cost = 3
 
     def __init__(self, counted: CountedOperator, seed: int) -> None:
-        self._range, self._seed = _Range(counted), seed
+        self._range, self._seed = Range(counted), seed
         self._forms: list[float] = []  # g^T A g
         self._G = torch.zeros(0, 0, dtype=torch.float64)  # Q^T G
         self._AG = torch.zeros(0, 0, dtype=torch.float64)  # Q^T A G
@@ -230,7 +230,7 @@ METHODS: dict[str, Callable[[CountedOperator, int], Sampler]] = {
 }
 
 
-def _left_out(R: Tensor) -> Tensor:
+def left_out(R: Tensor) -> Tensor:
     """Return the normalised columns of R^-T: s_i is orthogonal to all columns of R but the i-th."""
     S = torch.linalg.inv(R).mT
     return S / torch.linalg.vector_norm(S, dim=-2, keepdim=True)

@@ -7,10 +7,11 @@ Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending, and
 `trace/{estimate,standard_error,samples,sample_standard_error}`;
 `scaled/{eigenvalue,residual,trace,trace_standard_error}`, numbers of T H T;
 `density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`; `exact/eigenvalues`
-(n,), all of a dense matrix, descending, which are then the density's nodes, as of one probe. How a
-stage was computed (converged, reason, products, method, ..) is in the attributes of `eigenvalues`,
-`trace`, `scaled`, `density` and `exact`. A file may hold any of the stages. The same content gives
-the same bytes.
+(n,), all of a dense matrix, descending, which are then the density's nodes, as of one probe;
+`layers/<module>/{parameters,eigenvalue,residual,trace,trace_standard_error,frobenius_norm,
+frobenius_standard_error}`. How a stage was computed (converged, reason, products, method, ..) is
+in the attributes of `eigenvalues`, `trace`, `scaled`, `density` and `exact`. A file may hold any of
+the stages. The same content gives the same bytes.
 
 Of several operators on the same data, the first is laid out so, and each other in the same way
 below `operators/<name>`.
@@ -19,7 +20,7 @@ below `operators/<name>`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ import numpy as np
 from isoloss.records.exact_spectra import ExactData, read_exact
 from isoloss.records.hdf5 import open_hdf5, write_hdf5
 from isoloss.records.json_text import check_entries
+from isoloss.records.layers import LayerData, read_layers, write_layers
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.tables import data_frame, eigenvalue_rows, eigenvalue_text
 
@@ -51,7 +53,8 @@ class EigenpairsData:
         smallest_eigenvalues: (s,) ascending; None if not asked.
         smallest_residuals: (s,).
         smallest_eigenvectors: By parameter, (s, *shape).
-        account: How they were computed: converged, reason, products, settings; under `sample`,
+        account: How they were computed: converged, reason, products, settings; under `gradient`,
+            norm of the gradient and its square's share in the span of the largest; under `sample`,
             how many samples of how many, the largest eigenvalue's bias from sampling, and the
             reason where there is no error.
         sample_standard_error: (k,), of the eigenvalues over draws of the samples; None where there
@@ -177,6 +180,7 @@ class SpectrumData:
         scaled: Largest eigenvalue and trace in units of the filters.
         others: Spectra of further operators on the same data, by name; the settings hold for all.
         exact: All eigenvalues.
+        layers: Numbers of single layers' blocks, by the module's name.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -186,6 +190,7 @@ class SpectrumData:
     scaled: ScaledData | None = None
     others: dict[str, SpectrumData] = field(default_factory=dict)
     exact: ExactData | None = None
+    layers: dict[str, LayerData] = field(default_factory=dict)
 
     @property
     def operators(self) -> dict[str, SpectrumData]:
@@ -196,6 +201,17 @@ class SpectrumData:
     def stages(self) -> tuple[str, ...]:
         """Names of the finished stages, in the order of `STAGES`."""
         return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Names of the finished stages and, as `layers/<module>`, of the finished layers."""
+        return (*self.stages, *(f"layers/{name}" for name in self.layers))
+
+    def with_stage(self, stage: str, found: Any) -> SpectrumData:
+        """Return the spectrum with one more of what `finished` names."""
+        kind, _, layer = stage.partition("/")
+        changed: dict[str, Any] = {kind: {**self.layers, layer: found} if layer else found}
+        return replace(self, **changed)
 
     def __repr__(self) -> str:
         return (
@@ -266,6 +282,7 @@ def _write_stages(group: h5py.Group, data: SpectrumData) -> None:
         found = getattr(data, stage)
         if found is not None:
             _write_stage(group.create_group(stage), found)
+    write_layers(group, data.layers)
 
 
 def _read_stages(
@@ -279,6 +296,7 @@ def _read_stages(
         _read_scaled(group.group("scaled")) if "scaled" in group else None,
         others,
         read_exact(group.group("exact")) if "exact" in group else None,
+        read_layers(group),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -10,8 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.records.bulk import bulk_of, negative_ratio
 from isoloss.records.files import write_text
+from isoloss.records.layers import layer_rows
 from isoloss.records.spectra import DensityData, SpectrumData
+from isoloss.records.spectral_sums import (
+    EffectiveDimension,
+    effective_dimension,
+    frobenius_norm,
+    stable_rank,
+)
 
 _RESOLUTION = 10 * float(np.finfo(np.float32).eps)
 """Of the largest eigenvalue: smaller ones have the sign of the rounding of float32 products."""
@@ -128,6 +137,10 @@ def summary(data: SpectrumData) -> dict[str, Any]:
             },
             **density.account,
         }
+    if data.layers:
+        result["layers"] = layer_rows(data.layers)
+    if derived := derived_figures(data):
+        result["derived"] = derived
     if data.others:
         result["operators"] = {
             name: {key: value for key, value in summary(other).items() if key != "settings"}
@@ -136,6 +149,42 @@ def summary(data: SpectrumData) -> dict[str, Any]:
     # In the order of the stored settings, whoever passes them.
     settings = json.loads(json.dumps(data.settings, sort_keys=True))
     return _without_nan({**result, "settings": settings})
+
+
+def derived_figures(data: SpectrumData) -> dict[str, dict[str, Any]]:
+    """Return what follows from the stored numbers, each with its error, those there are.
+
+    `frobenius_norm`, `stable_rank`, `effective_dimension` (bounds, at `c`) and `bulk` with errors
+    over probes; `negative_ratio` with that by the residuals.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, estimate in (
+        ("frobenius_norm", frobenius_norm(data)),
+        ("stable_rank", stable_rank(data)),
+    ):
+        if estimate is not None:
+            found[name] = dataclasses.asdict(estimate)
+    if (dimension := dimension_of(data)) is not None:
+        found["effective_dimension"] = dataclasses.asdict(dimension)
+    if (ratio := negative_ratio(data)) is not None:
+        found["negative_ratio"] = {"value": ratio[0], "residual": ratio[1]}
+    if data.density is not None and (bulk := bulk_of(data.density)) is not None:
+        found["bulk"] = dataclasses.asdict(bulk)
+    return found
+
+
+def dimension_of(data: SpectrumData) -> EffectiveDimension | None:
+    """Return the effective dimension at c = 1/N, N the samples of the split.
+
+    None without a density, for a matrix with negative eigenvalues, or where c is not told from 0.
+    """
+    density, size = data.density, data.settings.get("parameters")
+    samples = data.settings.get("population") or data.settings.get("samples")
+    if density is None or not size or not isinstance(samples, int) or samples < 1:
+        return None
+    if not 1 / samples > resolution(density):
+        return None
+    return effective_dimension(density, size, 1 / samples, tolerance=resolution(density))
 
 
 def write_summary(path: Path, data: SpectrumData) -> None:

@@ -1,4 +1,4 @@
-"""Sums and shifts of operators."""
+"""Sums, shifts and squares of operators."""
 
 from __future__ import annotations
 
@@ -78,3 +78,23 @@ class ShiftedOperator:
     def matmat(self, matrix: Tensor) -> Tensor:
         """Return A V + s V, shape (n, k), for V of shape (n, k)."""
         return self.operator.matmat(matrix) + self.shift * matrix.to(self.device)
+
+
+class SquaredOperator:
+    """A^2, two products with A each.
+
+    Args:
+        operator: A.
+    """
+
+    def __init__(self, operator: LinearOperator) -> None:
+        self.operator = operator
+        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return A A v, shape (n,), for v of shape (n,)."""
+        return self.operator.matvec(self.operator.matvec(vector))
+
+    def matmat(self, matrix: Tensor) -> Tensor:
+        """Return A A V, shape (n, k), for V of shape (n, k)."""
+        return self.operator.matmat(self.operator.matmat(matrix))

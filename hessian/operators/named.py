@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from isoloss.errors import UsageError
 from isoloss.hessian.operators.fisher import (
@@ -15,14 +15,16 @@ from isoloss.hessian.operators.hessian import HessianOperator
 from isoloss.hessian.operators.of_problem import ProblemOperator
 from isoloss.landscape.problem import Problem
 
-OPERATORS: dict[str, Callable[[Problem, int], ProblemOperator]] = {
-    "hessian": lambda problem, seed: HessianOperator(problem),
-    "ggn": lambda problem, seed: GGNOperator(problem),
-    "residual": lambda problem, seed: ResidualOperator(problem),
-    "fisher": lambda problem, seed: FisherOperator(problem),
-    "mc-fisher": lambda problem, seed: FisherOperator(problem, draws=1, seed=seed),
-    "empirical-fisher": lambda problem, seed: EmpiricalFisherOperator(problem),
-    "gradient-covariance": lambda problem, seed: GradientCovarianceOperator(problem),
+Names = Iterable[str] | None
+
+OPERATORS: dict[str, Callable[[Problem, int, Names], ProblemOperator]] = {
+    "hessian": lambda problem, seed, names: HessianOperator(problem, names),
+    "ggn": lambda problem, seed, names: GGNOperator(problem, names),
+    "residual": lambda problem, seed, names: ResidualOperator(problem, names),
+    "fisher": lambda problem, seed, names: FisherOperator(problem, names),
+    "mc-fisher": lambda problem, seed, names: FisherOperator(problem, names, draws=1, seed=seed),
+    "empirical-fisher": lambda problem, seed, names: EmpiricalFisherOperator(problem, names),
+    "gradient-covariance": lambda problem, seed, names: GradientCovarianceOperator(problem, names),
 }
 
 
@@ -46,15 +48,18 @@ def operator_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def named_operator(problem: Problem, name: str, seed: int = 0) -> ProblemOperator:
+def named_operator(
+    problem: Problem, name: str, seed: int = 0, parameters: Names = None
+) -> ProblemOperator:
     """Return an operator of a problem by its name.
 
     Args:
         problem: The loss as a function of the weights.
         name: One of `OPERATORS`.
         seed: Of targets that are drawn, for `mc-fisher`.
+        parameters: Names of the parameters to differentiate by; all where None.
 
     Raises:
         OperatorError: If the problem's loss has no such matrix.
     """
-    return OPERATORS[name](problem, seed)
+    return OPERATORS[name](problem, seed, parameters)

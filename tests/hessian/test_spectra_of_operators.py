@@ -171,3 +171,12 @@ def test_the_command_names_its_file_by_the_operators(tmp_path, capsys):
     assert (folder / "ggn-residual.h5").is_file()
     assert (folder / "ggn-residual.png").is_file()
     assert not (folder / "hessian.h5").exists()
+    layers = ["--samples", "10", "--top", "0", "--trace-budget", "8", "--probes", "0", "--layers"]
+    assert cli.main(["hessian", "t", *layers, *where]) == 0
+    table = capsys.readouterr().out
+    stored = read_spectrum(folder / "hessian.h5").layers
+    assert len(stored) > 1
+    for name, layer in stored.items():
+        line = next(line for line in table.splitlines() if line.startswith(f"{name} "))
+        assert f"{layer.eigenvalue:.6g}" in line
+    assert (folder / "hessian-layers.png").is_file()
