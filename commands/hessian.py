@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from isoloss.commands.console import Console
@@ -106,12 +107,16 @@ def _say_over_training(data: OverTrainingData, console: Console) -> None:
     for row in (first, last) if len(data.rows) > 1 else (first,):
         console.say(
             f"epoch {row.epoch}: lambda_max {row.eigenvalues[0]:.6g} (residual "
-            f"{row.residuals[0]:.2g}), threshold {row.threshold:.6g}, loss {row.loss:.6g}"
+            f"{row.residuals[0]:.2g})"
+            + (f", threshold {row.threshold:.6g}" if math.isfinite(row.threshold) else "")
+            + f", loss {row.loss:.6g}"
         )
-    reference = "; ".join(stability["for_reference"])
+    reference = ", ".join(stability["for_reference"])
     console.say(
         f"threshold: {stability['rule']}" + (f" (for reference: {reference})" if reference else "")
     )
+    if stability["shift"]:
+        console.say(f"eigenvalues with the coupled weight decay: of H + {stability['shift']:g} I")
     if data.cold is not None:
         console.say(
             f"at epoch {last.epoch} {last.products} products begun from the eigenvectors before, "

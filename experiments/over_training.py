@@ -228,7 +228,7 @@ class OverTrainingExperiment:
         if changed := [epoch for epoch, file in begun if stored[epoch] != file_sha256(file)]:
             raise _differs(self.path, f"the checkpoint of epoch {changed[0]}")
         rows = tuple(
-            dataclasses.replace(row, **self._threshold(row.epoch, row.gradient_norm))
+            dataclasses.replace(row, **self._known(row.epoch, row.gradient_norm))
             for row in data.rows
         )
         finished = len(rows) == len(self.checkpoints)
@@ -294,10 +294,11 @@ class OverTrainingExperiment:
             products=0 if pairs is None else pairs.products,
             trace=math.nan if trace is None else trace.value,
             trace_standard_error=math.nan if trace is None else trace.standard_error,
-            **self._threshold(epoch, moment.gradient_norm),
+            **self._known(epoch, moment.gradient_norm),
         )
 
-    def _threshold(self, epoch: int, gradient_norm: float) -> dict[str, float]:
+    def _known(self, epoch: int, gradient_norm: float) -> dict[str, Any]:
+        """Return what is known of a row without a measurement, or from one before."""
         rate, rule = self._rates[epoch], self.stability.threshold
         known = rule is not None and math.isfinite(gradient_norm)
         value = rule(rate, gradient_norm) if rule is not None and known else math.nan

@@ -123,8 +123,8 @@ def _legend(data: OverTrainingData) -> list[Line2D]:
     """Return handles for the panel of eigenvalues of one run."""
     handles = [Line2D([], [], color="#0072B2", label=_name(data))]
     if data.column("eigenvalues").shape[1] > 1:
-        line = {"color": "#0072B2", "linewidth": 0.6, "alpha": 0.6}
-        handles.append(Line2D([], [], label="further eigenvalues", **line))  # type: ignore[arg-type]
+        line: dict[str, Any] = {"color": "#0072B2", "linewidth": 0.6, "alpha": 0.6}
+        handles.append(Line2D([], [], label="further eigenvalues", **line))
     if np.isfinite(data.column("threshold")).any():
         reference = _for_reference(data)
         label = "threshold, for reference" if reference else "threshold of stability"
@@ -170,7 +170,7 @@ def _notes(drawn: Sequence[Drawn]) -> list[str]:
     for label, _, data in drawn:
         prefix = f"{label}: " if len(drawn) > 1 else ""
         rule = data.settings.get("stability", {}).get("rule", "none")
-        text = f"{prefix}threshold {rule}"
+        text = f"{prefix}threshold: {rule}"
         if (reference := _for_reference(data)) and np.isfinite(data.column("threshold")).any():
             text += f" (dashed, for reference: {', '.join(reference)})"
         notes.append(text)
