@@ -82,12 +82,12 @@ def network_at(model: nn.Module, checkpoint: Path) -> nn.Module:
 def subject_at(subject: Trained, checkpoint: Path) -> Trained:
     """Return a run's network, data and loss at another of its checkpoints."""
     assert subject.run is not None
-    return dataclasses.replace(
-        subject,
-        model=network_at(subject.model, checkpoint),
-        about={**subject.about, "checkpoint_sha256": file_sha256(checkpoint)},
-        notes={**subject.notes, "checkpoint": str(checkpoint.relative_to(subject.run.path))},
-    )
+    held = {field.name: getattr(subject, field.name) for field in dataclasses.fields(Trained)}
+    held["model"] = network_at(subject.model, checkpoint)
+    held["about"] = {**subject.about, "checkpoint_sha256": file_sha256(checkpoint)}
+    place = str(checkpoint.relative_to(subject.run.path))
+    held["notes"] = {**subject.notes, "checkpoint": place}
+    return Trained(**held)
 
 
 def rates_after(run: Run, epochs: Sequence[int], otherwise: float) -> list[float]:

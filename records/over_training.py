@@ -147,8 +147,10 @@ def read_over_training(path: Path | str) -> OverTrainingData:
             for stored, name in _COLUMNS.items()
             if stored in file or not stored.startswith("trace")
         }
-        kinds = {str(int(epoch)): (str,) for epoch in columns["epoch"]}
-        checkpoints = file.json("checkpoints", kinds)
+        for name in _COUNTS:
+            _check_counts(path, name, columns[name])
+        epochs = [str(int(epoch)) for epoch in columns["epoch"]]
+        checkpoints = file.json("checkpoints", dict.fromkeys(epochs, (str,)))
         vectors, cold = {}, None
         if "eigenvectors" in file:
             group = file.group("eigenvectors")
@@ -158,12 +160,9 @@ def read_over_training(path: Path | str) -> OverTrainingData:
             values, residuals = (group.array(n, (k,)) for n in ("eigenvalues", "residuals"))
             cold = ColdStart(values, residuals, group.count("products"))
         settings = file.json("settings")
-    epochs = columns["epoch"]
-    if not all(float(e).is_integer() and e >= 0 for e in epochs) or (np.diff(epochs) <= 0).any():
-        raise FileError(f"expected ascending epochs in {path}, got others: it is damaged")
     rows = tuple(
         Row(
-            checkpoint=checkpoints[str(int(epochs[i]))],
+            checkpoint=checkpoints[epochs[i]],
             **{name: _plain(name, column[i]) for name, column in columns.items()},
         )
         for i in range(count)
@@ -201,6 +200,15 @@ _COLUMNS = {
     "trace_standard_error": "trace_standard_error",
 }
 _COUNTS = ("epoch", "step", "products")
+
+
+def _check_counts(path: Path, name: str, column: np.ndarray) -> None:
+    whole = np.isfinite(column) & (column == np.floor(column)) & (column >= 0) & (column < 2**53)
+    if not whole.all() or (name == "epoch" and (np.diff(column) <= 0).any()):
+        raise FileError(
+            f"expected {name} of each row as a count, epochs ascending, got others: {path} is "
+            "damaged\nput a copy of it back, or move it away and give its command again"
+        )
 
 
 def _plain(name: str, value: Any) -> Any:
