@@ -47,7 +47,7 @@ def mlp(
     """
     check_choice("activation of mlp", activation, tuple(ACTIVATIONS))
     for name, value, least in (("width", width, 1), ("depth", depth, 0)):
-        if not isinstance(value, int) or value < least:
+        if value < least:
             raise ModelError(f"{name} of mlp: expected a number from {least}, got {value!r}")
     features = math.prod(image_shape("mlp", input_shape, in_channels))
     layers: list[nn.Module] = [nn.Flatten()]
