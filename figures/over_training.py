@@ -19,7 +19,6 @@ from isoloss.figures.style import (
     FigureError,
     SeriesStyle,
     add_note,
-    legend_lines,
     new_figure,
     series_styles,
     styled,
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 Drawn = tuple[str, SeriesStyle, "OverTrainingData"]
 _THRESHOLD = "#D55E00"
 _DASHED = (0, (4.5, 2.0))
+_FURTHER: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
+# A threshold above so many times the largest eigenvalue does not decide the axis.
+_FAR = {False: 4.0, True: 100.0}
 
 
 @styled
@@ -65,73 +67,70 @@ def over_training_figure(
     figure = new_figure(PAGE, 2.5)
     left, right = figure.subplots(1, 2)
     for _, style, data in drawn:
-        _draw_eigenvalues(left, data, "#0072B2" if alone else style.color)
+        line = {"color": LOSS_COLOR, "marker": ""} if alone else _line(style)
+        _draw_eigenvalues(left, data, _line(style), further=alone)
         _draw_threshold(left, data, _THRESHOLD if alone else style.color)
-        line: dict[str, Any] = {"color": LOSS_COLOR} if alone else _line(style)
-        right.plot(data.column("epoch"), _finite(data.column("loss")), **line)
-    _frame(drawn, left, right, look)
+        right.plot(data.column("epoch"), _finite(data.column("loss")), **_sparse(data), **line)
+    beyond = _frame(drawn, left, right, look)
     if alone:
-        left.legend(handles=_legend(drawn[0][2]))
+        left.legend(handles=_legend(drawn[0][2], drawn[0][1]))
     else:
-        labels = [label for label, _, _ in drawn]
-        handles = legend_lines(labels, styles)
+        handles = [Line2D([], [], label=label, **_line(style)) for label, style, _ in drawn]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     left.set_title(title, loc="left")
-    add_note(figure, _notes(drawn))
+    add_note(figure, [*_notes(drawn), *beyond])
     return figure
 
 
 def _line(style: SeriesStyle) -> dict[str, Any]:
-    return {"color": style.color, "linestyle": style.linestyle}
+    """Return how a run is drawn: told apart by colour and marker, as dashes are for thresholds."""
+    return {"color": style.color, "marker": style.marker, "markersize": 2.5}
+
+
+def _sparse(data: OverTrainingData) -> dict[str, Any]:
+    return {"markevery": max(1, len(data.rows) // 40)}
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_eigenvalues(axes: Axes, data: OverTrainingData, color: str) -> None:
-    """Draw the largest eigenvalue with its residuals, and thinner the others."""
+def _draw_eigenvalues(
+    axes: Axes, data: OverTrainingData, line: dict[str, Any], *, further: bool
+) -> None:
+    """Draw the largest eigenvalue with its residuals, and the others, thinner, where asked."""
     epochs, values = data.column("epoch"), _finite(data.column("eigenvalues"))
-    for column in values.T[1:]:
-        axes.plot(epochs, column, color=color, linewidth=0.6, alpha=0.6)
-    few = len(epochs) <= 60
-    axes.errorbar(
-        epochs,
-        values[:, 0],
-        yerr=_finite(data.column("residuals"))[:, 0],
-        color=color,
-        marker="o" if few else "",
-        markersize=2.0,
-        elinewidth=0.6,
-    )
+    for column in values.T[1:] if further else ():
+        axes.plot(epochs, column, color=line["color"], **_FURTHER)
+    residuals = _finite(data.column("residuals"))[:, 0]
+    axes.errorbar(epochs, values[:, 0], yerr=residuals, elinewidth=0.6, **_sparse(data), **line)
     if not (sound := data.column("converged")).all():
-        axes.plot(epochs[~sound], values[~sound, 0], "o", mfc="white", mec=color, markersize=3.5)
+        hollow = {**line, "markersize": 3.5, "mfc": "white", "linestyle": ""}
+        axes.plot(epochs[~sound], values[~sound, 0], **hollow)
 
 
 def _draw_threshold(axes: Axes, data: OverTrainingData, color: str) -> None:
     thresholds = _finite(data.column("threshold"))
     if np.isfinite(thresholds).any():
-        style = _DASHED if _for_reference(data) else "solid"
-        axes.plot(data.column("epoch"), thresholds, color=color, linestyle=style, linewidth=0.8)  # type: ignore[arg-type]
+        style: Any = _DASHED if _for_reference(data) else "solid"
+        axes.plot(data.column("epoch"), thresholds, color=color, linestyle=style, linewidth=0.8)
 
 
 def _for_reference(data: OverTrainingData) -> list[str]:
     return list(data.settings.get("stability", {}).get("for_reference", []))
 
 
-def _legend(data: OverTrainingData) -> list[Line2D]:
+def _legend(data: OverTrainingData, style: SeriesStyle) -> list[Line2D]:
     """Return handles for the panel of eigenvalues of one run."""
-    handles = [Line2D([], [], color="#0072B2", label=_name(data))]
+    handles = [Line2D([], [], label=_name(data), **_line(style))]
     if data.column("eigenvalues").shape[1] > 1:
-        line: dict[str, Any] = {"color": "#0072B2", "linewidth": 0.6, "alpha": 0.6}
-        handles.append(Line2D([], [], label="further eigenvalues", **line))
+        label = "further eigenvalues"
+        handles.append(Line2D([], [], color=style.color, label=label, **_FURTHER))
     if np.isfinite(data.column("threshold")).any():
         reference = _for_reference(data)
         label = "threshold, for reference" if reference else "threshold of stability"
-        style: Any = _DASHED if reference else "solid"
-        handles.append(
-            Line2D([], [], color=_THRESHOLD, linestyle=style, linewidth=0.8, label=label)
-        )
+        drawn: dict[str, Any] = {"linestyle": _DASHED if reference else "solid", "linewidth": 0.8}
+        handles.append(Line2D([], [], color=_THRESHOLD, label=label, **drawn))
     return handles
 
 
@@ -147,11 +146,17 @@ def _shift(data: OverTrainingData) -> float:
     return float(data.settings.get("stability", {}).get("shift", 0.0))
 
 
-def _frame(drawn: Sequence[Drawn], left: Axes, right: Axes, look: Look) -> None:
-    columns = [data.column(name) for _, _, data in drawn for name in ("eigenvalues", "threshold")]
-    columns = [column for column in columns if np.isfinite(column).any()]
-    log = False if look.log is None else look.log
-    scale = look.scale(columns, log=log, clip=False)
+def _frame(drawn: Sequence[Drawn], left: Axes, right: Axes, look: Look) -> list[str]:
+    """Scale and label the axes; return a note where thresholds lie beyond them."""
+    alone, log = len(drawn) == 1, bool(look.log)
+    values = [data.column("eigenvalues")[:, : None if alone else 1] for _, _, data in drawn]
+    highest = max(float(column[np.isfinite(column)].max(initial=0.0)) for column in values)
+    thresholds = np.concatenate([data.column("threshold") for _, _, data in drawn])
+    near = thresholds[thresholds <= _FAR[log] * highest]
+    scale = look.scale([*values, *([near] if len(near) else [])], log=log, clip=False)
+    far = sorted({float(value) for value in thresholds[thresholds > scale.vmax]})
+    span = " to ".join(number(value) for value in dict.fromkeys((far[0], far[-1]))) if far else ""
+    beyond = [f"thresholds beyond the axis: {span}"] if far else []
     names = {_name(data) for _, _, data in drawn}
     scale_axis(left, scale, names.pop() if len(names) == 1 else "largest eigenvalue", look)
     losses = [data.column("loss") for _, _, data in drawn]
@@ -162,6 +167,7 @@ def _frame(drawn: Sequence[Drawn], left: Axes, right: Axes, look: Look) -> None:
         axes.set_xlabel("epoch, a step each" if steps == {True} else "epoch")
         axes.set_xlim(look.xlim)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    return beyond
 
 
 def _notes(drawn: Sequence[Drawn]) -> list[str]:
@@ -170,7 +176,7 @@ def _notes(drawn: Sequence[Drawn]) -> list[str]:
     for label, _, data in drawn:
         prefix = f"{label}: " if len(drawn) > 1 else ""
         rule = data.settings.get("stability", {}).get("rule", "none")
-        text = f"{prefix}threshold: {rule}"
+        text = f"{prefix}{rule}" if prefix else f"threshold: {rule}"
         if (reference := _for_reference(data)) and np.isfinite(data.column("threshold")).any():
             text += f" (dashed, for reference: {', '.join(reference)})"
         notes.append(text)
@@ -183,5 +189,7 @@ def _notes(drawn: Sequence[Drawn]) -> list[str]:
             notes.append(f"{prefix}hollow: {int(pending.sum())} not converged")
         if drawn_by_class(data.settings):
             notes.append(f"{prefix}a class-balanced sample, not that of the split")
+    if len(drawn) > 1:
+        notes.insert(0, "thin lines: thresholds")
     other = unlike({label: data.settings for label, _, data in drawn})
     return [*notes, *([f"measured differently: {', '.join(other)}"] if other else [])]

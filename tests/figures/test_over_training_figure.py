@@ -113,3 +113,15 @@ def test_a_log_axis_and_what_is_not_finite():
     nothing = dataclasses.replace(one, rows=(lost,))
     with pytest.raises(FigureError, match="eigenvalue"):
         over_training_figure([("a", "sgd", nothing)])
+
+
+def test_far_thresholds_leave_the_eigenvalues_their_axis_and_are_said():
+    figure = over_training_figure([("a", "sgd", data(threshold=76.0))])
+    assert figure.axes[0].get_ylim()[1] < 2.5
+    assert "thresholds beyond the axis: 76" in texts(figure)
+    falling = data(threshold=76.0, steps=7)
+    figure = over_training_figure([("a", "sgd", data()), ("b", "sgd", falling)])
+    low, high = figure.axes[0].get_ylim()
+    assert low < 1.0
+    assert 2.0 < high < 8.5
+    assert "thresholds beyond the axis: 76" in texts(figure)
