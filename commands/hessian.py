@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from isoloss.commands.console import Console
-from isoloss.commands.flags import command
+from isoloss.commands.flags import Given, command
 from isoloss.commands.options import Output, check_out
-from isoloss.experiments.settings import Selection, SpectrumSettings
+from isoloss.experiments.options import OptionError, make
+from isoloss.experiments.settings import (
+    Along,
+    OverTrainingSettings,
+    Selection,
+    SpectrumSettings,
+)
 from isoloss.records.layers import layer_rows
+from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import ScaledData, SpectrumData
 from isoloss.records.tables import aligned
 
 
-@command(SpectrumSettings, Selection, Output)
-def hessian(settings: SpectrumSettings, selection: Selection, output: Output) -> None:
+@command(Given(SpectrumSettings), Selection, Along, Output)
+def hessian(given: dict[str, Any], selection: Selection, along: Along, output: Output) -> None:
     """Compute the top eigenvalues, the trace and the spectral density of the loss's Hessian.
 
     Each of the three is kept once it is finished: after an interruption the same command goes on
@@ -24,7 +32,16 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
     For example: hessian mnist-sam --top 10 --samples 2000
     hessian mnist-sam --operator hessian,ggn,residual
     hessian mnist-sam --layers
+    or, along a training that kept checkpoints: hessian mnist-sam --epochs all
     """
+    if along.epochs is not None:
+        over_training(given | {"epochs": along.epochs}, selection, output)
+        return
+    spectrum(make(SpectrumSettings, given), selection, output)
+
+
+def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -> None:
+    """Compute the spectrum at one checkpoint."""
     from isoloss.experiments.drawing import draw_hessian, png_files
     from isoloss.experiments.selection import select
     from isoloss.experiments.spectra import SpectrumExperiment, check_spectrum
@@ -54,6 +71,64 @@ def hessian(settings: SpectrumSettings, selection: Selection, output: Output) ->
         names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
         console.say(f"wrote {', '.join([str(result.path), *names])}")
     console.result({**result.summary(), "figures": written})
+
+
+def over_training(given: dict[str, Any], selection: Selection, output: Output) -> None:
+    """Compute the largest eigenvalues at the checkpoints of a training."""
+    from isoloss.experiments.drawing import png_files
+    from isoloss.experiments.over_training import OverTrainingExperiment
+    from isoloss.experiments.plotting import draw_over_training
+    from isoloss.experiments.selection import select
+
+    console = Console(output.as_json)
+    for name in ("smallest", "probes", "steps", "layers", "exact", "basis"):
+        if name in given:
+            raise OptionError(name, "is for one checkpoint alone, `epochs` was given as well")
+    if selection.checkpoint is not None:
+        raise OptionError("checkpoint", "expected `epochs` or one checkpoint, got both")
+    settings = make(OverTrainingSettings, given)
+    check_out(output.out)
+    fresh = output.force or output.estimate
+    experiment = OverTrainingExperiment(
+        select(selection, console), settings, output.out, fresh=fresh
+    )
+    if output.estimate:
+        console.cost(experiment.cost())
+        return
+    result = experiment.run(console)
+    if result.products:
+        console.say(f"{result.products} products in {result.seconds:.1f} s")
+    else:
+        console.say(f"{result.path} is complete, nothing to do")
+    _say_over_training(result.data, console)
+    written = draw_over_training([result.path]) if output.figures else []
+    names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
+    console.say(f"wrote {', '.join([str(result.path), *names])}")
+    console.result({**result.summary(), "figures": written})
+
+
+def _say_over_training(data: OverTrainingData, console: Console) -> None:
+    first, last, stability = data.rows[0], data.rows[-1], data.settings["stability"]
+    for row in (first, last) if len(data.rows) > 1 else (first,):
+        console.say(
+            f"epoch {row.epoch}: lambda_max {row.eigenvalues[0]:.6g} (residual "
+            f"{row.residuals[0]:.2g})"
+            + (f", threshold {row.threshold:.6g}" if math.isfinite(row.threshold) else "")
+            + f", loss {row.loss:.6g}"
+        )
+    reference = ", ".join(stability["for_reference"])
+    console.say(
+        f"threshold: {stability['rule']}" + (f" (for reference: {reference})" if reference else "")
+    )
+    if stability["shift"]:
+        console.say(f"eigenvalues with the coupled weight decay: of H + {stability['shift']:g} I")
+    if data.cold is not None:
+        console.say(
+            f"at epoch {last.epoch} {last.products} products begun from the eigenvectors before, "
+            f"{data.cold.products} from a random vector (lambda_max {data.cold.eigenvalues[0]:.6g})"
+        )
+    if pending := [str(row.epoch) for row in data.rows if not row.converged]:
+        console.say(f"eigenvalues not converged at epochs {', '.join(pending)}")
 
 
 def _say(data: SpectrumData, console: Console) -> None:

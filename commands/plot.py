@@ -20,7 +20,7 @@ class Plotting(Printed):
     files: tuple[str, ...] = option(
         help="A surface (also one of the loss-landscape code) or hessian .h5, a density "
         "NAME_eigen.npy with NAME_weight.npy beside it, or a history of lines of JSON (.dat, "
-        ".jsonl); several curves, spectra or histories are drawn in one figure.",
+        ".jsonl); several curves, spectra, histories or curvatures over a training in one figure.",
         positional=True,
         metavar="FILE..",
     )

@@ -20,6 +20,7 @@ from isoloss.experiments.reporting import Reporter
 from isoloss.figures.curve import curves_figure
 from isoloss.figures.density import density_figure, has_density
 from isoloss.figures.fields import common_key, field
+from isoloss.figures.over_training import over_training_figure
 from isoloss.figures.ratio import with_ratio
 from isoloss.figures.scale import Look
 from isoloss.figures.style import save_figure
@@ -29,11 +30,13 @@ from isoloss.records.files import FileError
 from isoloss.records.history_lines import LoggedRun, read_history_lines
 from isoloss.records.identity import unlike
 from isoloss.records.ll import described, kind_of
+from isoloss.records.over_training import KIND, read_over_training
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.surfaces import read_surface
 
 HISTORIES = (".dat", ".jsonl")
 SURFACE, DENSITY, HISTORY = "surfaces", "spectra", "histories"
+OVER_TRAINING = "curvatures over trainings"
 
 
 def draw_files(
@@ -44,7 +47,7 @@ def draw_files(
     Args:
         paths: Surfaces, ours or of the loss-landscape code; curvature files; densities of two
             arrays (`records.density_pair`); histories of lines of JSON (`records.history_lines`).
-            Several curves, several spectra or several histories are drawn together.
+            Several curves, spectra, histories or curvatures over trainings are drawn together.
         wanted: What is asked of the figures.
         reporter: Told what a reader must know of the files.
 
@@ -69,6 +72,8 @@ def draw_files(
         _refuse_look(wanted)
         runs = [_logged(path, reporter) for path in paths]
         return save_figure(training_figure(runs, title=wanted.title), stem)
+    if kind == OVER_TRAINING:
+        return draw_over_training(paths, wanted, stem)
     if kind == DENSITY:
         return _draw_spectra(paths, stem, wanted, reporter)
     return _draw_several_curves(paths, stem, wanted)
@@ -84,6 +89,8 @@ def _kind(path: Path) -> str:
         return SURFACE
     if kind == "hessian":
         return DENSITY
+    if kind == KIND:
+        return OVER_TRAINING
     raise FileError(
         f"expected something to draw, got {described(path)}\n"
         "draw a surface (ours, or one with `xcoordinates`) or a curvature file"
@@ -98,6 +105,8 @@ def _draw_file(path: Path, kind: str, wanted: Wanted, reporter: Reporter) -> lis
         run = _logged(path, reporter)
         figure = training_figure([run], title=wanted.title or run.label)
         return save_figure(figure, wanted.stem(path))
+    if kind == OVER_TRAINING:
+        return draw_over_training([path], wanted)
     if path.suffix != ".npy":
         return draw_hessian(path, wanted)
     refuse(wanted, "a spectrum", "column", "log", "levels")
@@ -119,6 +128,26 @@ def _draw_spectra(
     named = _named([(path, data.settings) for path, data in spectra])
     runs = [(*label, data) for label, (_, data) in zip(named, spectra, strict=True)]
     return save_figure(density_figure(runs, look=wanted.look, title=wanted.title), stem)
+
+
+def draw_over_training(
+    paths: Sequence[Path], wanted: Wanted | None = None, stem: Path | None = None
+) -> list[Path]:
+    """Draw the curvature over one or several trainings in one figure.
+
+    Args:
+        paths: Their files.
+        wanted: What is asked of the figure.
+        stem: Its path without suffix; that of the first file where None.
+    """
+    wanted = wanted or Wanted()
+    refuse(wanted, "a curvature over a training", "column", "levels")
+    held = [(path, read_over_training(path)) for path in paths]
+    named = _named([(path, data.settings) for path, data in held])
+    runs = [(*label, data) for label, (_, data) in zip(named, held, strict=True)]
+    title = wanted.title or (runs[0][0] if len(runs) == 1 else "")
+    figure = over_training_figure(runs, look=wanted.look, title=title)
+    return save_figure(figure, stem or wanted.stem(paths[0]))
 
 
 def _draw_several_curves(paths: Sequence[Path], stem: Path, wanted: Wanted) -> list[Path]:

@@ -14,15 +14,22 @@ import torch
 
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.options import make
+from isoloss.experiments.over_training import OverTrainingExperiment
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.selection import select
-from isoloss.experiments.settings import Selection, SpectrumSettings, SurfaceSettings
+from isoloss.experiments.settings import (
+    OverTrainingSettings,
+    Selection,
+    SpectrumSettings,
+    SurfaceSettings,
+)
 from isoloss.experiments.spectra import SpectrumExperiment
 from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.experiments.train_options import stored_options
 from isoloss.experiments.training import train
 from isoloss.records.files import FileError
 from isoloss.records.hdf5 import open_hdf5
+from isoloss.records.over_training import KIND
 from isoloss.records.runs import Run, RunError, find_run
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surfaces import read_surface
@@ -209,6 +216,8 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     with _threads(settings["plan"]["threads"]):
         if kind == "surface":
             SurfaceExperiment(subject, make(SurfaceSettings, chosen), out).run(reporter)
+        elif kind == KIND:
+            OverTrainingExperiment(subject, make(OverTrainingSettings, chosen), out).run(reporter)
         else:
             SpectrumExperiment(subject, make(SpectrumSettings, chosen), out).run(reporter)
     with open_hdf5(out) as content:
@@ -225,7 +234,7 @@ def _file(run: Run, file: Path, reporter: Reporter, place: Path, data_dir: Path 
     )
     stated = [name for name in stored if name.endswith(STATED) and name in found]
     difference = max(_difference(stored[name], found[name]) for name in stated)
-    curved = kind == "hessian" or "max_eig" in stored
+    curved = kind in ("hessian", KIND) or "max_eig" in stored
     tolerance = CURVATURE_TOLERANCE if curved else TOLERANCE
     return Part(file.name, identical, difference, tolerance, reason)
 

@@ -337,6 +337,36 @@ class SpectrumSettings(SampleSettings, Numerics):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Along(Options):
+    """At which checkpoints of a training to measure."""
+
+    epochs: str | None = option(
+        None,
+        "Measure along the training instead, at checkpoints kept with --checkpoint-every: all, "
+        "epochs as 0,5,10, or START:STOP:STEP as ::5. Then top is 1 and trace_budget 0 unless "
+        "given; smallest, probes and steps are not taken.",
+        metavar="EPOCHS",
+        otherwise="one checkpoint alone",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverTrainingSettings(Along, SampleSettings, Numerics):
+    """What to compute of the curvature at each checkpoint of a training."""
+
+    epochs: str | None = redeclared(Along, "epochs", "all", otherwise="")
+    top: int = redeclared(SpectrumSettings, "top", 1, low=1, help="Largest eigenvalues.")
+    tol: float | None = redeclared(SpectrumSettings, "tol", None)
+    max_products: int = redeclared(SpectrumSettings, "max_products", 300)
+    trace_error: float = redeclared(SpectrumSettings, "trace_error", 0.05)
+    trace_budget: int = redeclared(SpectrumSettings, "trace_budget", 0)
+    operator: str = redeclared(
+        SpectrumSettings, "operator", "hessian", help="One matrix, as of `hessian`."
+    )
+    split: str = redeclared(SpectrumSettings, "split", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonSettings(SurfaceSettings, SpectrumSettings):
     """What to measure of each of several networks, alike: a surface or curve, and a spectrum.
 

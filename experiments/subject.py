@@ -10,13 +10,20 @@ from torch import nn
 
 from isoloss.datasets import DataInfo
 from isoloss.datasets.conversion import convert
+from isoloss.experiments.over_training import OverTrainingExperiment
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.selection import select
-from isoloss.experiments.settings import Selection, SpectrumSettings, SurfaceSettings
+from isoloss.experiments.settings import (
+    OverTrainingSettings,
+    Selection,
+    SpectrumSettings,
+    SurfaceSettings,
+)
 from isoloss.experiments.spectra import SpectrumExperiment
 from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.experiments.trained import Trained
 from isoloss.landscape.objective import one_of
+from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import SpectrumData
 from isoloss.records.surfaces import SurfaceData
 
@@ -122,4 +129,26 @@ class Subject(Trained):
             **settings: Options of `SpectrumSettings`, such as `top` and `samples`.
         """
         experiment = SpectrumExperiment(self, SpectrumSettings(**settings), path)
+        return experiment.run(reporter, progress=progress).data
+
+    def over_training(
+        self,
+        path: Path | str | None = None,
+        reporter: Reporter | None = None,
+        *,
+        progress: bool = False,
+        **settings: Any,
+    ) -> OverTrainingData:
+        """Compute the largest eigenvalues at the checkpoints that a run kept of its epochs.
+
+        Args:
+            path: An .h5 file to write and to resume from; in the run's folder where None.
+            reporter: Told what happens.
+            progress: Whether to show a bar where there is no reporter.
+            **settings: Options of `OverTrainingSettings`, such as `epochs="::5"` and `top`.
+
+        Raises:
+            ExperimentError: Without a run, or with one that kept no such checkpoints.
+        """
+        experiment = OverTrainingExperiment(self, OverTrainingSettings(**settings), path)
         return experiment.run(reporter, progress=progress).data

@@ -12,6 +12,7 @@ from isoloss.models import cnn as cnn  # each registers its networks
 from isoloss.models import densenet as densenet
 from isoloss.models import ecg_attention as ecg_attention
 from isoloss.models import gcn as gcn
+from isoloss.models import mlp as mlp
 from isoloss.models import mnist as mnist
 from isoloss.models import resnet as resnet
 from isoloss.models import se_cnn as se_cnn
