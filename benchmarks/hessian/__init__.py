@@ -7,6 +7,7 @@ at a time, round for round, so that a loaded machine slows all of them. A row a 
 - `first`: seconds of the first product, which builds what the later ones use;
 - `later`: median seconds of the later ones, over the rounds, and their range;
 - `ratio`: median, and range, over the rounds of the contender's time over that of `isoloss`;
+- `ratio, processor`: the same of processor time, which other people's work does not add to;
 - `error`: ||A v - reference|| / ||reference||, the reference in float64 by plain torch.
 
 For the eigenvalues, `products` are products with the Hessian, `error` is the largest error of the

@@ -17,6 +17,8 @@ import torch
 from benchmarks.hessian.peers import isoloss
 from benchmarks.hessian.subject import KINDS, Settings, references, vector
 
+Seconds = tuple[float, float]  # of the clock, and of the process's processor time
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,6 +29,7 @@ class Row:
     first: float | None = None
     later: tuple[float, float, float] | None = None  # median, smallest, largest
     ratio: tuple[float, float, float] | None = None  # of the contender's times to isoloss's
+    cpu: tuple[float, float, float] | None = None  # the same of processor time
     error: float | None = None
     products: int | None = None
     note: str = ""
@@ -36,12 +39,13 @@ class Row:
         if self.note:
             return f"{self.contender:18} {self.note}"
         first = "" if self.first is None else f"{self.first:8.3f}"
-        later, ratio = (
+        later, ratio, cpu = (
             "" if three is None else f"{three[0]:.3f} ({three[1]:.3f} to {three[2]:.3f})"
-            for three in (self.later, self.ratio)
+            for three in (self.later, self.ratio, self.cpu)
         )
         spent = "" if self.products is None else f"{self.products:5}"
-        return f"{self.contender:18} {first:>8} {later:>26} {ratio:>26} {self.error:9.1e} {spent}"
+        times = f"{first:>8} {later:>26} {ratio:>26} {cpu:>26}"
+        return f"{self.contender:18} {times} {self.error:9.1e} {spent}"
 
 
 def of_products(contenders: Sequence[str], settings: Settings, rounds: int) -> list[Row]:
@@ -53,7 +57,7 @@ def of_products(contenders: Sequence[str], settings: Settings, rounds: int) -> l
         for kind in KINDS:
             print(f"\n{kind}\n{_head()}")
             first = {name: worker.ask(kind, 0) for name, worker in workers.items()}
-            times: dict[str, list[float]] = {name: [] for name in workers}
+            times: dict[str, list[Seconds]] = {name: [] for name in workers}
             for index in range(1, rounds + 1):
                 for name, worker in workers.items():
                     if not isinstance(first[name], str):
@@ -63,8 +67,7 @@ def of_products(contenders: Sequence[str], settings: Settings, rounds: int) -> l
                     found.append(Row(kind, name, note=answer))
                 else:
                     error = answer[1].double() - exact[kind]
-                    ratios = [a / b for a, b in zip(times[name], times["isoloss"], strict=True)]
-                    row = Row(kind, name, answer[0], _three(times[name]), _three(ratios))
+                    row = Row(kind, name, answer[0][0], *_times(times[name], times["isoloss"]))
                     found.append(replace(row, error=float(error.norm() / exact[kind].norm())))
                 print(found[-1].text(), flush=True)
     return found
@@ -83,12 +86,11 @@ def of_eigenvalues(contenders: Sequence[str], settings: Settings, rounds: int = 
     for name, several in answers.items():
         if isinstance(several[0], str):
             continue
-        times = [seconds for seconds, _ in several]
-        ratios = [a / b[0] for a, b in zip(times, answers["isoloss"], strict=True)]
+        times = _times([t for t, _ in several], [t for t, _ in answers["isoloss"]])
         values, products = several[0][1]
         pairs = zip(sorted(values, reverse=True), exact, strict=True)
         error = max(abs(a - b) for a, b in pairs) / abs(exact[0])
-        found.append(Row("eigenvalues", name, None, _three(times), _three(ratios), error, products))
+        found.append(Row("eigenvalues", name, None, *times, error, products))
         print(found[-1].text(), flush=True)
     return found
 
@@ -112,7 +114,7 @@ class _Worker:
         other.close()
 
     def ask(self, kind: str, index: int) -> Any:
-        """Return (seconds, result), or in words why there is none."""
+        """Return (`Seconds`, result), or in words why there is none."""
         self._pipe.send((kind, index))
         return self._pipe.recv()
 
@@ -154,9 +156,15 @@ def _serve(pipe: Connection, name: str, settings: Settings) -> None:
         if isinstance(known, str) or kind not in known:
             pipe.send(known if isinstance(known, str) else "has none")
             continue
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         result = known[kind](index)
-        pipe.send((time.perf_counter() - start, result))
+        pipe.send(((time.perf_counter() - start, time.process_time() - spent), result))
+
+
+def _times(own: Sequence[Seconds], ours: Sequence[Seconds]) -> Sequence[tuple[float, float, float]]:
+    """Return seconds, their ratios, and ratios of processor seconds, over the rounds."""
+    pairs = list(zip(own, ours, strict=True))
+    return [_three([a[0] for a in own]), *(_three([a[i] / b[i] for a, b in pairs]) for i in (0, 1))]
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -164,5 +172,5 @@ def _three(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _head() -> str:
-    columns = f"{'first':>8} {'later, s':>26} {'ratio':>26} {'error':>9} products"
-    return f"{'contender':18} {columns}"
+    times = f"{'first':>8} {'later, s':>26} {'ratio':>26} {'ratio, processor':>26}"
+    return f"{'contender':18} {times} {'error':>9} products"
