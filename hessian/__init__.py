@@ -28,7 +28,7 @@ from isoloss.hessian.operators.matrix import MatrixOperator
 from isoloss.hessian.operators.protocol import LinearOperator
 from isoloss.hessian.operators.scaled import ScaledOperator, filter_scale
 from isoloss.hessian.operators.vectors import probe_vector
-from isoloss.hessian.operators.views import as_scipy, dense
+from isoloss.hessian.operators.views import as_scipy, dense, to_curvlinops
 from isoloss.hessian.sample_error import (
     SampleError,
     sample_error,
@@ -78,6 +78,7 @@ __all__ = [
     "sample_error",
     "sampling_bias",
     "spectral_density",
+    "to_curvlinops",
     "top_eigenpairs",
     "trace",
     "trace_sample_error",

@@ -64,6 +64,36 @@ def test_coverage_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch):
     assert "expected parts among" in benchmarks("coverage", "--only", "none").stderr
 
 
+def test_times_and_errors_of_products_are_appended(tmp_path, monkeypatch):
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)  # on digits, which are small
+    file = tmp_path / "hessian.json"
+    file.write_text("[{}]")
+    done = benchmarks(
+        "hessian", "--images", "30", "--eigen-images", "0", "--rounds", "2", "--out", str(file)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "30 images of scikit-learn's digits" in done.stdout
+    earlier, run = json.loads(file.read_text())
+    assert earlier == {}
+    assert [(row["kind"], row["contender"]) for row in run["rows"]] == [
+        (kind, contender)
+        for kind in ("hessian", "ggn", "empirical-fisher")
+        for contender in ("isoloss", "isoloss_recompute")
+    ]
+    # float32 products of a small network against its definition in float64.
+    assert all(0 < row["error"] < 1e-5 and row["first"] > 0 for row in run["rows"])
+    assert all(row["ratio"] == row["cpu"] == [1, 1, 1] for row in run["rows"][::2])
+
+
+def test_power_iteration_finds_the_largest_eigenvalues(module):
+    subject = module("hessian.subject")
+    settings = subject.Settings(images=10, threads=1)
+    values, products = module("hessian.peers.pyhessian").eigenvalues(settings)
+    exact = module("hessian.peers.isoloss").exact_eigenvalues(settings)
+    assert max(values) == pytest.approx(exact[0], rel=1e-2)
+    assert 5 * 2 <= products <= 5 * 100
+
+
 def test_coverage_of_networks_and_of_draws_from_their_samples(module):
     sgd = list(itertools.islice(module("coverage.networks").rows(2), 3))
     assert [row.method.split(",")[0] for row in sgd] == ["xtrace", "hutch++", "hutchinson"]

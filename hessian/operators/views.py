@@ -1,4 +1,4 @@
-"""Operators as others know them: SciPy's, and dense matrices."""
+"""Operators as others know them: SciPy's, those of curvlinops, and dense matrices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from isoloss.hessian.operators.protocol import LinearOperator, OperatorError
 
 if TYPE_CHECKING:
+    from curvlinops._torch_base import PyTorchLinearOperator
     from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
 # A float64 matrix of this many rows takes 3.2 GB.
@@ -70,3 +71,37 @@ def as_scipy(operator: LinearOperator) -> ScipyOperator:
         matmat=lambda m: product(m, operator.matmat),
         dtype=torch.empty(0, dtype=operator.dtype).numpy().dtype,
     )
+
+
+def to_curvlinops(operator: LinearOperator) -> PyTorchLinearOperator:
+    """Return the operator as one of curvlinops, for its estimators, sums, inverses and norms.
+
+    It takes flat vectors (n,) and matrices (n, k), as the operator does; where the operator knows
+    the shapes of its parameters, lists of tensors of these shapes, too.
+
+    Args:
+        operator: A, symmetric.
+
+    Raises:
+        OperatorError: If curvlinops is not installed.
+    """
+    try:
+        from curvlinops._torch_base import PyTorchLinearOperator
+    except ImportError as error:
+        raise OperatorError(
+            f"expected the package curvlinops, got: {error}\npip install curvlinops-for-pytorch"
+        ) from error
+
+    class View(PyTorchLinearOperator):
+        SELF_ADJOINT = True
+        device = property(lambda self: operator.device)
+        dtype = property(lambda self: operator.dtype)
+
+        def _matmat(self, X: list[Tensor]) -> list[Tensor]:
+            columns = torch.cat([x.reshape(-1, x.shape[-1]) for x in X])
+            parts = operator.matmat(columns).split([shape.numel() for shape in shapes])
+            return [part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+    known = getattr(operator, "shapes", {"": torch.Size([operator.size])})
+    shapes = list(known.values())
+    return View(shapes, shapes)
