@@ -23,6 +23,7 @@ class Plotting(Printed):
         ".jsonl); several curves, spectra, histories or curvatures over a training in one figure.",
         positional=True,
         metavar="FILE..",
+        paths=True,
     )
     column: str | None = option(
         None,

@@ -77,6 +77,7 @@ class Option:
         off: Name of its opposite on the command line, for a bool.
         positional: Whether its place on the command line says what it is.
         env: Environment variable that gives it.
+        paths: Whether its strings are names of files, which need not be text.
         convert: Applied to a value that comes from a command line or a file.
     """
 
@@ -97,6 +98,7 @@ class Option:
     off: str = ""
     positional: bool = False
     env: str = ""
+    paths: bool = False
     convert: Callable[[Any], Any] | None = None
 
     @property
@@ -254,7 +256,7 @@ def _check_plain(option: Option, value: Any) -> None:
             _check_plain(option, inner)
     elif isinstance(value, str | Path):
         # The name of a file need not be UTF-8; a label or an argument is written to ones that are.
-        text, is_path = str(value), Path in option.types
+        text, is_path = str(value), option.paths or Path in option.types
         if "\0" in text or not (is_path or text.isascii() or _is_unicode(text)):
             raise OptionError(option.name, f"expected text in UTF-8 without \\0, got {text!r}")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:

@@ -64,6 +64,7 @@ def test_coverage_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch):
     assert "expected parts among" in benchmarks("coverage", "--only", "none").stderr
 
 
+@pytest.mark.slow
 def test_times_and_errors_of_products_are_appended(tmp_path, monkeypatch):
     monkeypatch.delenv("ISOLOSS_DATA", raising=False)  # on digits, which are small
     file = tmp_path / "hessian.json"

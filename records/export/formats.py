@@ -10,7 +10,7 @@ from isoloss.errors import UsageError
 from isoloss.records.density_pair import NODES, pair_images, pair_of
 from isoloss.records.export import arrays, tables, vtk
 from isoloss.records.export.contents import Content, StoredSurface, read_content, stem_of
-from isoloss.records.files import FileError, write_together
+from isoloss.records.files import FileError, explained, write_together
 from isoloss.records.hdf5 import our_kind
 from isoloss.records.ll.surface import directions_image, surface_image
 from isoloss.records.spectra import SpectrumData
@@ -137,6 +137,9 @@ def export(
     files, notes = _made(content, path, to, path if out is None else Path(out), out is None)
     for file in files:
         _check_place(file, path, force)
+    for file in files:
+        with explained(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
     write_together(files)
     return Exported(list(files), notes)
 

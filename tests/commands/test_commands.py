@@ -220,6 +220,7 @@ def command_process(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_and_run_again_gives_the_same_bytes(results):
     path = results / "runs" / "digits-sgd" / "killed.h5"
     journal = journal_path(path)

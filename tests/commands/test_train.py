@@ -55,6 +55,7 @@ def train(*arguments, results):
     return cli.main(["train", *map(str, arguments), *SMALL, "--results", str(results)])
 
 
+@pytest.mark.slow
 def test_killed_in_an_epoch_and_resumed_is_as_if_never_stopped(tmp_path):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(DEADLY)

@@ -161,4 +161,4 @@ def test_other_data_than_images_are_refused(name: str) -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(UnknownNameError, match="did you mean crop-flip"):
-        create_augmentation("cropflip", INFO)
+        create_augmentation("crop-flp", INFO)

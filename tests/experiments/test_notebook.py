@@ -34,6 +34,7 @@ print(comparison.text())
 """
 
 
+@pytest.mark.slow
 def test_a_cell_of_ten_lines_trains_measures_and_compares_two_runs(tmp_path):
     assert len([line for line in CELL.splitlines() if line]) <= 10
     check = (

@@ -17,6 +17,8 @@ from isoloss.experiments.train_options import TrainOptions
 from isoloss.records.runs import Run
 from tests.fuzz import prepared
 
+pytestmark = pytest.mark.slow
+
 SEARCH = (
     "tune --name t --search lr=loguniform:0.01:0.1 --trials 1 --set epochs=1 --set fraction=0.05"
 )

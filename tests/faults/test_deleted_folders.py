@@ -28,9 +28,9 @@ COMMANDS = {
     "surface --force": ("surface tiny --x=-1:1:9 --samples 20 --force",
                         "isoloss.landscape.surface.Surface.evaluate_at"),
     "hessian": ("hessian tiny --top 2 --probes 2 --steps 4 --trace-budget 6 --samples 20",
-                "isoloss.hessian.spectrum.Spectrum._trace"),
+                "isoloss.hessian.stages.OperatorStages._trace"),
     "hessian --force": ("hessian tiny --top 1 --force --samples 20",
-                        "isoloss.hessian.spectrum.Spectrum._eigenpairs"),
+                        "isoloss.hessian.stages.OperatorStages._eigenpairs"),
     "evaluate": ("evaluate tiny", "isoloss.experiments.scoring.score_splits"),
 }  # fmt: skip
 ONCE = ("scores", "hessian", "hessian --force", "evaluate")  # what is called but once

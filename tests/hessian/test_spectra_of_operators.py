@@ -161,7 +161,8 @@ def test_a_loss_without_outputs_is_refused_before_anything_is_computed():
 
 def test_the_command_names_its_file_by_the_operators(tmp_path, capsys):
     where = ["--results", str(tmp_path)]
-    train = ["train", "--run", "t", "--epochs", "1", "--fraction", "0.1", "--no-figures"]
+    train = ["train", "--run", "t", "--epochs", "1", "--fraction", "0.1", "--no-figures",
+             "--dataset-arg", "size=8"]  # fmt: skip
     assert cli.main([*train, *where]) == 0
     few = ["--samples", "20", "--top", "1", "--trace-budget", "0", "--probes", "1", "--steps", "3"]
     assert cli.main(["hessian", "t", *few, "--operator", "ggn,residual", *where]) == 0

@@ -358,7 +358,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("isoloss.records.files.os.fsync", full)
+    monkeypatch.setattr("isoloss.records.drafts.os.fsync", full)
     with pytest.raises(FileError, match="No space left"):
         export(path, "ll")
     assert sorted(tmp_path.iterdir()) == before
