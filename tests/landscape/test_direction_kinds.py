@@ -12,6 +12,11 @@ from isoloss.landscape.directions import DirectionError, RawDirection, cosine, f
 from isoloss.landscape.directions.between import towards
 from isoloss.landscape.directions.eigenvector import eigenvector_direction
 from isoloss.landscape.directions.gradient import gradient_direction
+from isoloss.landscape.directions.pca import (
+    component_tensors,
+    gram_matrix,
+    principal_components,
+)
 from isoloss.landscape.directions.stored import stored_direction
 from isoloss.landscape.directions.update import update_direction
 from isoloss.landscape.grid import Grid
@@ -78,6 +83,36 @@ def drawn(axis):
     return torch.cat(parts).numpy()
 
 
+GRADIENT = A @ (OTHER - MINIMUM)  # of the step that an optimizer took
+
+
+def updated(problem):
+    """The direction of Adam's first step, along any gradient."""
+    model = Weights(THETA)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for name, parameter in model.named_parameters():
+        parameter.grad = as_tensors(GRADIENT)[name].clone()
+    optimizer.step()
+    return update_direction(optimizer, dict(model.named_parameters()))
+
+
+POINTS = [OTHER, MINIMUM, THETA]
+
+
+def component(problem):
+    loads = [lambda one=one: as_tensors(one) for one in POINTS]
+    components = principal_components(gram_matrix(loads, problem.parameters))
+    return RawDirection(component_tensors(loads, problem.parameters, components, 0), "pca")
+
+
+def first_axis():
+    """The axis of most variance, the point that lies furthest out on it at positive scores."""
+    centred = np.array(POINTS) - np.mean(POINTS, axis=0)
+    axis = np.linalg.svd(centred)[2][0]
+    scores = centred @ axis
+    return axis * np.sign(scores[np.abs(scores).argmax()])
+
+
 # Made by the package, and the same vector from what the kind is, before normalisation.
 KINDS = {
     "random": (lambda p: gaussian(p.parameters, 3), lambda: drawn(0)),
@@ -97,6 +132,9 @@ KINDS = {
         ),
         lambda: OTHER,
     ),
+    # Adam's first step: m / (1 - b1) = g and v / (1 - b2) = g^2.
+    "update": (updated, lambda: -0.05 * GRADIENT / (np.abs(GRADIENT) + 1e-8)),
+    "pca": (component, first_axis),
 }
 
 
