@@ -12,6 +12,7 @@ from isoloss.experiments.direction_specs import absolute_direction
 from isoloss.experiments.options import (
     LARGEST_COUNT,
     LARGEST_SEED,
+    OptionError,
     Options,
     option,
     redeclared,
@@ -383,3 +384,10 @@ class ComparisonSettings(SurfaceSettings, SpectrumSettings):
     probes: int = redeclared(SpectrumSettings, "probes", 2)
     steps: int = redeclared(SpectrumSettings, "steps", 30)
     split: str = redeclared(SpectrumSettings, "split", "train")
+
+    def __post_init__(self) -> None:
+        """Check the values; refuse what a comparison would compute and not show."""
+        super().__post_init__()
+        for name, of in (("also", "surface"), ("metric", "surface"), ("layers", "hessian")):
+            if getattr(self, name):
+                raise OptionError(name, f"a comparison does not show it: give it to `{of}`")

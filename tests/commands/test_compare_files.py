@@ -12,6 +12,7 @@ from torch import nn
 
 from isoloss import cli
 from isoloss.experiments.measuring import Named, measure_all, name_all
+from isoloss.experiments.options import OptionError
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.settings import Around, ComparisonSettings, SpectrumSettings
 from isoloss.records.runs import Run
@@ -234,6 +235,9 @@ def test_each_part_keeps_its_own_declaration():
     assert settings.top == 3
     assert ComparisonSettings(y="none").y is None
     assert SpectrumSettings().top != ComparisonSettings().top, "quick where nothing is given"
+    for given in ({"also": ("grad_norm",)}, {"layers": True}, {"metric": ("a.py:f",)}):
+        with pytest.raises(OptionError, match="does not show it"):
+            ComparisonSettings(**given)
 
 
 def test_what_the_first_takes_is_said_for_all(compare, weights, tmp_path, monkeypatch):
