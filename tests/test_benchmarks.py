@@ -40,6 +40,7 @@ def test_they_are_listed():
     assert "expected a benchmark among" in benchmarks("none-of-them").stderr
 
 
+@pytest.mark.slow
 def test_coverage_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOLOSS_DATA", str(tmp_path))  # without heartbeats
     file = tmp_path / "coverage.json"

@@ -97,7 +97,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=pytest.mark.slow) if c == "train" else c for c in COMMANDS],
+)
 def test_a_disk_without_space_is_an_error_and_no_end(
     command: str, outcomes: dict[str, dict[str, object]]
 ) -> None:

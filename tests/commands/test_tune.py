@@ -151,6 +151,7 @@ def test_options_that_do_not_go_together_end_the_search(tune, capsys):
     assert tune("--trials", 1, "--no-figures") == 0
 
 
+@pytest.mark.slow
 def test_trials_in_processes_of_their_own(tune):
     width = ("model_arg.width=choice:4,13",)
     assert tune("--trials", 2, "--jobs", 2, "--no-figures", search=width) == 0

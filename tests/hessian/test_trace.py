@@ -45,7 +45,10 @@ CASES = [
 
 @pytest.mark.parametrize(("relative_error", "repeats"), CASES)
 @pytest.mark.parametrize("method", SAMPLERS)
-@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("flat", "decaying") else n for n in SPECTRA],
+)
 def test_two_standard_errors_cover_the_trace(name, method, relative_error, repeats):
     spectrum = SPECTRA[name][:: N // SMALL]
     operator, exact = operator_with(spectrum), spectrum.sum()

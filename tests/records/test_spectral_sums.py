@@ -48,7 +48,7 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("top", [0, 5])
+@pytest.mark.parametrize("top", [pytest.param(0, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_frobenius_norm_is_within_its_error_as_often_as_it_says(name, top):
     exact, matrix = math.sqrt((SPECTRA[name] ** 2).sum()), operator(SPECTRA[name])
