@@ -168,6 +168,7 @@ def test_a_rerun_of_a_finished_file_says_so(results, capsys):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_several_planes_are_drawn_as_their_median_and_range(results, capsys):
     run = results / "runs" / "digits-sgd"
     before = read_surface(run / "surface-2d.h5")

@@ -99,7 +99,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, marks=pytest.mark.slow) if c == "train" else c for c in COMMANDS],
+    [pytest.param(c, marks=pytest.mark.slow) if c in ("train", "resume") else c for c in COMMANDS],
 )
 def test_a_disk_without_space_is_an_error_and_no_end(
     command: str, outcomes: dict[str, dict[str, object]]
