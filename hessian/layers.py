@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from isoloss.hessian.asked import Stages
 from isoloss.hessian.eigenpairs import top_eigenpairs
@@ -33,7 +34,7 @@ def layer_parameters(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def measure_layer(
-    operator: ProblemOperator, wanted: Stages, progress: Progress | None = None
+    operator: ProblemOperator[Any], wanted: Stages, progress: Progress | None = None
 ) -> LayerData:
     """Return largest eigenvalue, trace and Frobenius norm of one layer's block.
 

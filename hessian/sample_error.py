@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,7 +141,7 @@ def sampling_bias(
     *,
     population: int | None = None,
     seed: int = 0,
-    operator_of: Callable[[Problem], ProblemOperator] = HessianOperator,
+    operator_of: Callable[[Problem], ProblemOperator[Any]] = HessianOperator,
     max_basis: int | None = None,
     confirm: int = CONFIRM,
 ) -> float:

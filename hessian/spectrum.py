@@ -93,7 +93,7 @@ class Spectrum:
             check_dense(self.operator)
 
     @property
-    def operator(self) -> ProblemOperator:
+    def operator(self) -> ProblemOperator[Any]:
         """The first operator."""
         return next(iter(self.operators.values())).operator
 

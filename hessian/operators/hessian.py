@@ -18,7 +18,7 @@ from isoloss.landscape.problem import Problem
 GradientGraph = tuple[list[int], list[GradientEdge]]
 
 
-class HessianOperator(ProblemOperator):
+class HessianOperator(ProblemOperator[GradientGraph]):
     r"""H = 1/W sum_i d^2 loss_i(f(theta, x_i), y_i) / d theta^2 at fixed weights.
 
     A product is the exact derivative H v = d (g^T v) / d theta of the gradient g, summed in
@@ -59,12 +59,7 @@ class HessianOperator(ProblemOperator):
     ) -> None:
         super().__init__(problem, parameters, at=at)
         self._adjoint: dict[str, Tensor] | None = None
-        self._graphs: list[GradientGraph] | None = None
         self._checked = False
-
-    def close(self) -> None:
-        """Free the kept graphs. A later product would build them again."""
-        self._graphs = None
 
     def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
         """Return sum_i d (g_i^T v) / d theta over all samples, (n,)."""
@@ -78,7 +73,7 @@ class HessianOperator(ProblemOperator):
             for name, part in curved.items():
                 sums[name] += part
         vectors = [parts[name] for name in self._variables]
-        for positions, gradients in self._gradients():
+        for positions, gradients in self._graphs():
             self._add(
                 sums,
                 torch.autograd.grad(
@@ -114,16 +109,7 @@ class HessianOperator(ProblemOperator):
             self._adjoint = {n: t.to(self.device, self.dtype) for n, t in found.items()}
         return self._adjoint
 
-    def _gradients(self) -> Iterator[GradientGraph]:
-        """Yield the gradient graph of each micro-batch, kept or fresh."""
-        if not self._keep:
-            yield from self._fresh_gradients()
-            return
-        if self._graphs is None:
-            self._graphs = list(self._fresh_gradients())
-        yield from self._graphs
-
-    def _fresh_gradients(self) -> Iterator[GradientGraph]:
+    def _fresh_graphs(self) -> Iterator[GradientGraph]:
         variables = list(self._variables.values())
         for batch in self._problem.product_batches():
             loss = self._loss_sum(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from isoloss.errors import UsageError
 from isoloss.hessian.operators.fisher import (
@@ -17,7 +18,7 @@ from isoloss.landscape.problem import Problem
 
 Names = Iterable[str] | None
 
-OPERATORS: dict[str, Callable[[Problem, int, Names], ProblemOperator]] = {
+OPERATORS: dict[str, Callable[[Problem, int, Names], ProblemOperator[Any]]] = {
     "hessian": lambda problem, seed, names: HessianOperator(problem, names),
     "ggn": lambda problem, seed, names: GGNOperator(problem, names),
     "residual": lambda problem, seed, names: ResidualOperator(problem, names),
@@ -50,7 +51,7 @@ def operator_names(text: str) -> tuple[str, ...]:
 
 def named_operator(
     problem: Problem, name: str, seed: int = 0, parameters: Names = None
-) -> ProblemOperator:
+) -> ProblemOperator[Any]:
     """Return an operator of a problem by its name.
 
     Args:

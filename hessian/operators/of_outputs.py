@@ -35,7 +35,7 @@ class _Graph(NamedTuple):
     matrix: OutputMatrix
 
 
-class OutputsOperator(ProblemOperator):
+class OutputsOperator(ProblemOperator[_Graph]):
     r"""sum_i J_i^T M_i J_i / W with J_i = d f(theta, x_i) / d theta, exact.
 
     J v is the derivative by u of J^T u, which is linear in u (double backward), so that any network
@@ -57,11 +57,6 @@ class OutputsOperator(ProblemOperator):
     ) -> None:
         self._loss = loss_of(problem)
         super().__init__(problem, parameters, at=at)
-        self._graphs: list[_Graph] | None = None
-
-    def close(self) -> None:
-        """Free the kept graphs. A later product would build them again."""
-        self._graphs = None
 
     @abstractmethod
     def _matrices(self) -> Callable[[Tensor, Batch], OutputMatrix]:
@@ -73,8 +68,9 @@ class OutputsOperator(ProblemOperator):
     def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:
         total, sums = self._zeros()
         variables = list(self._variables.values())
-        vectors = [(parts | self._moved_statistics(parts))[name] for name in self._variables]
-        for graph in self._batch_graphs():
+        moved_parts = parts | self._moved_statistics(parts)
+        vectors = [moved_parts[name] for name in self._variables]
+        for graph in self._graphs():
             moved = _pushed(graph, vectors)
             self._add(
                 sums,
@@ -110,7 +106,7 @@ class OutputsOperator(ProblemOperator):
         parts = unflatten(vector.detach().to(self.device), self._leaves)
         vectors, columns = [parts[name] for name in self._variables], []
         with self._differentiably():
-            for graph in self._batch_graphs():
+            for graph in self._graphs():
                 moved = _pushed(graph, vectors)
                 curved = (moved * graph.matrix(moved)).flatten(1).sum(1)
                 columns.append(torch.stack([curved, graph.weights]).cpu().double())
@@ -127,14 +123,6 @@ class OutputsOperator(ProblemOperator):
         zeros = {name: torch.zeros_like(t) for name, t in self._statistics.items()}
         moved, _ = recalibration.second_order(self._point, self._leaves, zeros, parts)
         return {name: t.to(self.device, self.dtype) for name, t in moved.items()}
-
-    def _batch_graphs(self) -> Iterator[_Graph]:
-        if not self._keep:
-            yield from self._fresh_graphs()
-            return
-        if self._graphs is None:
-            self._graphs = list(self._fresh_graphs())
-        yield from self._graphs
 
     def _fresh_graphs(self) -> Iterator[_Graph]:
         variables, matrix_of = list(self._variables.values()), self._matrices()

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from isoloss.landscape.memory import make_room
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
+G = TypeVar("G")  # what one micro-batch's products are differentiated from
+
 
 class ParameterNameError(IsolossError, LookupError):
     """A parameter the network does not have."""
@@ -36,7 +38,7 @@ class NotTwiceDifferentiableError(IsolossError, RuntimeError):
     """A network or loss without second derivatives."""
 
 
-class ProblemOperator(ABC):
+class ProblemOperator(ABC, Generic[G]):
     """A matrix sum_i A_i / W over the samples of a problem, W their total weight, at fixed weights.
 
     Args:
@@ -77,6 +79,7 @@ class ProblemOperator(ABC):
         # Batch-norm statistics that follow the weights are variables of their own at first.
         self._variables = {**self._leaves, **self._statistics}
         self._keep = problem.plan.product_strategy == "kept-graph"
+        self._kept: list[G] | None = None
         self._cudnn = True
         self.shapes = {name: tensor.shape for name, tensor in self._leaves.items()}
         self.size = sum(tensor.numel() for tensor in self._leaves.values())
@@ -92,9 +95,22 @@ class ProblemOperator(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @abstractmethod
     def close(self) -> None:
         """Free the kept graphs. A later product would build them again."""
+        self._kept = None
+
+    def _graphs(self) -> Iterator[G]:
+        """Yield the graph of each micro-batch that products differentiate, kept or fresh."""
+        if not self._keep:
+            yield from self._fresh_graphs()
+            return
+        if self._kept is None:
+            self._kept = list(self._fresh_graphs())
+        yield from self._kept
+
+    @abstractmethod
+    def _fresh_graphs(self) -> Iterator[G]:
+        """Yield them, each built as it is asked for."""
 
     @abstractmethod
     def _sum_over_batches(self, parts: dict[str, Tensor]) -> Tensor:

@@ -228,8 +228,8 @@ def test_kept_graphs_are_freed_and_rebuilt():
     vector = torch.ones(operator.size, dtype=DOUBLE)
     with operator:
         first = operator.matvec(vector)
-        assert operator._graphs
-    assert operator._graphs is None
+        assert operator._kept
+    assert operator._kept is None
     assert torch.equal(operator.matvec(vector), first)
 
 
