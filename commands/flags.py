@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -50,12 +51,15 @@ class Command(Protocol):
     __call__: Callable[..., None]
 
 
-def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], Command]:
+def command(
+    *groups: type[Options] | Given, torchrun: bool = False
+) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function of instances of dataclasses of options.
 
     Args:
         *groups: The dataclasses, in the order of the function's arguments; `Given(cls)` hands a
             dictionary of those options of `cls` that are on the command line.
+        torchrun: Whether several processes that torchrun started may work on it together.
 
     Returns:
         A decorator. The command's signature is what typer makes the options of.
@@ -68,6 +72,8 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
     def decorate(function: Callable[..., None]) -> Command:
         def run(**texts: Any) -> None:
             try:
+                if not torchrun:
+                    refuse_several_processes()
                 given = {
                     name: parse(options[name], text)
                     for name, text in texts.items()
@@ -91,6 +97,15 @@ def command(*groups: type[Options] | Given) -> Callable[[Callable[..., None]], C
         return cast(Command, made)
 
     return decorate
+
+
+def refuse_several_processes() -> None:
+    """Raise `UsageError` where torchrun started several."""
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UsageError(
+            f"expected one process, got WORLD_SIZE={size}: each would write the same files\n"
+            "torchrun starts `train` and, at one checkpoint, `hessian`; start the others plainly"
+        )
 
 
 def _fill(group: type[Options] | Given, given: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from isoloss.commands.console import Console
-from isoloss.commands.flags import Given, command
+from isoloss.commands.flags import Given, command, refuse_several_processes
 from isoloss.commands.options import Output, check_out
 from isoloss.experiments.options import OptionError, make
 from isoloss.experiments.settings import (
@@ -22,7 +22,7 @@ from isoloss.records.spectra import ScaledData, SpectrumData
 from isoloss.records.tables import aligned
 
 
-@command(Given(SpectrumSettings), Selection, Along, Output)
+@command(Given(SpectrumSettings), Selection, Along, Output, torchrun=True)
 def hessian(given: dict[str, Any], selection: Selection, along: Along, output: Output) -> None:
     """Compute the top eigenvalues, the trace and the spectral density of the loss's Hessian.
 
@@ -33,6 +33,8 @@ def hessian(given: dict[str, Any], selection: Selection, along: Along, output: O
     hessian mnist-sam --operator hessian,ggn,residual
     hessian mnist-sam --layers
     or, along a training that kept checkpoints: hessian mnist-sam --epochs all
+
+    Samples in several processes (mind the "--"): torchrun --nproc-per-node 2 -- cli.py hessian a
     """
     if along.epochs is not None:
         over_training(given | {"epochs": along.epochs}, selection, output)
@@ -66,7 +68,7 @@ def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -
             console.say(f"{name}:")
         _say(data, console)
     written = []
-    if output.figures and result.path is not None:
+    if output.figures and result.path is not None and console.speaks:
         written = draw_hessian(result.path)
         names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
         console.say(f"wrote {', '.join([str(result.path), *names])}")
@@ -80,6 +82,7 @@ def over_training(given: dict[str, Any], selection: Selection, output: Output) -
     from isoloss.experiments.plotting import draw_over_training
     from isoloss.experiments.selection import select
 
+    refuse_several_processes()
     console = Console(output.as_json)
     for name in ("smallest", "probes", "steps", "layers", "exact", "basis"):
         if name in given:

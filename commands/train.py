@@ -27,7 +27,7 @@ class Training(Drawn, Estimated):
     force: bool = option(False, "Replace a run of the same name and all its results.")
 
 
-@command(Given(TrainOptions), Training, Machine, Folders)
+@command(Given(TrainOptions), Training, Machine, Folders, torchrun=True)
 def train(given: dict[str, Any], training: Training, machine: Machine, folders: Folders) -> None:
     """Train a network and leave a run: weights, configuration, history, scores and curves.
 

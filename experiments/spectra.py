@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SpectrumSettings
@@ -20,6 +20,7 @@ from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.operators.named import operator_names
 from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
+from isoloss.parallel.ranks import Group, local_device, process_group
 from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.progress import Progress, StageProgress, stage_bars
 from isoloss.records.spectra import STAGES, SpectrumData
@@ -74,32 +75,43 @@ class SpectrumExperiment:
         self.path = subject.file(f"{name}.h5") if path is None else Path(path)
         self.fresh = fresh
 
-    def build(self) -> Spectrum:
-        """Assemble problem and operator; a spectrum that was begun lends its plan."""
+    def build(self, group: Group | None = None) -> Spectrum:
+        """Assemble problem and operator; a spectrum that was begun lends its plan.
+
+        Args:
+            group: Several processes that share the samples.
+        """
         plan = None
         if self.path is not None and self.path.exists() and not self.fresh:
             with open_hdf5(self.path, "hessian") as file:
                 stored = file.json("settings").get("plan")
             plan = None if stored is None else Plan.from_json(stored)
-        problem = self.subject.problem(self.settings.split, self.settings, self.settings, plan)
+        problem = self.subject.problem(
+            self.settings.split, self.settings, self.settings, plan, group
+        )
         about = {**self.subject.notes_of_result(), "asked": asdict(self.settings)}
         return Spectrum(problem, self.settings, about=about)
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SpectrumResult:
         """Compute the stages that are not finished yet.
 
-        Each is kept once it is finished: after an interruption the same call goes on.
+        Each is kept once it is finished: after an interruption the same call goes on. Several
+        processes that torchrun started share the samples; all return the spectrum.
 
         Args:
             reporter: Told what happens.
             progress: Whether to show bars where there is no reporter.
         """
-        reporter = heard_by(reporter, progress)
-        task = self.build()
+        with process_group(local_device(resolve_device(self.settings.device))) as group:
+            return self._run(group, heard_by(reporter, progress))
+
+    def _run(self, group: Group, reporter: Reporter) -> SpectrumResult:
+        task = self.build(group)
         reporter.say(
             f"spectrum of {self.subject.label}: "
             f"{parameter_counts(self.subject.model, task.operator.size)}, "
             f"{task.problem.count:,} samples"
+            + (f", {group.size} processes" if group.size > 1 else "")
         )
         began = time.monotonic()
         try:
@@ -123,7 +135,11 @@ class SpectrumExperiment:
 
     def cost(self) -> Cost:
         """Time a few products and scale up."""
-        task, stages = self.build(), self.settings
+        with process_group(local_device(resolve_device(self.settings.device))) as group:
+            return self._cost(self.build(group))
+
+    def _cost(self, task: Spectrum) -> Cost:
+        stages = self.settings
         seconds, products = 0.0, sum(expected_products(stages, task).values())
         for own in task.operators.values():
             with own.operator as operator:

@@ -17,6 +17,7 @@ from isoloss.evaluation.networks import placement
 from isoloss.experiments.reporting import Reporter
 from isoloss.landscape.batches import as_batch, graph_arguments
 from isoloss.models import model_facts
+from isoloss.parallel.ranks import Group
 from isoloss.plugins import (
     PLUGIN_ROLES,
     describe_plugin,
@@ -30,7 +31,6 @@ from isoloss.records.progress import Progress
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Run
 from isoloss.structure import is_graph
-from isoloss.trainers.distributed import Group
 from isoloss.trainers.intel import intel_is_loaded
 
 

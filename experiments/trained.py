@@ -15,6 +15,7 @@ from isoloss.experiments.options import OptionError
 from isoloss.experiments.settings import LARGEST_SAMPLE, SAMPLE_SEED, Numerics, SampleSettings
 from isoloss.experiments.train_options import TrainOptions
 from isoloss.landscape import Plan, Problem, Sample
+from isoloss.parallel.ranks import Group, local_device
 from isoloss.records.provenance import command_line, git_commit, versions
 from isoloss.records.runs import Run
 
@@ -61,6 +62,7 @@ class Trained:
         settings: SampleSettings | None = None,
         numerics: Numerics | None = None,
         plan: Plan | None = None,
+        group: Group | None = None,
     ) -> Problem:
         """Return the loss on a split as a function of the weights.
 
@@ -69,6 +71,7 @@ class Trained:
             settings: How many samples, which parameters, which batch-norm policy.
             numerics: Where to compute and how exactly.
             plan: How to compute; chosen where None.
+            group: Several processes that share the samples.
         """
         settings, numerics = settings or SampleSettings(), numerics or Numerics()
         whole = self.split(split)
@@ -79,9 +82,10 @@ class Trained:
             list(part.batches(part.handover_batch)),
             bn=settings.bn,
             bn_batch=settings.bn_batch,
-            device=resolve_device(numerics.device),
+            device=local_device(resolve_device(numerics.device)),
             dtype=DTYPES[numerics.dtype],
             plan=plan,
+            group=group,
             parameters=settings.parameters or None,
             batch_size=settings.batch_size,
             sample=sample,

@@ -41,12 +41,12 @@ from isoloss.experiments.trained import check_loss, data_of, parameter_counts, s
 from isoloss.landscape.losses import PerSampleLoss
 from isoloss.landscape.objective import Closure
 from isoloss.models import create_model, default_optimizer
+from isoloss.parallel.ranks import Group, local_device, process_group
 from isoloss.records.files import FileError, write_bytes
 from isoloss.records.provenance import file_sha256
 from isoloss.records.runs import Run, check_name, locked_run, new_run, refuse_taken, write_json
 from isoloss.trainers import loop
 from isoloss.trainers.checkpoints import save_weights
-from isoloss.trainers.distributed import Group, local_device, process_group
 from isoloss.trainers.intel import check_intel, optimise
 from isoloss.trainers.losses import choose_loss
 from isoloss.trainers.optimizers import (

@@ -234,7 +234,7 @@ def _all_curvatures(problem: Problem, parts: dict[str, Tensor]) -> Terms:
         for batch in problem.product_batches():
             terms = _curvatures(problem, parts, batch, buffers)
             columns.append(torch.stack([t.cpu().double() for t in terms]))
-    sums, weights = torch.cat(columns, dim=1)
+    sums, weights = problem.group.side_by_side(torch.cat(columns, dim=1))
     return Terms(sums, weights)
 
 

@@ -120,6 +120,8 @@ class Spectrum:
             fresh: Whether to start over. A spectrum that is there is replaced by the first
                 finished stage, and is as it was until then.
 
+        Of several processes (the problem's `group`) all compute, and rank 0 reads and writes.
+
         Returns:
             The spectrum. What was finished when an exception (Ctrl-C too) ended the work is on
             disk, and the same call goes on with the rest.
@@ -130,8 +132,9 @@ class Spectrum:
             FileError: If it is none of ours.
         """
         bars = stage_bars(bar) if progress is True else nullcontext(progress or None)
-        with bars as report, nullcontext() if path is None else locked_file(Path(path)):
-            return self._run(None if path is None else Path(path), report, fresh)
+        file = None if path is None or not self.problem.group.main else Path(path)
+        with bars as report, nullcontext() if file is None else locked_file(file):
+            return self._run(file, report, fresh)
 
     def _run(self, path: Path | None, progress: StageProgress | None, fresh: bool) -> SpectrumData:
         if path is not None and fresh:
@@ -142,6 +145,7 @@ class Spectrum:
             data = read_spectrum(path)
             refuse_other_spectrum(path, data.settings, settings)
             data = dataclasses.replace(data, settings=self._with_layers(data.settings))
+        data = self.problem.group.share(data)
         begun = False
         for name, own in self.operators.items():
             stages, found = own.stages(), data.operators.get(name, SpectrumData())

@@ -331,13 +331,18 @@ class FixedData:
             for start in range(0, batch.count, size):
                 yield batch[start : start + size]
 
+    @property
+    def choosable(self) -> bool:
+        """Whether samples can be chosen among: tensors of one shape."""
+        return len(self.batches) == 1 and self.batches[0].sliceable
+
     def choose(self, samples: Tensor) -> FixedData:
         """Return the samples at some positions, (count,) indices, in that order.
 
         Raises:
             BatchError: If there are batches that cannot be cut (graphs, unequal shapes).
         """
-        if len(self.batches) > 1 or not self.batches[0].sliceable:
+        if not self.choosable:
             raise BatchError(
                 "expected samples of one shape in tensors to choose among, got graphs or several "
                 "shapes\npad the samples to one shape"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isoloss.landscape.batches import Samples
 from isoloss.landscape.kernels import derivatives
+from isoloss.parallel.ranks import Group
 
 
 class Differentiable(Protocol):
@@ -20,6 +21,7 @@ class Differentiable(Protocol):
     objective: Any
     device: torch.device
     dtype: torch.dtype
+    group: Group
 
     @property
     def has_outputs(self) -> bool: ...  # noqa: D102
@@ -60,6 +62,8 @@ def mean_gradient(
         for name, part in zip(variables, parts, strict=True):
             if part is not None:
                 total[name] += part.to(sums)
+    for part in total.values():
+        problem.group.add_up(part)
     if recalibration is not None:  # the chain rule through s(theta)
         for name, part in recalibration.pull_back(leaves, leaves, total).items():
             total[name] += part

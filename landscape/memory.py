@@ -42,6 +42,7 @@ class Planned(Protocol):
     bn_batch: int
     _data: FixedData
     objective: Any
+    group: Any
 
 
 T = TypeVar("T", bound=Planned)
@@ -77,15 +78,17 @@ def make_room(problem: Planned, error: Exception, *, graphs: bool = False) -> No
         graphs: Whether graphs are kept from one pass to the next: they are given up first.
 
     Raises:
-        MemoryShortError: On a CPU, whose system ends processes before long; with one sample at a
-            time; and with batches that cannot be cut: graphs, and those that batch norm takes its
-            statistics of under the policy `"train"`.
+        MemoryShortError: On a CPU, whose system ends processes before long; of several processes,
+            whose passes must stay the same; with one sample at a time; and with batches that cannot
+            be cut: graphs, and those that batch norm takes its statistics of under the policy
+            `"train"`.
     """
     plan, largest = problem.plan, largest_batch(problem)
     of_statistics = problem.bn == "train"
     fixed = of_statistics or not all(batch.sliceable for batch in problem._data.batches)
     refused = _explained(error, largest, "bn_batch" if of_statistics else "batch_size")
-    if problem.device.type == "cpu" and not isinstance(error, torch.OutOfMemoryError):
+    hopeless = problem.device.type == "cpu" and not isinstance(error, torch.OutOfMemoryError)
+    if hopeless or problem.group.size > 1:
         raise refused from error
     if graphs:
         problem.plan = replace(plan, product_strategy="recompute")

@@ -31,9 +31,11 @@ from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
 from isoloss.landscape.sampling import Sample
 from isoloss.landscape.selection import select_parameters
+from isoloss.landscape.shares import Share
 from isoloss.landscape.terms import Terms
 from isoloss.landscape.vectors import digest
 from isoloss.landscape.weights import copy_of, copy_with
+from isoloss.parallel.ranks import Group
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -85,6 +87,9 @@ class Problem:
         batch_size: Samples of one pass, instead of the plan's; changes speed and rounding only.
         sample: How the data was drawn, where it is a part of a split.
         about: What network, loss and data are, JSON-able; part of `identity`.
+        group: Several processes, each of which makes this problem and holds a part of the samples:
+            their sums are those of all samples, on each of them. Under `"train"` and
+            `"recalibrate"` batches of statistics stay whole.
         check: Whether to evaluate twice and refuse what is not deterministic, and at a second
             point to refuse a loss that sees other weights than its own (see `landscape.probing`).
 
@@ -92,8 +97,9 @@ class Problem:
         objective: Network and loss, as a module of a batch.
         parameters: theta0, the tensors that move, by name.
         selection: How they were chosen, JSON-able: "trainable", "all" or the patterns.
-        count: Number of samples.
+        count: Number of samples, of all processes.
         digest: SHA-256 of the data.
+        group: The processes that hold the samples; one alone by default.
         recalibration: s(theta) under `"recalibrate"`, otherwise None.
         buffers_digest: SHA-256 of all that is held constant: buffers and other parameters.
 
@@ -125,13 +131,14 @@ class Problem:
         batch_size: int | None = None,
         sample: Sample | None = None,
         about: Mapping[str, Any] | None = None,
+        group: Group | None = None,
         check: bool = True,
     ) -> None:
         check_policy(bn, bn_batch)
         if dtype not in DTYPES:
             raise ProblemError(f"expected a dtype among {', '.join(map(str, DTYPES))}, got {dtype}")
         self.bn, self.bn_batch, self.compute_dtype = bn, bn_batch, dtype
-        self._about, self.sample = dict(about or {}), sample
+        self._about, self.sample, self.group = dict(about or {}), sample, group or Group()
         self.device = torch.device(device)
         self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Apple's GPUs have no float64: sums are formed on the CPU there.
@@ -154,9 +161,11 @@ class Problem:
             raise ProblemError(
                 f"expected data of the {sample.size} samples that were drawn, got {self.count}"
             )
+        self._share = Share.of(items, self.group, 1 if bn == "eval" else bn_batch)
+        items = self._share.own(items)
         data = items.to(self.device, self.dtype, channels_last=False).detached_from(items)
         with keeping(model):
-            self.plan = plan or Plan.choose(self.objective, data, self.device)
+            self.plan = self.group.share(plan or Plan.choose(self.objective, data, self.device))
         if batch_size is not None:
             self.plan = replace(self.plan, micro_batch=batch_size, product_batch=batch_size)
         last = self.plan.channels_last
@@ -177,7 +186,7 @@ class Problem:
         self.recalibration: Recalibration | None = None
         if self.bn == "recalibrate":
             self.recalibration = Recalibration(
-                self._model, self.loss_terms, self._data, self.bn_batch, self._sums
+                self._model, self.loss_terms, self._data, self.bn_batch, self._sums, self.group
             )
 
     def __repr__(self) -> str:
@@ -345,8 +354,10 @@ class Problem:
         if self.bn != "eval":
             raise ProblemError(f"expected batch norm under 'eval' for a part, got {self.bn!r}")
         part = copy.copy(self)
-        part._data, part._total_weight = self._data.choose(samples), None
-        part.count, part.digest = part._data.count, part._data.digest()
+        part._data, part._total_weight = self._share.choose(self._data, samples), None
+        alone = self.group.size == 1
+        part.count = len(samples)
+        part.digest = part._data.digest() if alone else digest({f"of {self.digest}": samples})
         return part
 
     def _run(
@@ -377,7 +388,7 @@ class Problem:
                 every = self._run(theta, batch, buffers, metric=True, others=metrics)
                 parts = [part.to(self._sums).double() for terms in every if terms for part in terms]
                 columns.append(torch.stack(parts))
-        return Evaluation.of(torch.cat(columns, dim=1), self.sample)
+        return Evaluation.of(self.group.side_by_side(torch.cat(columns, dim=1)), self.sample)
 
     @in_smaller_batches
     def _check_points(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from isoloss.landscape.batch_norm import BatchNormError, recording_statistics
 from isoloss.landscape.batches import FixedData, Samples
+from isoloss.parallel.ranks import Group
 
 Tensors = dict[str, Tensor]
 
@@ -26,9 +27,10 @@ class Recalibration:
     Args:
         model: The network, in evaluation mode.
         forward: `forward(parameters, batch)` calls the network as the loss does.
-        data: The samples.
+        data: The samples; those of this process, of several.
         batch_size: Samples of a statistics batch.
         sums: Where sums are formed, in float64.
+        group: The processes that hold the samples.
 
     Attributes:
         names: Buffers that s fills: those of the batch norms that the network uses. Known after
@@ -42,9 +44,11 @@ class Recalibration:
         data: FixedData,
         batch_size: int,
         sums: torch.device,
+        group: Group,
     ) -> None:
         self._model, self._forward, self._sums = model, forward, sums
-        self._data, self._batch_size = data, batch_size
+        self._data, self._batch_size, self._group = data, batch_size, group
+        self._count = int(group.sum([data.count])[0])
         self.names: list[str] = []
 
     def estimate(self, parameters: Mapping[str, Tensor]) -> Tensors:
@@ -68,13 +72,14 @@ class Recalibration:
             )
         self.names = list(total)
         like = next(iter(parameters.values()))
+        total = self._of_all(total)
         return {name: tensor.to(like.device, like.dtype) for name, tensor in total.items()}
 
     def share(self, parameters: Mapping[str, Tensor], batch: Samples) -> Tensors:
         """Return n_b / N s_b(theta), differentiable in the parameters; sums over batches are s."""
         with recording_statistics(self._model) as found:
             self._forward(parameters, batch)
-        part = batch.count / self._data.count
+        part = batch.count / self._count
         # A layer that is used several times in a pass has the mean over its uses.
         return {name: part * torch.stack(uses).mean(0) for name, uses in found.items()}
 
@@ -98,7 +103,7 @@ class Recalibration:
             if shares:
                 found = torch.autograd.grad(shares, list(leaves.values()), q, allow_unused=True)
                 _add(total.values(), found)
-        return total
+        return self._of_all(total)
 
     def second_order(
         self,
@@ -136,13 +141,17 @@ class Recalibration:
                 [part for part, _ in pairs], inputs, [v for _, v in pairs], allow_unused=True
             )
             _add([*moved.values(), *curved.values()], found)
-        return moved, curved
+        return self._of_all(moved), self._of_all(curved)
 
     def _batches(self, like: Mapping[str, Tensor]) -> Iterable[Samples]:
         """Yield the batches as `Problem.product_batches` does, images channels first."""
         tensor = next(iter(like.values()))
         for batch in self._data.cut(self._batch_size):
             yield batch.to(tensor.device, tensor.dtype, channels_last=False)
+
+    def _of_all(self, total: Tensors) -> Tensors:
+        """Return the sums over the processes."""
+        return {name: self._group.add_up(tensor) for name, tensor in total.items()}
 
     def _zeros(self, like: Mapping[str, Tensor]) -> Tensors:
         return {

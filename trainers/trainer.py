@@ -19,10 +19,10 @@ from isoloss.landscape.batches import Samples, as_batch
 from isoloss.landscape.losses import PerSampleLoss, per_sample_loss
 from isoloss.landscape.memory import explaining
 from isoloss.landscape.objective import Closure, Loss, objective
+from isoloss.parallel.ranks import Group
 from isoloss.split import Split
 from isoloss.structure import describe
 from isoloss.trainers.checkpoints import load_into
-from isoloss.trainers.distributed import Group
 from isoloss.trainers.schedules import SCHEDULES, Horizon, create_schedule
 from isoloss.trainers.seeds import AUGMENTATION, NETWORK, epoch_order, epoch_seed
 from isoloss.trainers.settings import EpochRecord, TrainingError, TrainingSettings, best_epoch

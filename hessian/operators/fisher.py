@@ -60,6 +60,11 @@ class FisherOperator(OutputsOperator):
             raise OperatorError(
                 f"expected 1 draw or more and a seed of 0 or more, got {draws} and {seed}"
             )
+        if draws is not None and problem.group.size > 1:
+            raise OperatorError(
+                "expected one process for drawn targets, whose random numbers run through all "
+                f"samples in order, got {problem.group.size}\ntake the exact Fisher, `fisher`"
+            )
         self.draws, self.seed = draws, seed
 
     def _matrices(self) -> Callable[[Tensor, Batch], OutputMatrix]:

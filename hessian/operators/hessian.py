@@ -66,12 +66,11 @@ class HessianOperator(ProblemOperator[GradientGraph]):
         recalibration = self._problem.recalibration
         total, sums = self._zeros()
         variables = list(self._variables.values())
+        curved: dict[str, Tensor] = {}
         if recalibration is not None and self._statistics:
             adjoint = self._statistics_gradient()
             moved, curved = recalibration.second_order(self._point, self._leaves, adjoint, parts)
             parts = parts | {n: t.to(self.device, self.dtype) for n, t in moved.items()}
-            for name, part in curved.items():
-                sums[name] += part
         vectors = [parts[name] for name in self._variables]
         for positions, gradients in self._graphs():
             self._add(
@@ -84,6 +83,9 @@ class HessianOperator(ProblemOperator[GradientGraph]):
                     allow_unused=True,
                 ),
             )
+        self._problem.group.add_up(total)
+        for name, part in curved.items():
+            sums[name] += part
         self._pull_back_statistics(sums)
         return total[: self.size]
 
@@ -106,7 +108,8 @@ class HessianOperator(ProblemOperator[GradientGraph]):
                 parts = torch.autograd.grad(loss, variables, materialize_grads=True)
                 for name, part in zip(self._statistics, parts, strict=True):
                     found[name] += part.to(self._sums)
-            self._adjoint = {n: t.to(self.device, self.dtype) for n, t in found.items()}
+            add_up = self._problem.group.add_up
+            self._adjoint = {n: add_up(t).to(self.device, self.dtype) for n, t in found.items()}
         return self._adjoint
 
     def _fresh_graphs(self) -> Iterator[GradientGraph]:

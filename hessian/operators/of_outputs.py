@@ -82,6 +82,7 @@ class OutputsOperator(ProblemOperator[_Graph]):
                     allow_unused=True,
                 ),
             )
+        self._problem.group.add_up(total)
         self._pull_back_statistics(sums)
         return total[: self.size]
 
@@ -110,7 +111,8 @@ class OutputsOperator(ProblemOperator[_Graph]):
                 moved = _pushed(graph, vectors)
                 curved = (moved * graph.matrix(moved)).flatten(1).sum(1)
                 columns.append(torch.stack([curved, graph.weights]).cpu().double())
-        sums, weights = torch.cat(columns, dim=1) if columns else torch.zeros(2, 0)
+        own = torch.cat(columns, dim=1) if columns else torch.zeros(2, 0, dtype=torch.float64)
+        sums, weights = self._problem.group.side_by_side(own)
         if len(sums) != self._problem.count:
             raise OperatorError("the outputs of some batches do not depend on the parameters")
         return Terms(sums, weights)

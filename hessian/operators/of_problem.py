@@ -195,6 +195,7 @@ class ProblemOperator(ABC, Generic[G]):
         size = sum(tensor.numel() for tensor in self._variables.values())
         batches = self._problem.micro_batches(self._problem.plan.product_batch)
         single = len(list(itertools.islice(batches, 2))) == 1 and not self._statistics
+        single = single and self._problem.group.size == 1
         dtype = self.dtype if single else torch.float64
         if self._sums.type == "cpu":
             # NumPy's zeros take memory as they are written: here while products are freed.

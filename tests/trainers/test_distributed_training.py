@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isoloss.trainers.distributed import Group, local_device, process_group
+from isoloss.parallel.ranks import Group, local_device, process_group
 
 F64 = torch.float64
 # Samples 50 = 3 * 16 + 2 and 49 = 3 * 16 + 1: two ranks get uneven shards, the last one is empty.

@@ -1,10 +1,10 @@
-"""Several processes that train one network: their ranks, and sums over them.
+"""Several processes that work on one thing, started by torchrun: their ranks, and sums over them.
 
-Data-parallel steps are taken by explicit sums of gradients and not through torch's
-DistributedDataParallel. Its hooks average over ranks with equal weights, want a backward pass from
-every rank and wrap the module; here shards may be ragged or empty, SAM decides when gradients are
-summed, and the module keeps its `forward`, its names and its checkpoints. The price is that
-communication does not overlap with the backward pass.
+Each holds a part of the samples. Data-parallel steps of a training are taken by explicit sums of
+gradients and not through torch's DistributedDataParallel. Its hooks average over ranks with equal
+weights, want a backward pass from every rank and wrap the module; here shards may be ragged or
+empty, SAM decides when gradients are summed, and the module keeps its `forward`, its names and its
+checkpoints. The price is that communication does not overlap with the backward pass.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 BACKENDS = {"cuda": "nccl", "xpu": "xccl"}  # gloo for all others
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together; one alone by default, for which nothing is communicated.
+    """The processes that work together; one alone by default, for which nothing is communicated.
 
     Attributes:
         rank: Of this process, 0 to size - 1.
@@ -51,6 +54,40 @@ class Group:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its sum over the ranks, the same bits on each, and return it."""
+        if self.size > 1:
+            there = tensor.to(self.device)
+            dist.all_reduce(there)
+            tensor.copy_(there)
+        return tensor
+
+    def side_by_side(self, columns: Tensor) -> Tensor:
+        """Return the columns of all ranks in the order of the ranks, the same on each.
+
+        Args:
+            columns: (rows, own), as many rows on each rank.
+
+        Returns:
+            (rows, all).
+        """
+        if self.size == 1:
+            return columns
+        own = columns.shape[1]
+        counts = [int(n) for n in self.sum([own * (r == self.rank) for r in range(self.size)])]
+        before = sum(counts[: self.rank])
+        every = columns.new_zeros(len(columns), sum(counts))
+        every[:, before : before + own] = columns
+        return self.add_up(every)
+
+    def share(self, value: T) -> T:
+        """Return what rank 0 gave, on every rank; it must be picklable."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, device=self.device)
+        return held[0]
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -125,7 +162,7 @@ def process_group(device: torch.device) -> Iterator[Group]:
     """Join the processes that torchrun started, for the block; alone without it.
 
     Args:
-        device: Where this process trains.
+        device: Where this process computes.
 
     Yields:
         The group.

@@ -1,0 +1,1 @@
+"""More than one process: ranks that share the samples of one computation."""
