@@ -11,6 +11,7 @@ from isoloss.commands.hessian import hessian
 from isoloss.commands.listing import list_
 from isoloss.commands.plot import plot
 from isoloss.commands.reproduce import reproduce
+from isoloss.commands.sharpness import sharpness
 from isoloss.commands.surface import surface
 from isoloss.commands.train import train
 from isoloss.commands.trajectory import trajectory
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     "tune": tune,
     "surface": surface,
     "hessian": hessian,
+    "sharpness": sharpness,
     "trajectory": trajectory,
     "compare": compare,
     "plot": plot,

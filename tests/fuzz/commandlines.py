@@ -37,6 +37,8 @@ BASES = {
     "surface": [f"tiny --x=-1:1:3 {SMALL}", f"tiny --x=-1:1:2 --y=-1:1:2 {SMALL}",
                 "tiny --x=-1:1:3 --samples 20"],
     "trajectory": [f"tiny --ydir random --x auto:2 --y=-1:1:2 {SMALL}"],
+    "sharpness": ["tiny --rho 0.1 --adaptive-rho none --starts 1 --draws 1 --m 5 --probes 2 "
+                  f"{SMALL}"],
     "hessian": [f"tiny --top 1 --probes 1 --steps 3 --trace-budget 4 {SMALL}"],
     "compare": ["tiny other", "tiny other --by optimizer", "tiny"],
     "plot": ["FILE", "FILE FILE"],
@@ -50,7 +52,8 @@ MEASURED = "--x=-1:1:3 --y=none --top 1 --probes 1 --steps 3 --trace-budget 4 --
 # Numbers of these decide how long a command takes: small ones, and what is none.
 LENGTHS = {
     "epochs", "trials", "jobs", "repeat", "max_products", "trace_budget", "probes", "steps",
-    "fraction", "trace_error", "tol", "top", "smallest",
+    "fraction", "trace_error", "tol", "top", "smallest", "starts", "ascent_steps", "draws",
+    "subsets",
 }  # fmt: skip
 SHORT = ["0", "1", "2", "-1", "0.5", "nan", "inf", "²", "½", "x", "", "1e999", "1j", "True", "3"]
 # Other people's weights and the network are not fetched; downloads are not tried.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from isoloss.records.export import FORMATS, export
 from isoloss.records.files import FileError
 from isoloss.records.history_lines import read_history_lines
 from isoloss.records.journal import Journal, read_header
+from isoloss.records.json_text import to_json
 from isoloss.records.ll import (
     described,
     direction_file,
@@ -33,6 +36,7 @@ from isoloss.records.ll import (
 )
 from isoloss.records.npy import npy_bytes
 from isoloss.records.runs import Run
+from isoloss.records.sharpness import Measured, read_sharpness, sharpness_rows
 from isoloss.records.spectra import read_spectrum
 from isoloss.records.surfaces import read_surface, stored_settings
 from tests.fuzz import prepared
@@ -297,6 +301,25 @@ def near_file(valid: Callable[[], bytes]) -> st.SearchStrategy[bytes]:
     return st.deferred(lambda: st.one_of(damaged_bytes(valid()), as_bytes))
 
 
+SHARPNESS = to_json(
+    {
+        "kind": "sharpness",
+        "settings": {"options": {"rho": "0.1"}, "plan": {}, "optimizer": "sgd"},
+        "rescaling": {"first": "0", "second": "2", "factor": 2.0},
+        "rows": [
+            dataclasses.asdict(Measured("worst case", "l2", 0.1, 0.5, lowest=0.4)),
+            dataclasses.asdict(Measured("trace", "", math.nan, 2.0, error=0.1, error_of="probes")),
+        ],
+    }
+)
+
+
+def read_sharpness_file(drawn: bytes, folder: Path) -> object:
+    (folder / "sharpness.json").write_bytes(drawn)
+    data = read_sharpness(folder / "sharpness.json")
+    return [sharpness_rows([("a", data)]), data.find("worst case", "l2")]
+
+
 READERS = [
     Reader("run files", run_files(), read_run),
     Reader(
@@ -336,6 +359,7 @@ READERS = [
         read_pair,
     ),
     Reader("histories", file_of(HISTORY, ":"), read_history_file),
+    Reader("sharpness JSON", damaged_json(SHARPNESS), read_sharpness_file),
     Reader("journals", near_file(journal), read_journal),
     Reader("searches", near_file(study), read_study),
 ]
