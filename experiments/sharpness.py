@@ -292,8 +292,8 @@ def _of_subsets(ball_of: Callable[[Problem], Ball], s: SharpnessSettings) -> Com
         ball, m = ball_of(problem), min(s.m, problem.count)
         try:
             found = m_sharpness(problem, ball, m, subsets=s.subsets, seed=s.seed, progress=progress)
-        except (ProblemError, BatchError) as error:
-            account = {"reason": str(error).splitlines()[0]}
+        except (ProblemError, BatchError) as refusal:
+            account = {"reason": str(refusal).splitlines()[0]}
             return _named("m-sharpness", ball, math.nan, account=account)
         error = {"error": found.standard_error, "error_of": "subsets"}
         return _named("m-sharpness", ball, found.value, **error, account=asdict(found) | {"m": m})
@@ -308,8 +308,8 @@ def _flatness(s: SharpnessSettings) -> Compute:
             found = relative_flatness(
                 problem, probes=max(2, s.probes), seed=s.seed, progress=progress
             )
-        except OperatorError as error:
-            account = {"reason": str(error).splitlines()[0]}
+        except OperatorError as refusal:
+            account = {"reason": str(refusal).splitlines()[0]}
             return Measured(name, "", math.nan, math.nan, account=account)
         error, account = found.standard_error, asdict(found)
         return Measured(

@@ -134,9 +134,11 @@ def read_sharpness(path: Path | str) -> SharpnessData:
         if not isinstance(entry, dict):
             raise FileError(f"{what} is damaged: expected an object, got {type(entry).__name__}")
         check_entries(entry, _ROW, what)
-        numbers = {n: _number(entry[n]) for n, kinds in _ROW.items() if kinds is _NUMBER}
-        texts = {n: entry[n] for n, kinds in _ROW.items() if kinds is not _NUMBER}
-        rows.append(Measured(**numbers, **texts))
+        held: dict[str, Any] = {
+            name: _number(entry[name]) if kinds is _NUMBER else entry[name]
+            for name, kinds in _ROW.items()
+        }
+        rows.append(Measured(**held))
     return SharpnessData(content["settings"], tuple(rows), content["rescaling"])
 
 
