@@ -4,7 +4,7 @@ Of a decoder of the shape of GPT-2 small (124 million parameters, tied embedding
 weights, in float32 on a CPU, on random tokens. Each measurement has a process of its own, whose
 largest resident size is compared with that before the network was made:
 
-- `eigenvalue`: the algebraically largest eigenvalue of the Hessian, by a Lanczos basis of 4 vectors;
+- `eigenvalue`: the largest eigenvalue of the Hessian, by a Lanczos basis of 4 vectors;
 - `surface`: loss on a plane of two random, filter-normalised directions.
 
 `peak` counts the network itself, which the caller holds, `above` does not; both are multiples of

@@ -95,9 +95,7 @@ def _measured(name: str, shape: Shape, settings: Settings) -> tuple[int, dict[st
     network = decoder(shape)
     weights = sum(tensor.nbytes for tensor in network.parameters())
     data = sequences(shape, settings.sequences, settings.length)
-    problem = Problem(
-        network, next_token_loss, [data], metric=None, batch_size=settings.batch_size
-    )
+    problem = Problem(network, next_token_loss, [data], metric=None, batch_size=settings.batch_size)
     return weights, MEASUREMENTS[name](problem, settings)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Of the weights, and of the last layer of each branch over the root of twice the layers (section 2.3).
+# Of the weights; of the last layer of each branch over the root of twice the layers (section 2.3).
 DEVIATION = 0.02
 
 
