@@ -21,6 +21,7 @@ from torch import Tensor
 
 from isoloss.hessian.operators.protocol import LinearOperator, checked_product, unit_roundoff
 from isoloss.hessian.operators.vectors import norm, pieces, probe_vector, projections
+from isoloss.landscape.memory import release_freed
 
 # A new direction shorter than this many roundings of the operator's norm is rounding itself.
 BREAKDOWN_ROUNDINGS = 100
@@ -82,8 +83,9 @@ class LanczosBasis:
         self._seed, self._index, self._start = seed, index, start
         # Rows: a new vector is one contiguous write, and memory is touched only as it fills.
         self._rows = torch.empty(
-            self.capacity + 1, operator.size, dtype=operator.dtype, device=operator.device
+            self.capacity, operator.size, dtype=operator.dtype, device=operator.device
         )
+        self._next: Tensor | None = None  # v, apart, so that it is not held beside a product
         self._projected = torch.zeros(self.capacity, self.capacity, dtype=torch.float64)
         self._dropped = torch.zeros(self.capacity, dtype=torch.float64)
         self._border = torch.zeros(0, dtype=torch.float64)
@@ -106,6 +108,12 @@ class LanczosBasis:
         part = self._projected[: self.count, : self.count]
         return (part + part.T) / 2
 
+    @property
+    def _following(self) -> Tensor:
+        """The next vector v, of a basis that is not broken."""
+        assert self._next is not None
+        return self._next
+
     def step(self) -> None:
         """Add one vector with one product: the next of the Krylov space, or a random one.
 
@@ -118,11 +126,16 @@ class LanczosBasis:
             self._rows[j] = self._start / norm(self._start)
         elif self.broken or not j:
             self._rows[j] = self._random_direction()
+        else:
+            self._rows[j] = self._following
+        self._next = None
+        release_freed(self._rows[j].nbytes)
         product = checked_product(self.operator, self._rows[j])
-        # Of length 1 while float32 sums are formed, so that none over- or underflows; where the
-        # next vector will be.
-        length, rest = norm(product), self._rows[j + 1]
-        torch.div(product, length or 1.0, out=rest)
+        release_freed(product.nbytes)
+        # Of length 1 while float32 sums are formed, so that none over- or underflows. A copy: the
+        # product is the operator's.
+        length = norm(product)
+        rest = product / (length or 1.0)
         del product
         coefficients = self._orthogonalise(rest, j + 1) * length
         # What the new vector meets of what was left behind, and was dropped, is known again.
@@ -143,6 +156,7 @@ class LanczosBasis:
         else:
             self._border[j] = beta
             rest /= remaining
+            self._next = rest
 
     def ritz(self) -> Ritz:
         """Return the Ritz values and vectors of the present basis with their residuals."""
@@ -208,12 +222,10 @@ class LanczosBasis:
         self._left = self._left @ coefficients
         if fresh and not self.broken:
             self._left = torch.cat([self._left, border[None]])
-            self._left_rows = torch.cat([self._left_rows, self._rows[m][None]])
+            self._left_rows = torch.cat([self._left_rows, self._following[None]])
             border = torch.zeros_like(border)
-            self.broken = True
+            self.broken, self._next = True, None
         self._combine_into(self._rows, coefficients)
-        if not self.broken:
-            self._rows[kept] = self._rows[m]
         self._projected.zero_()
         self._projected[:kept, :kept] = projected
         self._dropped.zero_()
@@ -232,14 +244,14 @@ class LanczosBasis:
             others = [i for i in range(len(self._left)) if i != index]
             self._left_rows, self._left = self._left_rows[others], self._left[others]
         else:
-            self._left_rows[index], self._left[index] = self._rows[m], self._border
+            self._left_rows[index], self._left[index] = self._following, self._border
         limit = BREAKDOWN_ROUNDINGS * unit_roundoff(self.operator)
         self.broken = remaining <= limit
         if self.broken:
             self._dropped[:m] += border.abs()
-            self._border = torch.zeros_like(border)
+            self._border, self._next = torch.zeros_like(border), None
         else:
-            self._rows[m], self._border = rest / remaining, border
+            self._next, self._border = rest / remaining, border
 
     def _orthogonalise(self, vector: Tensor, rows: int) -> Tensor:
         """Leave of a vector what is orthogonal to the first rows; return the coefficients in them.

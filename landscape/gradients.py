@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isoloss.landscape.batches import Samples
 from isoloss.landscape.kernels import derivatives
+from isoloss.landscape.memory import release_freed
 from isoloss.parallel.ranks import Group
 
 
@@ -50,22 +51,28 @@ def mean_gradient(
     recalibration = problem.recalibration
     statistics = {} if recalibration is None else recalibration.leaves(buffers)
     variables = {**leaves, **statistics}
-    total = {
-        name: torch.zeros(t.shape, dtype=torch.float64, device=sums)
-        for name, t in variables.items()
-    }
+    # In float64 from the second batch on: a single one's sum needs no more than it has.
+    total: dict[str, Tensor] = {}
     for batch in problem.micro_batches():
         # A closure's loss may be made of derivatives already.
         with derivatives(problem.objective.model, second=not problem.has_outputs):
             loss = problem.loss_sum(leaves, batch, {**buffers, **statistics})
-            parts = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
-        for name, part in zip(variables, parts, strict=True):
+            parts = list(torch.autograd.grad(loss, list(variables.values()), allow_unused=True))
+        for name in reversed(variables):
+            part = parts.pop()  # freed where it was added
             if part is not None:
-                total[name] += part.to(sums)
-    for part in total.values():
-        problem.group.add_up(part)
+                part = part.to(sums)
+                total[name] = total[name].double() + part if name in total else part
+        release_freed(sum(tensor.nbytes for tensor in leaves.values()))
+    for name, tensor in variables.items():
+        total.setdefault(name, torch.zeros((), device=sums).expand(tensor.shape))
+        if problem.group.size > 1:  # some may have had one batch, others several
+            total[name] = problem.group.add_up(total[name].double().clone())
     if recalibration is not None:  # the chain rule through s(theta)
         for name, part in recalibration.pull_back(leaves, leaves, total).items():
-            total[name] += part
+            total[name] = total[name].double() + part
     weight = problem.total_weight
-    return {name: (total[name] / weight).to(problem.device, problem.dtype) for name in leaves}
+    return {
+        name: (total.pop(name).double() / weight).to(problem.device, problem.dtype)
+        for name in leaves
+    }

@@ -51,7 +51,7 @@ def check_second_point(
     Nothing can be said, and nothing is refused, where the loss cannot be computed at theta'.
 
     Args:
-        lent: The caller's network; changed meanwhile, and put back bit for bit.
+        lent: The caller's network; changed, for who calls this to put it back (`keeping`).
         parameters: theta0.
         batch: A few samples.
         losses: `losses(point, batch)`, what each sample adds to the loss.
@@ -70,8 +70,8 @@ def check_second_point(
             given = losses(point, batch)
         except (RuntimeError, ValueError, ArithmeticError):
             return
-        with overwritten(lent, point):
-            everywhere = afresh()(point, batch)
+        overwrite(lent, point)
+        everywhere = afresh()(point, batch)
         refuse_outer_weights(given, everywhere, dtype)
         if _gap(losses(parameters, batch).weights, given.weights) > PROBE_TOLERANCE[dtype]:
             raise LossShapeError(
@@ -112,14 +112,11 @@ def keeping(model: nn.Module) -> Iterator[None]:
             _overwrite(tensor, value)
 
 
-@contextmanager
-def overwritten(model: nn.Module, point: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the network itself have other weights inside the context."""
-    with keeping(model):
-        for name, tensor in model.named_parameters():
-            if (own := uncompiled_name(name)) in point:
-                _overwrite(tensor, point[own])
-        yield
+def overwrite(model: nn.Module, point: Mapping[str, Tensor]) -> None:
+    """Give the network itself other weights."""
+    for name, tensor in model.named_parameters():
+        if (own := uncompiled_name(name)) in point:
+            _overwrite(tensor, point[own])
 
 
 def _overwrite(tensor: Tensor, value: Tensor) -> None:

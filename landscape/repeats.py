@@ -62,4 +62,4 @@ class Draws(Sequence[Sequence[Direction]]):
 
 def size_of(directions: Sequence[Direction]) -> int:
     """Return the bytes of some directions together."""
-    return sum(t.numel() * t.element_size() for d in directions for t in d.tensors.values())
+    return sum(t.numel() * t.element_size() for d in directions for t in d.like.values())

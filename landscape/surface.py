@@ -115,7 +115,7 @@ class Surface:
                 f"got {len(directions)}"
             )
         for direction in directions:
-            found = _shapes(direction.tensors)
+            found = _shapes(direction.like)
             if not shapes.keys() <= found.keys() or found != {n: movable.get(n) for n in found}:
                 raise SurfaceError(
                     "expected directions with the names and shapes of the network's parameters, "

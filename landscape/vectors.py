@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+# Entries that are copied to float64 at a time.
+PIECE = 2**22
+
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
     """Concatenate the tensors, row-major, in the mapping's order.
@@ -50,7 +53,16 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Return the inner product <a, b> over all entries, accumulated in float64."""
-    return sum(float(torch.sum(a[name].double() * b[name].double())) for name in a)
+    total = 0.0
+    for name in a:
+        first = a[name]
+        second = first if b is a else b[name]
+        if first.numel() <= PIECE:
+            total += float(torch.sum(first.double() * second.double()))
+        else:  # without float64 copies of the whole
+            pairs = zip(*(t.reshape(-1).split(PIECE) for t in (first, second)), strict=True)
+            total += sum(float(torch.dot(p.double(), q.double())) for p, q in pairs)
+    return total
 
 
 def digest(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:

@@ -23,7 +23,7 @@ from isoloss.landscape.kernels import (
     second_derivatives,
     without_cudnn,
 )
-from isoloss.landscape.memory import make_room
+from isoloss.landscape.memory import make_room, release_freed
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import unflatten
 
@@ -213,6 +213,7 @@ class ProblemOperator(ABC, Generic[G]):
             product = left.pop()
             if product is not None:
                 entry += product.to(self._sums)
+        release_freed(self.size * self.dtype.itemsize)
 
     def _pull_back_statistics(self, sums: dict[str, Tensor]) -> None:
         """Add (ds/dtheta)^T of what was summed for the statistics to the parameters' sums."""

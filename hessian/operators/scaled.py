@@ -14,7 +14,7 @@ from isoloss.hessian.operators.protocol import (
     check_vector,
 )
 from isoloss.landscape.normalisation import normalise
-from isoloss.landscape.vectors import flatten
+from isoloss.landscape.vectors import unflatten
 
 
 class ScaledOperator:
@@ -88,7 +88,10 @@ def filter_scale(parameters: Mapping[str, Tensor]) -> Tensor:
     Returns:
         Shape (n,), of the weights' dtype, in the order of an operator's vectors.
     """
-    weights = {name: tensor.detach().cpu().double() for name, tensor in parameters.items()}
-    ones = {name: torch.ones_like(tensor) for name, tensor in weights.items()}
     first = next(iter(parameters.values()))
-    return flatten(normalise(ones, weights, "filter", "biasbn")).to(first.device, first.dtype)
+    scale = first.new_empty(sum(tensor.numel() for tensor in parameters.values()))
+    for name, part in unflatten(scale, parameters).items():  # no float64 copy of the whole
+        weights = {name: parameters[name].detach().cpu().double()}
+        ones = {name: torch.ones_like(weights[name])}
+        part.copy_(normalise(ones, weights, "filter", "biasbn")[name])
+    return scale

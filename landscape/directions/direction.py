@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from isoloss.errors import UsageError
-from isoloss.landscape.normalisation import Tensors
+from isoloss.landscape.directions.regenerated import Regenerated
 from isoloss.landscape.vectors import digest, inner, norm
 from isoloss.records.surfaces import StoredDirection
 
@@ -35,7 +35,7 @@ class RawDirection:
             `checkpoint` are said to people alone and may differ when a surface is resumed.
     """
 
-    tensors: Tensors
+    tensors: Mapping[str, Tensor]
     kind: str
     source: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,14 +51,22 @@ class Direction:
         normalisation: Rule of `landscape.normalisation`.
         ignore: Which parameters stay where they are.
         orthogonal: Whether it was made orthogonal to the direction of the other axis.
+
+    The tensors of a large random direction are made whenever they are asked for
+    (`directions.regenerated`): take them one by one.
     """
 
-    tensors: Tensors
+    tensors: Mapping[str, Tensor]
     kind: str
     source: Mapping[str, Any] = field(default_factory=dict)
     normalisation: str = "none"
     ignore: str = "none"
     orthogonal: bool = False
+
+    @property
+    def like(self) -> Mapping[str, Tensor]:
+        """Tensors of its names, shapes and dtypes, which are made for nobody."""
+        return self.tensors.like if isinstance(self.tensors, Regenerated) else self.tensors
 
     def recipe(self) -> dict[str, Any]:
         """Return what is needed to make the direction again, and a digest to check it by."""
@@ -72,7 +80,9 @@ class Direction:
         }
 
     def stored(self) -> StoredDirection:
-        """Return the direction as files keep it."""
+        """Return the direction as files keep it; of one that is not held the recipe."""
+        if isinstance(self.tensors, Regenerated):
+            return StoredDirection(self.recipe(), [])
         arrays = [tensor.detach().cpu().numpy() for tensor in self.tensors.values()]
         return StoredDirection(self.recipe(), arrays)
 

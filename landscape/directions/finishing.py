@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from isoloss.landscape.directions.direction import Direction, DirectionError, RawDirection, cosine
-from isoloss.landscape.directions.orthogonal import orthogonalised
+from isoloss.landscape.directions.orthogonal import orthogonal_share, orthogonalised
+from isoloss.landscape.directions.regenerated import BY_ROWS, Drawn, Regenerated
 from isoloss.landscape.normalisation import NormalisationError, Tensors, check_rules, normalise
 from isoloss.landscape.vectors import norm
 
@@ -59,6 +60,9 @@ def finish(
             raw, zip(_pair(normalisation), _pair(ignore), strict=True), strict=False
         )
     ]
+    if all(isinstance(one.tensors, Drawn) and rule[0] in BY_ROWS
+           for one, rule in zip(raw, rules, strict=True)):  # fmt: skip
+        return _regenerated(raw, point, rules, orthogonal=orthogonal)
     weights = _doubles(point)
     tensors = [_doubles(one.tensors) for one in raw]
     for one, held in zip(raw, tensors, strict=True):
@@ -86,6 +90,27 @@ def finish(
         )
         for axis, (one, held, rule) in enumerate(zip(raw, made, rules, strict=True))
     ]
+    if len(finished) == 2:
+        _check_pair(*finished)
+    return finished
+
+
+def _regenerated(
+    raw: Sequence[RawDirection],
+    point: Mapping[str, Tensor],
+    rules: Sequence[tuple[str, str]],
+    *,
+    orthogonal: bool,
+) -> list[Direction]:
+    """Finish random directions that are not held."""
+    drawn = [one.tensors for one in raw if isinstance(one.tensors, Drawn)]
+    finished = []
+    for axis, (one, y, rule) in enumerate(zip(raw, drawn, rules, strict=True)):
+        yields = axis == 1 and orthogonal
+        share = orthogonal_share(drawn[0], y, point, rules[0], rule) if yields else 0.0
+        tensors = Regenerated(y, point, rule, (drawn[0], share) if yields else None)
+        _check_made(one, tensors, rule)
+        finished.append(Direction(tensors, one.kind, one.source, *rule, orthogonal=yields))
     if len(finished) == 2:
         _check_pair(*finished)
     return finished
@@ -126,7 +151,7 @@ def _check_raw(one: RawDirection, tensors: Tensors) -> None:
         )
 
 
-def _check_made(one: RawDirection, tensors: Tensors, rule: tuple[str, str]) -> None:
+def _check_made(one: RawDirection, tensors: Mapping[str, Tensor], rule: tuple[str, str]) -> None:
     name = _not_finite(tensors)
     if name is not None:
         raise DirectionError(
@@ -150,5 +175,5 @@ def _check_pair(x: Direction, y: Direction) -> None:
         )
 
 
-def _not_finite(tensors: Tensors) -> str | None:
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     return next((name for name, t in tensors.items() if not bool(torch.isfinite(t).all())), None)

@@ -9,6 +9,12 @@ from torch import Tensor
 
 from isoloss.landscape.directions.direction import Direction, RawDirection
 from isoloss.landscape.directions.finishing import Rule, finish
+from isoloss.landscape.directions.regenerated import Drawn
+from isoloss.records.surfaces import LARGEST_STORED_DIRECTION
+
+# Bytes of a direction. One that no file keeps is not held in memory either: it is made again at
+# each point, tensor by tensor.
+LARGEST_HELD = LARGEST_STORED_DIRECTION
 
 
 def gaussian(like: Mapping[str, Tensor], seed: int = 0, axis: int = 0) -> RawDirection:
@@ -22,13 +28,16 @@ def gaussian(like: Mapping[str, Tensor], seed: int = 0, axis: int = 0) -> RawDir
         axis: 0 or 1; the axes use the generators 2 seed and 2 seed + 1.
 
     Returns:
-        Tensors of float64 on the CPU.
+        Tensors of float64 on the CPU; above `LARGEST_HELD` they are drawn when they are asked for.
 
     Raises:
         ValueError: For a negative seed.
     """
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more, got {seed}")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in like.values())
+    if size > LARGEST_HELD:
+        return RawDirection(Drawn(like, 2 * seed + axis), "random", {"seed": seed})
     generator = torch.Generator().manual_seed(2 * seed + axis)
     drawn = {name: torch.randn(t.shape, generator=generator).double() for name, t in like.items()}
     return RawDirection(drawn, "random", {"seed": seed})
