@@ -23,39 +23,19 @@ class SpectrumError(UsageError, ValueError):
     """Settings that ask for nothing, or for what the problem does not have."""
 
 
-class Stages(Protocol):
-    """What to compute of a spectrum, as `isoloss.experiments.SpectrumSettings` holds it.
-
-    A stage is left out where its number (`top`, `trace_budget`, `probes`) is 0. What is asked for
-    by `top` and `trace_budget` is also found in units of the filters, for T H T.
+class Searched(Protocol):
+    """What to spend on the largest eigenvalues of a matrix, and how well.
 
     Attributes:
-        operator: Names of the matrices, separated by commas.
         top: Algebraically largest eigenvalues.
-        smallest: Algebraically smallest eigenvalues, with `top` of 1 or more; None for 1 with it.
         tol: Residual asked of an eigenpair, relative to the eigenvalue; None for 1e-4 or what
             products of the problem's precision allow.
         max_products: Products to spend on eigenvalues.
-        trace_error: Standard error asked of the trace, relative to it.
-        trace_budget: Products to spend on the trace.
-        probes: Random probes of the density.
-        steps: Lanczos steps for each probe.
-        layers: Whether to measure the block of each layer, too.
         seed: Seed of start vectors and probes.
-        exact: Whether all eigenvalues of the dense matrix are computed, and the rest from them.
-        basis: Vectors of the parameters' size that a Lanczos basis holds at most; None for what
-            the pairs and `steps` take.
-        eigenvectors: Whether eigenvectors are part of the result.
     """
 
     @property
-    def operator(self) -> str: ...  # noqa: D102
-
-    @property
     def top(self) -> int: ...  # noqa: D102
-
-    @property
-    def smallest(self) -> int | None: ...  # noqa: D102
 
     @property
     def tol(self) -> float | None: ...  # noqa: D102
@@ -64,10 +44,49 @@ class Stages(Protocol):
     def max_products(self) -> int: ...  # noqa: D102
 
     @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+class Measured(Searched, Protocol):
+    """What to measure at one point of the weights: largest eigenvalues and the trace.
+
+    `isoloss.experiments.OverTrainingSettings` holds it for each checkpoint of a training.
+
+    Attributes:
+        operator: Names of the matrices, separated by commas; one along a training.
+        trace_error: Standard error asked of the trace, relative to it.
+        trace_budget: Products to spend on the trace; 0 for none.
+    """
+
+    @property
+    def operator(self) -> str: ...  # noqa: D102
+
+    @property
     def trace_error(self) -> float: ...  # noqa: D102
 
     @property
     def trace_budget(self) -> int: ...  # noqa: D102
+
+
+class Stages(Measured, Protocol):
+    """What to compute of a spectrum, as `isoloss.experiments.SpectrumSettings` holds it.
+
+    A stage is left out where its number (`top`, `trace_budget`, `probes`) is 0. What is asked for
+    by `top` and `trace_budget` is also found in units of the filters, for T H T.
+
+    Attributes:
+        smallest: Algebraically smallest eigenvalues, with `top` of 1 or more; None for 1 with it.
+        probes: Random probes of the density.
+        steps: Lanczos steps for each probe.
+        layers: Whether to measure the block of each layer, too.
+        exact: Whether all eigenvalues of the dense matrix are computed, and the rest from them.
+        basis: Vectors of the parameters' size that a Lanczos basis holds at most; None for what
+            the pairs and `steps` take.
+        eigenvectors: Whether eigenvectors are part of the result.
+    """
+
+    @property
+    def smallest(self) -> int | None: ...  # noqa: D102
 
     @property
     def probes(self) -> int: ...  # noqa: D102
@@ -77,9 +96,6 @@ class Stages(Protocol):
 
     @property
     def layers(self) -> bool: ...  # noqa: D102
-
-    @property
-    def seed(self) -> int: ...  # noqa: D102
 
     @property
     def exact(self) -> bool: ...  # noqa: D102

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
+from isoloss.hessian.eigenpairs import Eigenpairs
 from isoloss.hessian.operators.named import named_operator, operator_names
 from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.hessian.over_training import largest_pairs
 from isoloss.hessian.trace import trace as estimate_trace
 from isoloss.landscape.problem import Problem
 from isoloss.records.tables import data_frame
@@ -159,14 +160,7 @@ class CurvatureMonitor:
         # Of one seed, each measurement has random vectors of its own.
         seed = self.seed + len(self.measurements)
         with named_operator(problem, self.operator, self.seed) as operator:
-            pairs = top_eigenpairs(
-                operator,
-                self.top,
-                tol=self.tol,
-                max_products=self.max_products,
-                seed=seed,
-                start=None if self._before is None else warm_start(self._before, seed),
-            )
+            pairs = largest_pairs(operator, self, seed, self._before)
             found = None
             if self.trace:
                 found = estimate_trace(operator, budget=self.trace, seed=seed)
