@@ -51,18 +51,11 @@ def measure_layer(
         seed=wanted.seed,
         progress=progress,
     )
-    estimate = trace(
-        operator,
-        relative_error=wanted.trace_error,
-        budget=wanted.trace_budget,
-        seed=wanted.seed,
-        progress=progress,
-    )
-    norm = frobenius_norm(
-        operator,
-        relative_error=wanted.trace_error,
-        budget=wanted.trace_budget,
-        seed=wanted.seed,
-        progress=progress,
-    )
+    spent: dict[str, Any] = {
+        "relative_error": wanted.trace_error,
+        "budget": wanted.trace_budget,
+        "seed": wanted.seed,
+        "progress": progress,
+    }
+    estimate, norm = trace(operator, **spent), frobenius_norm(operator, **spent)
     return stored_layer(pairs, estimate, norm, operator.shapes)
