@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.flags import Given, command
@@ -20,6 +21,10 @@ from isoloss.records.layers import layer_rows
 from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import ScaledData, SpectrumData
 from isoloss.records.tables import aligned
+
+if TYPE_CHECKING:
+    from isoloss.experiments.over_training import OverTrainingResult
+    from isoloss.experiments.spectra import SpectrumResult
 
 
 @command(Given(SpectrumSettings), Selection, Along, Output)
@@ -42,7 +47,7 @@ def hessian(given: dict[str, Any], selection: Selection, along: Along, output: O
 
 def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -> None:
     """Compute the spectrum at one checkpoint."""
-    from isoloss.experiments.drawing import draw_hessian, png_files
+    from isoloss.experiments.drawing import draw_hessian
     from isoloss.experiments.selection import select
     from isoloss.experiments.spectra import SpectrumExperiment, check_spectrum
 
@@ -57,25 +62,17 @@ def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -
         console.cost(experiment.cost())
         return
     result = experiment.run(console)
-    if result.products:
-        console.say(f"{result.products} products in {result.seconds:.1f} s")
-    else:
-        console.say(f"{result.path} is complete, nothing to do")
+    _say_products(result, console)
     for name, data in result.data.operators.items():
         if result.data.settings["operator"] != "hessian" or result.data.others:
             console.say(f"{name}:")
         _say(data, console)
-    written = []
-    if output.figures and result.path is not None:
-        written = draw_hessian(result.path)
-        names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
-        console.say(f"wrote {', '.join([str(result.path), *names])}")
-    console.result({**result.summary(), "figures": written})
+    written = draw_hessian(result.path) if output.figures and result.path is not None else []
+    _finish(result, written, console)
 
 
 def over_training(given: dict[str, Any], selection: Selection, output: Output) -> None:
     """Compute the largest eigenvalues at the checkpoints of a training."""
-    from isoloss.experiments.drawing import png_files
     from isoloss.experiments.over_training import OverTrainingExperiment
     from isoloss.experiments.plotting import draw_over_training
     from isoloss.experiments.selection import select
@@ -96,14 +93,28 @@ def over_training(given: dict[str, Any], selection: Selection, output: Output) -
         console.cost(experiment.cost())
         return
     result = experiment.run(console)
+    _say_products(result, console)
+    _say_over_training(result.data, console)
+    written = draw_over_training([result.path]) if output.figures else []
+    _finish(result, written, console)
+
+
+def _say_products(result: SpectrumResult | OverTrainingResult, console: Console) -> None:
     if result.products:
         console.say(f"{result.products} products in {result.seconds:.1f} s")
     else:
         console.say(f"{result.path} is complete, nothing to do")
-    _say_over_training(result.data, console)
-    written = draw_over_training([result.path]) if output.figures else []
-    names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
-    console.say(f"wrote {', '.join([str(result.path), *names])}")
+
+
+def _finish(
+    result: SpectrumResult | OverTrainingResult, written: list[Path], console: Console
+) -> None:
+    """Say which files there are, and hand out the numbers."""
+    from isoloss.experiments.drawing import png_files
+
+    if result.path is not None:
+        names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
+        console.say(f"wrote {', '.join([str(result.path), *names])}")
     console.result({**result.summary(), "figures": written})
 
 

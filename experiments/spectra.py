@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from isoloss.experiments.devices import peak_memory
 from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.products import (
+    seconds_of_product,
+    stored_plan,
+    warn_of_changed_plan,
+)
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SpectrumSettings
 from isoloss.experiments.trained import Trained, parameter_counts
@@ -18,9 +21,7 @@ from isoloss.hessian import Spectrum
 from isoloss.hessian.asked import check_stages, smallest_of
 from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.operators.named import operator_names
-from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
-from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.progress import Progress, StageProgress, stage_bars
 from isoloss.records.spectra import STAGES, SpectrumData
 from isoloss.records.summary import summary
@@ -76,11 +77,7 @@ class SpectrumExperiment:
 
     def build(self) -> Spectrum:
         """Assemble problem and operator; a spectrum that was begun lends its plan."""
-        plan = None
-        if self.path is not None and self.path.exists() and not self.fresh:
-            with open_hdf5(self.path, "hessian") as file:
-                stored = file.json("settings").get("plan")
-            plan = None if stored is None else Plan.from_json(stored)
+        plan = stored_plan(self.path, "hessian", fresh=self.fresh)
         problem = self.subject.problem(self.settings.split, self.settings, self.settings, plan)
         about = {**self.subject.notes_of_result(), "asked": asdict(self.settings)}
         return Spectrum(problem, self.settings, about=about)
@@ -113,30 +110,18 @@ class SpectrumExperiment:
             raise ExperimentError(
                 f"interrupted; {kept}\nthe same command goes on with the rest{anew}"
             ) from None
-        plan = task.problem.plan
-        if plan.to_json() != task.settings["plan"]:
-            how = "" if plan.product_strategy == "kept-graph" else " and without kept graphs"
-            reporter.warn(
-                f"memory ran out: went on with {plan.product_batch} samples at a time{how}"
-            )
+        warn_of_changed_plan(reporter, task.problem.plan, task.settings["plan"])
         return SpectrumResult(data, self.path, task.products, time.monotonic() - began)
 
     def cost(self) -> Cost:
         """Time a few products and scale up."""
         task, stages = self.build(), self.settings
-        seconds, products = 0.0, sum(expected_products(stages, task).values())
-        for own in task.operators.values():
-            with own.operator as operator:
-                vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
-                operator.matvec(vector)  # the first product builds the graphs
-                began, repeats = time.perf_counter(), 3
-                for _ in range(repeats):
-                    operator.matvec(vector)
-                seconds += (time.perf_counter() - began) / repeats * products
+        products = sum(expected_products(stages, task).values())
+        each = sum(seconds_of_product(own.operator) for own in task.operators.values())
         count = len(task.operators)
         size = task.problem.dtype.itemsize * task.operator.size
         size *= (stages.top + smallest_of(stages)) * count * stages.eigenvectors
-        return Cost(seconds, products * count, "products", size, peak_memory())
+        return Cost(each * products, products * count, "products", size, peak_memory())
 
 
 def check_spectrum(settings: SpectrumSettings) -> None:
