@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from isoloss.errors import UsageError
+from isoloss.hessian.eigenpairs import CONFIRM
 from isoloss.hessian.operators.named import operator_names
 
 OPTIONS = (
@@ -136,3 +137,18 @@ def check_stages(stages: Stages) -> None:
 def smallest_of(stages: Stages) -> int:
     """Return how many of the smallest eigenvalues to compute: one beside the largest by default."""
     return min(1, stages.top) if stages.smallest is None else stages.smallest
+
+
+def pair_limits(stages: Stages, pairs: int) -> dict[str, Any]:
+    """Return the limits of a Lanczos basis for so many pairs, as `top_eigenpairs` takes them.
+
+    A small basis has no room for the search for copies, which would cost a vector besides.
+    """
+    room = stages.basis is None or stages.basis >= pairs + CONFIRM
+    return {"max_basis": stages.basis, "confirm": CONFIRM if room else 0}
+
+
+def trace_method(stages: Stages, budget: int) -> str:
+    """Return how a trace is estimated: XTrace holds a basis of half as many vectors as products."""
+    large = stages.basis is not None and stages.basis < budget // 2
+    return "hutchinson" if large else "xtrace"

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from isoloss.hessian.asked import Stages, smallest_of
+from isoloss.hessian.asked import Stages, pair_limits, smallest_of, trace_method
 from isoloss.hessian.density import spectral_density
-from isoloss.hessian.eigenpairs import CONFIRM, Eigenpairs, top_eigenpairs
+from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.exact import ExactSpectrum, exact_spectrum
 from isoloss.hessian.gradient_overlap import gradient_overlap
 from isoloss.hessian.layers import layer_parameters, measure_layer
@@ -112,15 +112,6 @@ class OperatorStages:
     def _all(self, progress: Progress | None) -> ExactData:
         return self._exact(progress).stored()
 
-    def _limits(self, wanted: int) -> dict[str, Any]:
-        """Return the limits of a Lanczos basis for so many pairs.
-
-        A small basis has no room for the search for copies, which would cost a vector besides.
-        """
-        basis = self.wanted.basis
-        room = basis is None or basis >= wanted + CONFIRM
-        return {"max_basis": basis, "confirm": CONFIRM if room else 0}
-
     def _pairs(self, progress: Progress | None) -> Eigenpairs:
         wanted = self.wanted
         if wanted.exact:
@@ -133,7 +124,7 @@ class OperatorStages:
             max_products=max(wanted.max_products, wanted.top + self.smallest),
             seed=wanted.seed,
             progress=progress,
-            **self._limits(wanted.top + self.smallest),
+            **pair_limits(wanted, wanted.top + self.smallest),
         )
 
     def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
@@ -182,7 +173,7 @@ class OperatorStages:
                 population=self.population,
                 seed=seed,
                 operator_of=lambda part: named_operator(part, self.name, seed),
-                **self._limits(1),
+                **pair_limits(self.wanted, 1),
             )
         except (BatchError, ProblemError):
             return None
@@ -216,11 +207,9 @@ class OperatorStages:
 
     def _trace_of(self, operator: LinearOperator, progress: Progress | None) -> Trace:
         wanted = self.wanted
-        # XTrace holds a basis of half as many vectors as products.
-        large = wanted.basis is not None and wanted.basis < wanted.trace_budget // 2
         return trace(
             operator,
-            method="hutchinson" if large else "xtrace",
+            method=trace_method(wanted, wanted.trace_budget),
             relative_error=wanted.trace_error,
             budget=wanted.trace_budget,
             seed=wanted.seed,
@@ -246,7 +235,7 @@ class OperatorStages:
                 max_products=wanted.max_products,
                 seed=wanted.seed,
                 progress=progress,
-                **self._limits(1),
+                **pair_limits(wanted, 1),
             )
         if wanted.trace_budget:
             estimate = self._trace_of(operator, progress)
