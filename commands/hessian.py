@@ -17,6 +17,7 @@ from isoloss.experiments.settings import (
     Selection,
     SpectrumSettings,
 )
+from isoloss.records.classes import ClassData, shares_of_eigenvalues, shares_of_trace
 from isoloss.records.layers import layer_rows
 from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import ScaledData, SpectrumData
@@ -37,6 +38,7 @@ def hessian(given: dict[str, Any], selection: Selection, along: Along, output: O
     For example: hessian mnist-sam --top 10 --samples 2000
     hessian mnist-sam --operator hessian,ggn,residual
     hessian mnist-sam --layers
+    hessian mnist-sam --operator ggn --top 15 --classes
     or, along a training that kept checkpoints: hessian mnist-sam --epochs all
     """
     if along.epochs is not None:
@@ -78,7 +80,7 @@ def over_training(given: dict[str, Any], selection: Selection, output: Output) -
     from isoloss.experiments.selection import select
 
     console = Console(output.as_json)
-    for name in ("smallest", "probes", "steps", "layers", "exact", "basis"):
+    for name in ("smallest", "probes", "steps", "layers", "classes", "exact", "basis"):
         if name in given:
             raise OptionError(name, "is for one checkpoint alone, `epochs` was given as well")
     if selection.checkpoint is not None:
@@ -178,11 +180,37 @@ def _say(data: SpectrumData, console: Console) -> None:
         console.say(f"in units of the filters: {_scaled(data.scaled)}")
     for line in _derived(data):
         console.say(line)
+    if data.classes is not None:
+        for line in _of_classes(data, data.classes):
+            console.say(line)
     if data.layers:
         console.say(aligned([_of_layer(row) for row in layer_rows(data.layers)]))
         for name, layer in data.layers.items():
             for number in layer.not_converged:
                 console.say(f"{name}: {number} not converged: {layer.account[number]['reason']}")
+
+
+def _of_classes(data: SpectrumData, classes: ClassData) -> Iterator[str]:
+    """Say what means over classes make up of the trace and of each of the largest eigenvalues."""
+    from isoloss.figures.formatting import with_error
+
+    if data.trace is not None:
+        of_trace = shares_of_trace(classes, data.trace.estimate, data.trace.standard_error)
+        shares = (
+            f"{part} {with_error(100 * value, 100 * error)} %"
+            for part, (value, error) in of_trace.items()
+        )
+        yield f"of the trace, by classes: {', '.join(shares)} (s.e. over probes)"
+    if data.eigenpairs is not None:
+        values = data.eigenpairs.eigenvalues
+        shares_of = shares_of_eigenvalues(classes, values)
+        yield aligned(
+            [
+                {"eigenvalue": f"{value:.6g}"}
+                | {part: f"{shares[row]:.1%}" for part, shares in shares_of.items()}
+                for row, value in enumerate(values)
+            ]
+        )
 
 
 def _of_layer(row: Mapping[str, Any]) -> dict[str, str]:

@@ -36,7 +36,7 @@ from isoloss.hessian.eigenpairs import Eigenpairs
 from isoloss.hessian.operators.named import named_operator, operator_names
 from isoloss.hessian.over_training import Moment, cold_pairs, curvature_at
 from isoloss.hessian.spectrum import refuse_other_spectrum
-from isoloss.hessian.stored import stored_eigenpairs
+from isoloss.hessian.stored import columns_of, stored_eigenpairs
 from isoloss.landscape import Plan, Problem
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.records.hdf5 import refuse_other_kind
@@ -311,8 +311,7 @@ def _begin_from(vectors: Mapping[str, np.ndarray]) -> Eigenpairs | None:
     """
     if not vectors:
         return None
-    rows = [array.reshape(len(array), -1) for array in vectors.values()]
-    columns = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows, axis=1).T))
+    columns = columns_of(vectors)
     unknown = torch.full((columns.shape[1],), torch.nan, dtype=torch.float64)
     return Eigenpairs(unknown, unknown, columns, None, None, None, True, "stored", 0)
 

@@ -141,7 +141,7 @@ def expected_products(stages: SpectrumSettings, task: Spectrum) -> dict[str, int
     Eigenvalues take 4 to 6 each on trained networks, and the smallest, which stands nearer to the
     others, 16 to 42; the traces of H and of T H T may spend their budget, and T H T has one
     eigenvalue. A layer has an eigenvalue and may spend the budget twice. An exact spectrum takes as
-    many as the network has parameters.
+    many as the network has parameters. Gradients of the classes are not counted.
     """
     of_layers = layers_of(task) * (30 + 2 * stages.trace_budget)
     if stages.exact:
@@ -152,6 +152,7 @@ def expected_products(stages: SpectrumSettings, task: Spectrum) -> dict[str, int
         "trace": stages.trace_budget,
         "scaled": 6 * (stages.top > 0) + stages.trace_budget,
         "density": stages.probes * stages.steps,
+        "classes": 0,
         "layers": of_layers,
     }
 

@@ -1,5 +1,6 @@
 """Everything that draws: from stored results and arrays to figures fit for a paper."""
 
+from isoloss.figures.classes import classes_figure
 from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
@@ -29,6 +30,7 @@ __all__ = [
     "RocSeries",
     "Scale",
     "Trial",
+    "classes_figure",
     "comparison_figure",
     "comparison_table",
     "confusion_figure",

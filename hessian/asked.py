@@ -16,6 +16,8 @@ OPTIONS = (
 SELDOM = {"exact": False, "basis": None, "eigenvectors": True}
 
 
+# The operator that is taken apart by classes.
+CLASSES_OF = "ggn"
 # Products that two samples of a Frobenius norm take.
 LEAST_OF_LAYERS = 8
 
@@ -80,6 +82,7 @@ class Stages(Measured, Protocol):
         probes: Random probes of the density.
         steps: Lanczos steps for each probe.
         layers: Whether to measure the block of each layer, too.
+        classes: Whether to take the Gauss-Newton matrix apart by classes, too.
         exact: Whether all eigenvalues of the dense matrix are computed, and the rest from them.
         basis: Vectors of the parameters' size that a Lanczos basis holds at most; None for what
             the pairs and `steps` take.
@@ -99,6 +102,9 @@ class Stages(Measured, Protocol):
     def layers(self) -> bool: ...  # noqa: D102
 
     @property
+    def classes(self) -> bool: ...  # noqa: D102
+
+    @property
     def exact(self) -> bool: ...  # noqa: D102
 
     @property
@@ -113,10 +119,16 @@ def check_stages(stages: Stages) -> None:
 
     Raises:
         SpectrumError: If every stage is left out, `smallest` is asked for without `top`, `layers`
-            with too few products for traces, or the basis has no room for the pairs.
+            with too few products for traces, `classes` without the Gauss-Newton matrix, or the
+            basis has no room for the pairs.
         OperatorNameError: For operators that are not known.
     """
-    operator_names(stages.operator)
+    names = operator_names(stages.operator)
+    if stages.classes and CLASSES_OF not in names:
+        raise SpectrumError(
+            f"`classes`: expected `operator` with {CLASSES_OF}, which they are parts of, got "
+            f"{stages.operator}"
+        )
     if stages.top + stages.trace_budget + stages.probes == 0:
         raise SpectrumError("nothing to compute: `top`, `trace_budget` and `probes` are all 0")
     if stages.layers and stages.trace_budget < LEAST_OF_LAYERS:

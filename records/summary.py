@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.records.bulk import bulk_of, negative_ratio
+from isoloss.records.classes import class_summary
 from isoloss.records.files import write_text
 from isoloss.records.json_text import to_json
 from isoloss.records.layers import layer_rows
@@ -140,6 +141,10 @@ def summary(data: SpectrumData) -> dict[str, Any]:
         }
     if data.layers:
         result["layers"] = layer_rows(data.layers)
+    if data.classes is not None:
+        eigenvalues = None if pairs is None else pairs.eigenvalues
+        whole = None if trace is None else (trace.estimate, trace.standard_error)
+        result["classes"] = class_summary(data.classes, eigenvalues, whole)
     if derived := derived_figures(data):
         result["derived"] = derived
     if data.others:
