@@ -81,12 +81,14 @@ class Wanted:
         look: What is asked of scales and axes.
         out: Path of the figures, to which their kind is added where there are several; beside the
             file where None. An ending .png or .pdf is left out: both are written.
+        panels: Whether each of several spectra has a panel of its own.
     """
 
     title: str = ""
     column: str | None = None
     look: Look = dataclasses.field(default_factory=Look)
     out: Path | None = None
+    panels: bool = False
 
     def stem(self, path: Path) -> Path:
         """Return the path of a file's figures, without suffix and kind."""

@@ -5,6 +5,7 @@ from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure
+from isoloss.figures.density_panels import density_panels
 from isoloss.figures.layers import layers_figure
 from isoloss.figures.quantities import (
     ComparisonGroup,
@@ -36,6 +37,7 @@ __all__ = [
     "confusion_figure",
     "curve_figure",
     "density_figure",
+    "density_panels",
     "formatted_table",
     "group_table",
     "layers_figure",

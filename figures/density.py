@@ -107,7 +107,7 @@ def draw_densities(
         look: What is asked of the axes.
     """
     look = look or Look()
-    sound = [run for run in runs if _finite(run[2])]
+    sound = [run for run in runs if has_finite_density(run[2])]
     axes.set_xlabel("eigenvalue")
     axes.set_ylabel("spectral density (log)")
     axes.set_yscale("log")
@@ -147,10 +147,21 @@ def draw_densities(
                 transform=axes.get_xaxis_transform() + lift,
                 clip_on=False,
             )
+    _make_room(axes, [value for _, _, data in sound for value in leading(data)])
     axes.set_ylim(floor, peak * 2.5)
     axes.set_ylim(look.vmin, look.vmax)  # None leaves an end as it is
     axes.set_xlim(look.xlim)
     axes.axvline(0.0, color="0.6", linewidth=0.5, zorder=0.5)
+
+
+def _make_room(axes: Axes, eigenvalues: Sequence[float]) -> None:
+    """Widen an axis to eigenvalues that no node of a density comes near to."""
+    low, high = axes.get_xlim()
+    beyond = 0.02 * (high - low)
+    if eigenvalues and min(eigenvalues) < low:
+        axes.set_xlim(left=min(eigenvalues) - beyond)
+    if eigenvalues and max(eigenvalues) > high:
+        axes.set_xlim(right=max(eigenvalues) + beyond)
 
 
 def _draw_rug(axes: Axes, eigenvalues: np.ndarray, color: str, row: int) -> None:
@@ -170,13 +181,19 @@ def _draw_rug(axes: Axes, eigenvalues: np.ndarray, color: str, row: int) -> None
 
 def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
     """Return what a reader must know of densities: smoothing, probes, band, ticks, failures."""
-    notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
+    notes = [
+        f"{label}: density is not finite" for label, _, data in runs if not has_finite_density(data)
+    ]
     notes += [
         f"{label}: a class-balanced sample, not that of the split"
         for label, _, data in runs
         if drawn_by_class(data.settings)
     ]
-    densities = [(label, data.density) for label, _, data in runs if _finite(data) and data.density]
+    densities = [
+        (label, data.density)
+        for label, _, data in runs
+        if has_finite_density(data) and data.density
+    ]
     if not densities:
         return notes
     counts = sorted({(*one.nodes.shape, one.exact) for _, one in densities})
@@ -198,7 +215,7 @@ def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list
     notes.append(_negative_note(densities))
     if any(p > 1 for p, *_ in counts):
         notes.append("band: range over probes")
-    if any(leading(data) for _, _, data in runs if _finite(data)):
+    if any(leading(data) for _, _, data in runs if has_finite_density(data)):
         notes.append("ticks above: extreme eigenvalues")
     if any(density.exact for _, density in densities):
         notes.append("ticks at the bottom: all eigenvalues")
@@ -309,7 +326,7 @@ def bandwidth_of(density: DensityData) -> float:
     return float(density.account["bandwidth"])
 
 
-def _finite(data: SpectrumData) -> bool:
+def has_finite_density(data: SpectrumData) -> bool:
     """Return whether there is a density and the products behind it were finite."""
     return data.density is not None and bool(np.isfinite(data.density.curve).all())
 

@@ -6,7 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isoloss.figures.density import density_figure, leading, overlaid_densities
+from isoloss.figures.density import (
+    density_figure,
+    leading,
+    overlaid_densities,
+)
+from isoloss.figures.density_panels import density_panels
 from isoloss.figures.style import FigureError, series_styles
 from isoloss.records.spectra import DensityData, EigenpairsData, SpectrumData, TraceData
 
@@ -114,3 +119,24 @@ def test_incomplete_spectra() -> None:
     density_figure([("SAM", "sam", broken)]).draw_without_rendering()
     with pytest.raises(FigureError, match="expected a stored spectral density"):
         density_figure([("SGD", "sgd", SpectrumData())])
+
+
+def test_panels_keep_each_networks_own_axis() -> None:
+    settings = {"parameters": 21538, "samples": 1000, "population": 54000}
+    wide = replace(spectrum(30.0, 0.149), settings=settings)
+    figure = density_panels([("A", "sgd", wide), ("B", "", spectrum(0.6, 0.003))], title="both")
+    first, second = figure.axes
+    for axes, largest in ((first, 30.0), (second, 0.6)):
+        assert axes.get_xscale() == "linear"
+        low, high = axes.get_xlim()
+        assert low < -2.0 < largest < high < 1.5 * largest + 3
+        assert list(axes.lines[1].get_xdata()) == [largest, 1.0, -2.0]
+    assert first.get_title("left") == "A, 21,538 parameters"
+    assert second.get_title("left") == "B"
+    note = figure.get_supxlabel().replace("\n", " ")
+    assert "A: 1,000 of 54,000 samples, 3 probes of 2 steps, bandwidth 0.149" in note
+    assert "B: 3 probes of 2 steps, bandwidth 0.003" in note
+    three = density_panels([("A", "", wide), ("B", "", wide), ("C", "", wide)])
+    assert [axes.get_visible() for axes in three.axes] == [True, True, True, False]
+    with pytest.raises(FigureError, match="expected a stored spectral density"):
+        density_panels([("A", "", SpectrumData())])
