@@ -119,7 +119,8 @@ def draw_densities(
         axes.text(0.5, 0.5, "not finite", transform=axes.transAxes, ha="center", color="0.4")
         return
     densities = [data.density for _, _, data in sound if data.density]
-    if len(densities) == 1:
+    alone = len(densities) == 1
+    if alone:
         (one,) = densities
         curves = [DensityCurve(one.grid, one.curve, one.low, one.high, bandwidth_of(one))]
     else:
@@ -127,7 +128,8 @@ def draw_densities(
         _set_symlog(axes, curves, linear_threshold(densities))
     floor, peak = _limits(curves, densities)
     for row, ((label, style, data), curve) in enumerate(zip(sound, curves, strict=True)):
-        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "label": label}
+        line: dict[str, Any] = {"color": style.color, "label": label}
+        line["linestyle"] = "solid" if alone else style.linestyle  # dashes break narrow peaks up
         axes.plot(curve.grid, curve.curve, **line)
         low, high = (np.maximum(side, 0.1 * floor) for side in (curve.low, curve.high))
         axes.fill_between(curve.grid, low, high, color=style.color, alpha=0.18, linewidth=0)
@@ -236,7 +238,7 @@ def overlaid_densities(stored: Sequence[DensityData]) -> list[DensityCurve]:
     """
     linear = linear_threshold(stored)
     return [
-        _smooth(
+        smoothed(
             one.nodes, one.weights, _grid(one.nodes, bandwidth_of(one), linear), bandwidth_of(one)
         )
         for one in stored
@@ -269,12 +271,12 @@ def _set_symlog(axes: Axes, curves: Sequence[DensityCurve], linear: float) -> No
     axes.set_xscale("symlog", linthresh=linear, linscale=_LINEAR_WIDTH)
     axes.set_xlim(low - _ROOM * abs(low), high + _ROOM * abs(high))
     axes.set_xlabel(f"eigenvalue (linear within ±{number(linear)}, log beyond)")
-    axes.xaxis.set_major_locator(FixedLocator(_symlog_ticks(low, high, linear)))
+    axes.xaxis.set_major_locator(FixedLocator(symlog_ticks(low, high, linear)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value)))
 
 
-def _symlog_ticks(low: float, high: float, linear: float) -> list[float]:
+def symlog_ticks(low: float, high: float, linear: float) -> list[float]:
     """Return 0 and powers of ten on either side, few enough for their labels."""
     first = int(np.ceil(np.log10(2 * linear)))
     powers = range(first, int(np.floor(np.log10(max(high, -low)))) + 1)
@@ -283,7 +285,7 @@ def _symlog_ticks(low: float, high: float, linear: float) -> list[float]:
     return sorted([0.0, *(x for p in chosen for x in (-p, p) if low <= x <= high)])
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """Return a tick of the eigenvalue axis."""
     return number(value) if value >= 0 else f"\N{MINUS SIGN}{number(-value)}"
 
@@ -331,7 +333,7 @@ def has_finite_density(data: SpectrumData) -> bool:
     return data.density is not None and bool(np.isfinite(data.density.curve).all())
 
 
-def _smooth(
+def smoothed(
     nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, bandwidth: float
 ) -> DensityCurve:
     """Smooth each probe's quadrature by Gaussians, (probes, steps) -> (points,)."""
