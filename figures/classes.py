@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from isoloss.figures.formatting import power_of_ten, with_error
@@ -25,6 +30,9 @@ _NAMES = {
     "within": "within classes",
 }
 _MARKERS = {"class": "s", "cross": "o", "same": "^"}
+_WHOLE: dict[str, Any] = {
+    "color": "0.1", "marker": "o", "markersize": 4.0, "markerfacecolor": "white", "linewidth": 0.8,
+}  # fmt: skip
 _DECADES = 5  # drawn below the largest value
 
 
@@ -64,18 +72,29 @@ def classes_figure(
         of_trace = shares_of_trace(classes, *trace)
         columns["trace"] = [of_trace[part][0] for part in PARTS]
     _draw_shares(right, columns)
-    handles, labels = right.get_legend_handles_labels()
-    if handles:
-        right.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2,
-            handlelength=1.0, borderaxespad=0.2,
-        )  # fmt: skip
-    notes = [f"{len(classes.weights)} classes; parts add up to G, each without an error"]
+    handles: list[Artist] = [Line2D([], [], **_line(part), label=_NAMES[part]) for part in parts]
+    if len(whole):
+        handles = [Line2D([], [], **_WHOLE, label="G"), *handles]
+    if columns:
+        within = Patch(color=_COLORS["within"], label=_NAMES["within"])
+        handles.append(within)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    notes = [
+        f"{len(classes.weights)} classes; left: eigenvalues of G and of its parts, whose sum is G; "
+        "right: what they make up of each"
+    ]
     if trace is not None:
         share, error = shares_of_trace(classes, *trace)["within"]
         notes.append(f"within classes {with_error(share, error)} of the trace (s.e. over probes)")
     add_note(figure, notes)
     return figure
+
+
+def _line(part: str) -> dict[str, Any]:
+    """Return how the eigenvalues of a part are drawn."""
+    return {
+        "color": _COLORS[part], "marker": _MARKERS[part], "markersize": 3.0, "linewidth": 0.6,
+    }  # fmt: skip
 
 
 def _shown(eigenvalues: np.ndarray) -> list[int]:
@@ -90,15 +109,9 @@ def _draw_ranks(
     axes.set_yscale("log")
     for part, values in parts.items():
         drawn = values[values > 0]
-        axes.plot(
-            np.arange(1, len(drawn) + 1), drawn, color=_COLORS[part], marker=_MARKERS[part],
-            markersize=3.0, linewidth=0.6, label=f"G of {_NAMES[part]}",
-        )  # fmt: skip
+        axes.plot(np.arange(1, len(drawn) + 1), drawn, **_line(part), label=part)
     if len(drawn := whole[whole > 0]):
-        axes.plot(
-            np.arange(1, len(drawn) + 1), drawn, color="0.1", marker="o", markersize=4.0,
-            markerfacecolor="white", linewidth=0.8, label="G, computed",
-        )  # fmt: skip
+        axes.plot(np.arange(1, len(drawn) + 1), drawn, **_WHOLE, label="G")
     low = min([float(v[v > 0].min()) for v in (whole, *parts.values()) if (v > 0).any()])
     axes.set_ylim(max(0.5 * low, largest * 10.0**-_DECADES), 2 * largest)
     axes.set_xlabel("rank")
@@ -109,7 +122,6 @@ def _draw_ranks(
     axes.yaxis.set_major_locator(LogLocator(numticks=7))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: power_of_ten(round(np.log10(y)))))
-    axes.legend(loc="lower left")
 
 
 def _draw_shares(axes: Axes, columns: dict[str, list[float]]) -> None:
@@ -120,7 +132,7 @@ def _draw_shares(axes: Axes, columns: dict[str, list[float]]) -> None:
     base = np.zeros(len(columns))
     for index, part in enumerate(PARTS):
         heights = np.nan_to_num([column[index] for column in columns.values()])
-        axes.bar(places, heights, bottom=base, width=0.8, color=_COLORS[part], label=_NAMES[part])
+        axes.bar(places, heights, bottom=base, width=0.8, color=_COLORS[part])
         base += heights
     axes.set_xticks(places, list(columns))
     axes.set_ylim(0, 1)

@@ -170,7 +170,7 @@ def test_the_figure_stacks_shares_up_to_one():
     tops = [bar.get_y() + bar.get_height() for bar in right.patches[-4:]]
     np.testing.assert_allclose(tops, 1)
     drawn = {line.get_label(): line.get_ydata() for line in left.lines}
-    np.testing.assert_array_equal(drawn["G, computed"], data.eigenpairs.eigenvalues)
+    np.testing.assert_array_equal(drawn["G"], data.eigenpairs.eigenvalues)
     assert len(classes_figure(data.classes).axes[1].patches) == 0
     nothing = dataclasses.replace(data.classes, of_class=np.zeros(3), of_cross=np.zeros(3),
                                   of_same=np.zeros(3))  # fmt: skip
