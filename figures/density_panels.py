@@ -94,11 +94,11 @@ def density_panels(
 
 
 def linear_width(density: DensityData) -> float:
-    """Return c, within which the axis of a density is linear, cut to 1, 2 or 5 of a power of 10."""
+    """Return c, within which the axis of a density is linear: the next 1, 2, 5 of a power of 10."""
     steps = min(density.nodes.shape[1], _MOST_STEPS)
     resolved = float(np.ptp(density.nodes)) * (math.pi / steps) ** 2 / 2 or 1.0
     power = 10.0 ** math.floor(math.log10(resolved))
-    return float(f"{power * max(m for m in (1, 2, 5) if m * power <= resolved * (1 + 1e-9)):.0e}")
+    return float(f"{power * next(m for m in (1, 2, 5, 10) if m * power >= resolved * 0.999):.0e}")
 
 
 def _draw(axes: Axes, data: SpectrumData, look: Look) -> None:

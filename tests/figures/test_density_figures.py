@@ -153,9 +153,14 @@ def test_panels_keep_each_networks_own_axis() -> None:
 
 @pytest.mark.parametrize("size", [{}, {"parameters": 10**6}])
 def test_areas_in_a_panel_are_shares_of_the_eigenvalues(size) -> None:
-    data = replace(spectrum(30.0, 0.149), settings=size, eigenpairs=None)
+    # Twenty nodes from 0 to 30, of which the ends have all of the mass.
+    one, steps = density_of(spectrum(30.0, 0.149)), 20
+    weights = np.zeros((3, steps))
+    weights[:, [0, -1]] = one.weights
+    density = replace(one, nodes=np.tile(np.linspace(0, 30, steps), (3, 1)), weights=weights)
+    data = SpectrumData(size, None, None, density)
     figure = density_panels([("A", "", data)], look=Look(vmin=1e-30))
-    axes, width = figure.axes[0], linear_width(density_of(data))
+    axes, width = figure.axes[0], linear_width(density)
     assert f"linear within ±{width:g}" in axes.get_xlabel().replace("\N{MINUS SIGN}", "-")
     x, y = (np.asarray(values, float) for values in axes.lines[0].get_data())
     u = np.arcsinh(x / width)
@@ -163,8 +168,9 @@ def test_areas_in_a_panel_are_shares_of_the_eigenvalues(size) -> None:
     assert np.trapezoid(y, u) == pytest.approx(1.0, abs=1e-4)
     beyond = u > np.arcsinh(15.0 / width)
     assert np.trapezoid(y[beyond], u[beyond]) == pytest.approx(0.02, abs=1e-4)
-    # A density per unit of an axis that is linear near 0: c times that per unit of eigenvalue.
-    assert width < 30 * math.pi**2 / 8 <= 2.5 * width
+    # About what twenty steps tell apart next to an end of a spectrum 30 wide.
+    resolved = 30 * (math.pi / steps) ** 2 / 2
+    assert resolved <= width <= 2.5 * resolved
 
 
 def test_a_panel_of_what_is_not_finite_says_so() -> None:
