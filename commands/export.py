@@ -18,8 +18,8 @@ class Exporting(Forced, Printed):
     """What to write, and as what."""
 
     file: Path = option(
-        help="A surface (also one of the loss-landscape code) or hessian .h5, or one of the two "
-        "arrays NAME_eigen.npy and NAME_weight.npy of a density.",
+        help="A surface (also one of the loss-landscape code), hessian or over-training .h5, or "
+        "one of the two arrays NAME_eigen.npy and NAME_weight.npy of a density.",
         positional=True,
         metavar="FILE",
     )

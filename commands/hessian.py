@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from isoloss.commands.console import Console
 from isoloss.commands.flags import Given, command, refuse_several_processes
@@ -16,10 +17,15 @@ from isoloss.experiments.settings import (
     Selection,
     SpectrumSettings,
 )
+from isoloss.records.classes import ClassData, shares_of_eigenvalues, shares_of_trace
 from isoloss.records.layers import layer_rows
 from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import ScaledData, SpectrumData
 from isoloss.records.tables import aligned
+
+if TYPE_CHECKING:
+    from isoloss.experiments.over_training import OverTrainingResult
+    from isoloss.experiments.spectra import SpectrumResult
 
 
 @command(Given(SpectrumSettings), Selection, Along, Output, torchrun=True)
@@ -32,6 +38,7 @@ def hessian(given: dict[str, Any], selection: Selection, along: Along, output: O
     For example: hessian mnist-sam --top 10 --samples 2000
     hessian mnist-sam --operator hessian,ggn,residual
     hessian mnist-sam --layers
+    hessian mnist-sam --operator ggn --top 15 --classes
     or, along a training that kept checkpoints: hessian mnist-sam --epochs all
 
     Samples in several processes (mind the "--"): torchrun --nproc-per-node 2 -- cli.py hessian a
@@ -44,7 +51,7 @@ def hessian(given: dict[str, Any], selection: Selection, along: Along, output: O
 
 def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -> None:
     """Compute the spectrum at one checkpoint."""
-    from isoloss.experiments.drawing import draw_hessian, png_files
+    from isoloss.experiments.drawing import draw_hessian
     from isoloss.experiments.selection import select
     from isoloss.experiments.spectra import SpectrumExperiment, check_spectrum
 
@@ -59,32 +66,24 @@ def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -
         console.cost(experiment.cost())
         return
     result = experiment.run(console)
-    if result.products:
-        console.say(f"{result.products} products in {result.seconds:.1f} s")
-    else:
-        console.say(f"{result.path} is complete, nothing to do")
+    _say_products(result, console)
     for name, data in result.data.operators.items():
         if result.data.settings["operator"] != "hessian" or result.data.others:
             console.say(f"{name}:")
         _say(data, console)
-    written = []
-    if output.figures and result.path is not None and console.speaks:
-        written = draw_hessian(result.path)
-        names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
-        console.say(f"wrote {', '.join([str(result.path), *names])}")
-    console.result({**result.summary(), "figures": written})
+    drawing = output.figures and result.path is not None and console.speaks
+    _finish(result, draw_hessian(result.path) if drawing else [], console)
 
 
 def over_training(given: dict[str, Any], selection: Selection, output: Output) -> None:
     """Compute the largest eigenvalues at the checkpoints of a training."""
-    from isoloss.experiments.drawing import png_files
     from isoloss.experiments.over_training import OverTrainingExperiment
     from isoloss.experiments.plotting import draw_over_training
     from isoloss.experiments.selection import select
 
     refuse_several_processes()
     console = Console(output.as_json)
-    for name in ("smallest", "probes", "steps", "layers", "exact", "basis"):
+    for name in ("smallest", "probes", "steps", "layers", "classes", "exact", "basis"):
         if name in given:
             raise OptionError(name, "is for one checkpoint alone, `epochs` was given as well")
     if selection.checkpoint is not None:
@@ -99,14 +98,28 @@ def over_training(given: dict[str, Any], selection: Selection, output: Output) -
         console.cost(experiment.cost())
         return
     result = experiment.run(console)
+    _say_products(result, console)
+    _say_over_training(result.data, console)
+    written = draw_over_training([result.path]) if output.figures else []
+    _finish(result, written, console)
+
+
+def _say_products(result: SpectrumResult | OverTrainingResult, console: Console) -> None:
     if result.products:
         console.say(f"{result.products} products in {result.seconds:.1f} s")
     else:
         console.say(f"{result.path} is complete, nothing to do")
-    _say_over_training(result.data, console)
-    written = draw_over_training([result.path]) if output.figures else []
-    names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
-    console.say(f"wrote {', '.join([str(result.path), *names])}")
+
+
+def _finish(
+    result: SpectrumResult | OverTrainingResult, written: list[Path], console: Console
+) -> None:
+    """Say which files there are, and hand out the numbers."""
+    from isoloss.experiments.drawing import png_files
+
+    if result.path is not None:
+        names = [result.path.with_suffix(".json").name, *(p.name for p in png_files(written))]
+        console.say(f"wrote {', '.join([str(result.path), *names])}")
     console.result({**result.summary(), "figures": written})
 
 
@@ -170,11 +183,37 @@ def _say(data: SpectrumData, console: Console) -> None:
         console.say(f"in units of the filters: {_scaled(data.scaled)}")
     for line in _derived(data):
         console.say(line)
+    if data.classes is not None:
+        for line in _of_classes(data, data.classes):
+            console.say(line)
     if data.layers:
         console.say(aligned([_of_layer(row) for row in layer_rows(data.layers)]))
         for name, layer in data.layers.items():
             for number in layer.not_converged:
                 console.say(f"{name}: {number} not converged: {layer.account[number]['reason']}")
+
+
+def _of_classes(data: SpectrumData, classes: ClassData) -> Iterator[str]:
+    """Say what means over classes make up of the trace and of each of the largest eigenvalues."""
+    from isoloss.figures.formatting import with_error
+
+    if data.trace is not None:
+        of_trace = shares_of_trace(classes, data.trace.estimate, data.trace.standard_error)
+        shares = (
+            f"{part} {with_error(100 * value, 100 * error)} %"
+            for part, (value, error) in of_trace.items()
+        )
+        yield f"of the trace, by classes: {', '.join(shares)} (s.e. over probes)"
+    if data.eigenpairs is not None:
+        values = data.eigenpairs.eigenvalues
+        shares_of = shares_of_eigenvalues(classes, values)
+        yield aligned(
+            [
+                {"eigenvalue": f"{value:.6g}"}
+                | {part: f"{shares[row]:.1%}" for part, shares in shares_of.items()}
+                for row, value in enumerate(values)
+            ]
+        )
 
 
 def _of_layer(row: Mapping[str, Any]) -> dict[str, str]:

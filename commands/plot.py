@@ -53,6 +53,9 @@ class Plotting(Printed):
         metavar="MIN:MAX",
         otherwise="all of it",
     )
+    panels: bool = option(
+        False, "Draw each of several spectra in a panel of its own, as for different networks."
+    )
     title: str = option("", "Title of the figures.")
     out: Path | None = option(
         None,
@@ -68,6 +71,7 @@ def plot(asked: Plotting) -> None:
     For example: plot surface-2d.h5 --column test_acc --vmin 90 --levels 90,95,99
     or several curves in one figure: plot a/surface-1d.h5 b/surface-1d.h5 --log
     or several spectra: plot hessian.h5 published_eigen.npy
+    or of different networks: plot a/hessian.h5 b/hessian.h5 --panels
     """
     from isoloss.experiments.drawing import Wanted
     from isoloss.experiments.plotting import draw_files
@@ -81,7 +85,7 @@ def plot(asked: Plotting) -> None:
     except FigureError as error:
         raise OptionError("vmin", str(error)) from error
     files = [Path(file) for file in asked.files]
-    wanted = Wanted(asked.title, asked.column, look, asked.out)
+    wanted = Wanted(asked.title, asked.column, look, asked.out, asked.panels)
     written = draw_files(files, wanted, console)
     if not written:
         raise ExperimentError(

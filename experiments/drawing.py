@@ -13,6 +13,7 @@ import numpy as np
 
 from isoloss.evaluation.roc import read_roc
 from isoloss.experiments.options import OptionError
+from isoloss.figures.classes import classes_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure, has_density
@@ -80,12 +81,14 @@ class Wanted:
         look: What is asked of scales and axes.
         out: Path of the figures, to which their kind is added where there are several; beside the
             file where None. An ending .png or .pdf is left out: both are written.
+        panels: Whether each of several spectra has a panel of its own.
     """
 
     title: str = ""
     column: str | None = None
     look: Look = dataclasses.field(default_factory=Look)
     out: Path | None = None
+    panels: bool = False
 
     def stem(self, path: Path) -> Path:
         """Return the path of a file's figures, without suffix and kind."""
@@ -217,7 +220,7 @@ def refuse(wanted: Wanted, what: str, *names: str) -> None:
 
 
 def draw_hessian(path: Path, wanted: Wanted | None = None) -> list[Path]:
-    """Draw the spectral densities and layers of a stored curvature file, those it has."""
+    """Draw the spectral densities, layers and classes of a stored file, those it has."""
     wanted = wanted or Wanted()
     refuse(wanted, "a spectrum", "column", "log", "levels")
     data = read_spectrum(path)
@@ -228,13 +231,21 @@ def draw_hessian(path: Path, wanted: Wanted | None = None) -> list[Path]:
         runs = [(name, "", one) for name, one in operators.items()]
     written = []
     for name, _, one in runs:
+        several = len(runs) > 1
+        heading = f"{label}, {name}" if several or list(operators) != ["hessian"] else label
+        stem, end = wanted.stem(path), f"-{name}" if several else ""
         if one.layers:
-            several = len(runs) > 1
-            heading = f"{label}, {name}" if several or list(operators) != ["hessian"] else label
-            stem = wanted.stem(path)
-            end = f"-{name}" if several else ""
             figure = layers_figure(one.layers, title=heading)
             written += save_figure(figure, stem.with_name(f"{stem.name}-layers{end}"))
+        if one.classes is not None:
+            pairs, trace = one.eigenpairs, one.trace
+            figure = classes_figure(
+                one.classes,
+                None if pairs is None else pairs.eigenvalues,
+                None if trace is None else (trace.estimate, trace.standard_error),
+                title=heading,
+            )
+            written += save_figure(figure, stem.with_name(f"{stem.name}-classes{end}"))
     if not any(has_density(one) for _, _, one in runs):
         return written
     alone = len(runs) == 1 and list(operators) != ["hessian"]

@@ -22,6 +22,11 @@ from isoloss.experiments.kept_checkpoints import (
     subject_at,
 )
 from isoloss.experiments.options import OptionError
+from isoloss.experiments.products import (
+    seconds_of_product,
+    stored_plan,
+    warn_of_changed_plan,
+)
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import OverTrainingSettings
 from isoloss.experiments.stability import Stability, only_for_reference, stability_of
@@ -31,10 +36,10 @@ from isoloss.hessian.eigenpairs import Eigenpairs
 from isoloss.hessian.operators.named import named_operator, operator_names
 from isoloss.hessian.over_training import Moment, cold_pairs, curvature_at
 from isoloss.hessian.spectrum import refuse_other_spectrum
-from isoloss.hessian.stored import stored_eigenpairs
+from isoloss.hessian.stored import columns_of, stored_eigenpairs
 from isoloss.landscape import Plan, Problem
 from isoloss.landscape.batch_norm import check_policy
-from isoloss.records.hdf5 import open_hdf5, refuse_other_kind
+from isoloss.records.hdf5 import refuse_other_kind
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.locks import locked_file
 from isoloss.records.over_training import (
@@ -159,13 +164,8 @@ class OverTrainingExperiment:
     def cost(self) -> Cost:
         """Time a few products and scale up."""
         settings, problem = self.settings, self._problem()
-        with named_operator(problem, settings.operator, settings.seed) as operator:
-            vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
-            operator.matvec(vector)  # the first product builds the graphs
-            began, repeats = time.perf_counter(), 3
-            for _ in range(repeats):
-                operator.matvec(vector)
-            each = (time.perf_counter() - began) / repeats
+        operator = named_operator(problem, settings.operator, settings.seed)
+        each = seconds_of_product(operator)
         # About what the digits take, whose largest eigenvalues stand apart.
         products = (10 + 4 * settings.top + settings.trace_budget) * len(self.checkpoints)
         size = problem.dtype.itemsize * operator.size * settings.top
@@ -173,11 +173,7 @@ class OverTrainingExperiment:
 
     def _problem(self) -> Problem:
         """Return the loss at the first checkpoint; a file that was begun lends its plan."""
-        plan = None
-        if self.path.exists() and not self.fresh:
-            with open_hdf5(self.path, KIND) as file:
-                stored = file.json("settings").get("plan")
-            plan = None if stored is None else Plan.from_json(stored)
+        plan = stored_plan(self.path, KIND, fresh=self.fresh)
         return self.subject.problem(self.settings.split, self.settings, self.settings, plan)
 
     def _stability(self) -> Stability:
@@ -243,9 +239,10 @@ class OverTrainingExperiment:
         with reporter.progress("checkpoints") as bar:
             report = announcing(reporter, bar, "checkpoints", "fewer with `epochs` or `samples`")
             for index, (epoch, file) in list(enumerate(self.checkpoints.items()))[len(data.rows) :]:
-                there = problem.at(network_at(model, file))
+                # Made of the one before, whose plan it goes on with where memory ran out.
+                problem = problem.at(network_at(model, file))
                 moment = curvature_at(
-                    there,
+                    problem,
                     self.settings,
                     shift=shift,
                     index=index,
@@ -257,18 +254,20 @@ class OverTrainingExperiment:
                 row = self._row(epoch, file, moment)
                 rows = (*data.rows, row)
                 data = dataclasses.replace(data, rows=rows, eigenvectors=vectors)
+                data = _noted(data, problem.plan)
                 self._keep(data)
                 report(index + 1, total)
         if data.cold is None and total > 1 and np.isfinite(data.rows[-1].eigenvalues).all():
-            last = problem.at(network_at(model, self.checkpoints[data.rows[-1].epoch]))
-            pairs = cold_pairs(last, self.settings, shift=shift)
+            problem = problem.at(network_at(model, self.checkpoints[data.rows[-1].epoch]))
+            pairs = cold_pairs(problem, self.settings, shift=shift)
             self._products += pairs.products
             found = stored_eigenpairs(pairs)
             cold = ColdStart(found.eigenvalues, found.residuals, pairs.products)
-            data = dataclasses.replace(data, cold=cold)
+            data = _noted(dataclasses.replace(data, cold=cold), problem.plan)
             self._keep(data)
         elif not self.path.with_suffix(".json").exists():
             self._keep(data)
+        warn_of_changed_plan(reporter, problem.plan, data.settings["plan"])
         return data
 
     def _keep(self, data: OverTrainingData) -> None:
@@ -312,10 +311,17 @@ def _begin_from(vectors: Mapping[str, np.ndarray]) -> Eigenpairs | None:
     """
     if not vectors:
         return None
-    rows = [array.reshape(len(array), -1) for array in vectors.values()]
-    columns = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows, axis=1).T))
+    columns = columns_of(vectors)
     unknown = torch.full((columns.shape[1],), torch.nan, dtype=torch.float64)
     return Eigenpairs(unknown, unknown, columns, None, None, None, True, "stored", 0)
+
+
+def _noted(data: OverTrainingData, plan: Plan) -> OverTrainingData:
+    """Return the curvature with the plan that was left after running out of memory, if so."""
+    if plan.to_json() == data.settings["plan"]:
+        return data
+    noted = {**data.settings, "plan_after_running_out_of_memory": plan.to_json()}
+    return dataclasses.replace(data, settings=noted)
 
 
 def _differs(path: Path, what: str) -> SettingsDifferError:

@@ -19,6 +19,7 @@ from isoloss.experiments.options import OptionError
 from isoloss.experiments.reporting import Reporter
 from isoloss.figures.curve import curves_figure
 from isoloss.figures.density import density_figure, has_density
+from isoloss.figures.density_panels import density_panels
 from isoloss.figures.fields import common_key, field
 from isoloss.figures.over_training import over_training_figure
 from isoloss.figures.ratio import with_ratio
@@ -64,6 +65,8 @@ def draw_files(
             f"expected several {kind} like {paths[0]} in one figure, got {other[0]} of "
             f"{kinds[other[0]]}\ndraw each by itself; `compare` sets runs side by side",
         )
+    if wanted.panels and (kind != DENSITY or len(paths) == 1):
+        raise OptionError("panels", "is for several spectra")
     if len(paths) == 1:
         return _draw_file(paths[0], kind, wanted, reporter)
     stem = wanted.stem(_named_by(paths[0]))
@@ -127,7 +130,8 @@ def _draw_spectra(
             raise FileError(f"expected a spectral density in {path}, got none")
     named = _named([(path, data.settings) for path, data in spectra])
     runs = [(*label, data) for label, (_, data) in zip(named, spectra, strict=True)]
-    return save_figure(density_figure(runs, look=wanted.look, title=wanted.title), stem)
+    draw = density_panels if wanted.panels else density_figure
+    return save_figure(draw(runs, look=wanted.look, title=wanted.title), stem)
 
 
 def draw_over_training(

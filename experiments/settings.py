@@ -308,6 +308,11 @@ class SpectrumSettings(SampleSettings, Numerics):
     layers: bool = option(
         False, "Measure the block of each layer, too: largest eigenvalue, trace, Frobenius norm."
     )
+    classes: bool = option(
+        False,
+        "Take ggn apart by classes, too: what means over classes make up of its largest "
+        "eigenvalues and trace, of cross-entropy (Papyan 2020).",
+    )
     operator: str = option(
         "hessian",
         "Matrices, separated by commas: hessian; ggn, the generalised Gauss-Newton matrix; "
@@ -388,6 +393,7 @@ class ComparisonSettings(SurfaceSettings, SpectrumSettings):
     def __post_init__(self) -> None:
         """Check the values; refuse what a comparison would compute and not show."""
         super().__post_init__()
-        for name, of in (("also", "surface"), ("metric", "surface"), ("layers", "hessian")):
+        spectra = (("layers", "hessian"), ("classes", "hessian"))
+        for name, of in (("also", "surface"), ("metric", "surface"), *spectra):
             if getattr(self, name):
                 raise OptionError(name, f"a comparison does not show it: give it to `{of}`")

@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.errors import ExperimentError
+from isoloss.experiments.products import (
+    seconds_of_product,
+    stored_plan,
+    warn_of_changed_plan,
+)
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SpectrumSettings
 from isoloss.experiments.trained import Trained, parameter_counts
@@ -18,10 +21,8 @@ from isoloss.hessian import Spectrum
 from isoloss.hessian.asked import check_stages, smallest_of
 from isoloss.hessian.layers import layer_parameters
 from isoloss.hessian.operators.named import operator_names
-from isoloss.landscape import Plan
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.parallel.ranks import Group, local_device, process_group
-from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.progress import Progress, StageProgress, stage_bars
 from isoloss.records.spectra import STAGES, SpectrumData
 from isoloss.records.summary import summary
@@ -81,11 +82,7 @@ class SpectrumExperiment:
         Args:
             group: Several processes that share the samples.
         """
-        plan = None
-        if self.path is not None and self.path.exists() and not self.fresh:
-            with open_hdf5(self.path, "hessian") as file:
-                stored = file.json("settings").get("plan")
-            plan = None if stored is None else Plan.from_json(stored)
+        plan = stored_plan(self.path, "hessian", fresh=self.fresh)
         problem = self.subject.problem(
             self.settings.split, self.settings, self.settings, plan, group
         )
@@ -125,12 +122,7 @@ class SpectrumExperiment:
             raise ExperimentError(
                 f"interrupted; {kept}\nthe same command goes on with the rest{anew}"
             ) from None
-        plan = task.problem.plan
-        if plan.to_json() != task.settings["plan"]:
-            how = "" if plan.product_strategy == "kept-graph" else " and without kept graphs"
-            reporter.warn(
-                f"memory ran out: went on with {plan.product_batch} samples at a time{how}"
-            )
+        warn_of_changed_plan(reporter, task.problem.plan, task.settings["plan"])
         return SpectrumResult(data, self.path, task.products, time.monotonic() - began)
 
     def cost(self) -> Cost:
@@ -140,19 +132,12 @@ class SpectrumExperiment:
 
     def _cost(self, task: Spectrum) -> Cost:
         stages = self.settings
-        seconds, products = 0.0, sum(expected_products(stages, task).values())
-        for own in task.operators.values():
-            with own.operator as operator:
-                vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
-                operator.matvec(vector)  # the first product builds the graphs
-                began, repeats = time.perf_counter(), 3
-                for _ in range(repeats):
-                    operator.matvec(vector)
-                seconds += (time.perf_counter() - began) / repeats * products
+        products = sum(expected_products(stages, task).values())
+        each = sum(seconds_of_product(own.operator) for own in task.operators.values())
         count = len(task.operators)
         size = task.problem.dtype.itemsize * task.operator.size
         size *= (stages.top + smallest_of(stages)) * count * stages.eigenvectors
-        return Cost(seconds, products * count, "products", size, peak_memory())
+        return Cost(each * products, products * count, "products", size, peak_memory())
 
 
 def check_spectrum(settings: SpectrumSettings) -> None:
@@ -172,7 +157,7 @@ def expected_products(stages: SpectrumSettings, task: Spectrum) -> dict[str, int
     Eigenvalues take 4 to 6 each on trained networks, and the smallest, which stands nearer to the
     others, 16 to 42; the traces of H and of T H T may spend their budget, and T H T has one
     eigenvalue. A layer has an eigenvalue and may spend the budget twice. An exact spectrum takes as
-    many as the network has parameters.
+    many as the network has parameters. Gradients of the classes are not counted.
     """
     of_layers = layers_of(task) * (30 + 2 * stages.trace_budget)
     if stages.exact:
@@ -183,6 +168,7 @@ def expected_products(stages: SpectrumSettings, task: Spectrum) -> dict[str, int
         "trace": stages.trace_budget,
         "scaled": 6 * (stages.top > 0) + stages.trace_budget,
         "density": stages.probes * stages.steps,
+        "classes": 0,
         "layers": of_layers,
     }
 

@@ -1,9 +1,11 @@
 """Everything that draws: from stored results and arrays to figures fit for a paper."""
 
+from isoloss.figures.classes import classes_figure
 from isoloss.figures.comparison import comparison_figure
 from isoloss.figures.confusion import confusion_figure
 from isoloss.figures.curve import curve_figure
 from isoloss.figures.density import density_figure
+from isoloss.figures.density_panels import density_panels
 from isoloss.figures.layers import layers_figure
 from isoloss.figures.quantities import (
     ComparisonGroup,
@@ -29,11 +31,13 @@ __all__ = [
     "RocSeries",
     "Scale",
     "Trial",
+    "classes_figure",
     "comparison_figure",
     "comparison_table",
     "confusion_figure",
     "curve_figure",
     "density_figure",
+    "density_panels",
     "formatted_table",
     "group_table",
     "layers_figure",

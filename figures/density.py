@@ -107,7 +107,7 @@ def draw_densities(
         look: What is asked of the axes.
     """
     look = look or Look()
-    sound = [run for run in runs if _finite(run[2])]
+    sound = [run for run in runs if has_finite_density(run[2])]
     axes.set_xlabel("eigenvalue")
     axes.set_ylabel("spectral density (log)")
     axes.set_yscale("log")
@@ -119,7 +119,8 @@ def draw_densities(
         axes.text(0.5, 0.5, "not finite", transform=axes.transAxes, ha="center", color="0.4")
         return
     densities = [data.density for _, _, data in sound if data.density]
-    if len(densities) == 1:
+    alone = len(densities) == 1
+    if alone:
         (one,) = densities
         curves = [DensityCurve(one.grid, one.curve, one.low, one.high, bandwidth_of(one))]
     else:
@@ -127,7 +128,8 @@ def draw_densities(
         _set_symlog(axes, curves, linear_threshold(densities))
     floor, peak = _limits(curves, densities)
     for row, ((label, style, data), curve) in enumerate(zip(sound, curves, strict=True)):
-        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "label": label}
+        line: dict[str, Any] = {"color": style.color, "label": label}
+        line["linestyle"] = "solid" if alone else style.linestyle  # dashes break narrow peaks up
         axes.plot(curve.grid, curve.curve, **line)
         low, high = (np.maximum(side, 0.1 * floor) for side in (curve.low, curve.high))
         axes.fill_between(curve.grid, low, high, color=style.color, alpha=0.18, linewidth=0)
@@ -147,10 +149,21 @@ def draw_densities(
                 transform=axes.get_xaxis_transform() + lift,
                 clip_on=False,
             )
+    _make_room(axes, [value for _, _, data in sound for value in leading(data)])
     axes.set_ylim(floor, peak * 2.5)
     axes.set_ylim(look.vmin, look.vmax)  # None leaves an end as it is
     axes.set_xlim(look.xlim)
     axes.axvline(0.0, color="0.6", linewidth=0.5, zorder=0.5)
+
+
+def _make_room(axes: Axes, eigenvalues: Sequence[float]) -> None:
+    """Widen an axis to eigenvalues that no node of a density comes near to."""
+    low, high = axes.get_xlim()
+    beyond = 0.02 * (high - low)
+    if eigenvalues and min(eigenvalues) < low:
+        axes.set_xlim(left=min(eigenvalues) - beyond)
+    if eigenvalues and max(eigenvalues) > high:
+        axes.set_xlim(right=max(eigenvalues) + beyond)
 
 
 def _draw_rug(axes: Axes, eigenvalues: np.ndarray, color: str, row: int) -> None:
@@ -170,13 +183,19 @@ def _draw_rug(axes: Axes, eigenvalues: np.ndarray, color: str, row: int) -> None
 
 def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list[str]:
     """Return what a reader must know of densities: smoothing, probes, band, ticks, failures."""
-    notes = [f"{label}: density is not finite" for label, _, data in runs if not _finite(data)]
+    notes = [
+        f"{label}: density is not finite" for label, _, data in runs if not has_finite_density(data)
+    ]
     notes += [
         f"{label}: a class-balanced sample, not that of the split"
         for label, _, data in runs
         if drawn_by_class(data.settings)
     ]
-    densities = [(label, data.density) for label, _, data in runs if _finite(data) and data.density]
+    densities = [
+        (label, data.density)
+        for label, _, data in runs
+        if has_finite_density(data) and data.density
+    ]
     if not densities:
         return notes
     counts = sorted({(*one.nodes.shape, one.exact) for _, one in densities})
@@ -198,7 +217,7 @@ def density_notes(runs: Sequence[tuple[str, SeriesStyle, SpectrumData]]) -> list
     notes.append(_negative_note(densities))
     if any(p > 1 for p, *_ in counts):
         notes.append("band: range over probes")
-    if any(leading(data) for _, _, data in runs if _finite(data)):
+    if any(leading(data) for _, _, data in runs if has_finite_density(data)):
         notes.append("ticks above: extreme eigenvalues")
     if any(density.exact for _, density in densities):
         notes.append("ticks at the bottom: all eigenvalues")
@@ -219,7 +238,7 @@ def overlaid_densities(stored: Sequence[DensityData]) -> list[DensityCurve]:
     """
     linear = linear_threshold(stored)
     return [
-        _smooth(
+        smoothed(
             one.nodes, one.weights, _grid(one.nodes, bandwidth_of(one), linear), bandwidth_of(one)
         )
         for one in stored
@@ -252,12 +271,12 @@ def _set_symlog(axes: Axes, curves: Sequence[DensityCurve], linear: float) -> No
     axes.set_xscale("symlog", linthresh=linear, linscale=_LINEAR_WIDTH)
     axes.set_xlim(low - _ROOM * abs(low), high + _ROOM * abs(high))
     axes.set_xlabel(f"eigenvalue (linear within ±{number(linear)}, log beyond)")
-    axes.xaxis.set_major_locator(FixedLocator(_symlog_ticks(low, high, linear)))
+    axes.xaxis.set_major_locator(FixedLocator(symlog_ticks(low, high, linear)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value)))
 
 
-def _symlog_ticks(low: float, high: float, linear: float) -> list[float]:
+def symlog_ticks(low: float, high: float, linear: float) -> list[float]:
     """Return 0 and powers of ten on either side, few enough for their labels."""
     first = int(np.ceil(np.log10(2 * linear)))
     powers = range(first, int(np.floor(np.log10(max(high, -low)))) + 1)
@@ -266,7 +285,7 @@ def _symlog_ticks(low: float, high: float, linear: float) -> list[float]:
     return sorted([0.0, *(x for p in chosen for x in (-p, p) if low <= x <= high)])
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """Return a tick of the eigenvalue axis."""
     return number(value) if value >= 0 else f"\N{MINUS SIGN}{number(-value)}"
 
@@ -309,12 +328,12 @@ def bandwidth_of(density: DensityData) -> float:
     return float(density.account["bandwidth"])
 
 
-def _finite(data: SpectrumData) -> bool:
+def has_finite_density(data: SpectrumData) -> bool:
     """Return whether there is a density and the products behind it were finite."""
     return data.density is not None and bool(np.isfinite(data.density.curve).all())
 
 
-def _smooth(
+def smoothed(
     nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, bandwidth: float
 ) -> DensityCurve:
     """Smooth each probe's quadrature by Gaussians, (probes, steps) -> (points,)."""

@@ -9,9 +9,15 @@ from torch import Tensor
 
 from isoloss.hessian.operators.of_outputs import batches_of, loss_of, outputs_of
 from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.landscape.batches import Batch
 from isoloss.landscape.losses import CATEGORICAL
+from isoloss.landscape.memory import require
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.vectors import flatten
+from isoloss.records.progress import Progress
+
+# Copies of the means that are held at once: themselves, weighted, and in an SVD.
+_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,18 @@ class ClassStructure:
         index = torch.arange(len(self.weights))
         return (self.weights.diagonal().sqrt()[:, None] * self.means[index, index]).T
 
+    def parts_along(self, vectors: Tensor) -> Tensor:
+        """Return u^T G_class u, u^T G_cross u and u^T G_same u of vectors u, (3, k).
+
+        Of a unit eigenvector of G they are what the means make up of its eigenvalue.
+
+        Args:
+            vectors: Columns u, (n, k).
+        """
+        columns = vectors.detach().cpu().double().contiguous()
+        parts = (self.of_class, self.of_cross, self.of_same)
+        return torch.stack([(part.T @ columns).square().sum(0) for part in parts])
+
     def _off_diagonal(self) -> Tensor:
         return self.weights - torch.diag(self.weights.diagonal())
 
@@ -67,20 +85,11 @@ class ClassStructure:
         return whole, _divided(torch.einsum("ck,ckn->cn", weights, self.means), whole)
 
 
-def class_structure(problem: Problem) -> ClassStructure:
-    """Return the means over classes of which the outliers of G are made (Papyan 2020, section 4).
-
-    In the networks of that paper, trained to the end, G_class has nearly the largest C eigenvalues
-    of G, and G_cross the bump of C (C - 2) below them: compare
-    `eigenvalues_of(structure.of_class)` with those stored for `ggn`. Exact, by C^2 gradients of
-    each batch; C^2 n numbers are held.
-
-    Args:
-        problem: Cross-entropy of logits (samples, C) with one class index a sample; batch norm
-            under `"eval"`.
+def check_classes(problem: Problem) -> None:
+    """Refuse a problem whose Gauss-Newton matrix has no such parts.
 
     Raises:
-        OperatorError: For another loss, other outputs or targets, or coupled samples.
+        OperatorError: Unless the loss is cross-entropy of logits, under batch norm `"eval"`.
     """
     loss = loss_of(problem)
     if loss.likelihood != CATEGORICAL or problem.bn != "eval":
@@ -88,41 +97,68 @@ def class_structure(problem: Problem) -> ClassStructure:
             "expected cross-entropy of logits and batch norm under `eval`, got "
             f"{loss.name} and {problem.bn!r}"
         )
+
+
+def class_structure(problem: Problem, progress: Progress | None = None) -> ClassStructure:
+    """Return the means over classes of which the outliers of G are made (Papyan 2020, section 4).
+
+    In the networks of that paper, trained to the end, G_class has nearly the largest C eigenvalues
+    of G, and G_cross the bump of C (C - 2) below them: compare
+    `eigenvalues_of(structure.of_class)` with those stored for `ggn`. Exact, by C gradients of each
+    sample (of graphs C^2: a batch of them is not cut by class); C^2 n numbers are held.
+
+    Args:
+        problem: Cross-entropy of logits (samples, C) with one class index a sample; batch norm
+            under `"eval"`.
+        progress: Called as `progress(samples, all of them)`.
+
+    Raises:
+        OperatorError: For another loss, other outputs or targets, or coupled samples.
+        MemoryShortError: If there is no memory for the means.
+    """
+    check_classes(problem)
+    loss, done = loss_of(problem), 0
     leaves = {name: t.detach().requires_grad_() for name, t in problem.parameters.items()}
+    size = sum(leaf.numel() for leaf in leaves.values())
     buffers, sums, weights = problem.buffers_at(problem.parameters), Tensor(), Tensor()
     for batch in batches_of(problem):
-        with torch.enable_grad():
-            outputs = outputs_of(problem, buffers | leaves, batch)
-        targets = batch.targets
-        if outputs.ndim != 2 or targets.shape != outputs.shape[:1] or targets.is_floating_point():
-            raise OperatorError(
-                "expected logits (samples, classes) and one class index a sample, got outputs "
-                f"{tuple(outputs.shape)} and targets {tuple(targets.shape)} of {targets.dtype}"
-            )
-        classes = outputs.shape[1]
-        if not len(sums):
-            size = sum(leaf.numel() for leaf in leaves.values())
-            sums = torch.zeros(classes, classes, size, dtype=torch.float64)
-            weights = torch.zeros(classes, classes, dtype=torch.float64)
-        predicted = outputs.detach().softmax(1)
-        unit = torch.eye(classes).to(predicted)
-        counted = loss.target_weights(targets, predicted.dtype)
-        for c in range(classes):
-            of_class = counted * (targets == c)
-            if not of_class.any():
-                continue
-            for k in range(classes):
-                share = of_class * predicted[:, k]
-                difference = predicted - unit[k]
-                found = torch.autograd.grad(
-                    outputs,
-                    list(leaves.values()),
-                    share[:, None] * difference,
-                    retain_graph=True,
-                    materialize_grads=True,
+        for part in _by_class(batch):
+            with torch.enable_grad():
+                outputs = outputs_of(problem, buffers | leaves, part)
+            _check_outputs(outputs, part.targets)
+            classes = outputs.shape[1]
+            if not len(sums):
+                require(
+                    _HELD * 8 * classes**2 * size,
+                    f"means over {classes} x {classes} classes of {size:,} parameters",
+                    "choose fewer `parameters`, or leave `classes` out",
                 )
-                sums[c, k] += flatten(dict(zip(leaves, found, strict=True))).cpu().double()
-                weights[c, k] += share.double().sum().cpu()
+                sums = torch.zeros(classes, classes, size, dtype=torch.float64)
+                weights = torch.zeros(classes, classes, dtype=torch.float64)
+            predicted = outputs.detach().softmax(1)
+            counted = loss.target_weights(part.targets, predicted.dtype)
+            for c in range(classes):
+                of_class = counted * (part.targets == c)
+                if not of_class.any():
+                    continue
+                for k in range(classes):
+                    share = of_class * predicted[:, k]
+                    difference = predicted.clone()
+                    difference[:, k] -= 1
+                    found = torch.autograd.grad(
+                        outputs,
+                        list(leaves.values()),
+                        share[:, None] * difference,
+                        retain_graph=True,
+                        materialize_grads=True,
+                    )
+                    sums[c, k] += flatten(dict(zip(leaves, found, strict=True))).cpu().double()
+                    weights[c, k] += share.double().sum().cpu()
+        done += batch.count
+        if progress is not None:
+            progress(done, problem.count)
+    for total in (sums, weights):
+        problem.group.add_up(total)
     return ClassStructure(weights / problem.total_weight, _divided(sums, weights))
 
 
@@ -138,3 +174,19 @@ def eigenvalues_of(columns: Tensor) -> Tensor:
 def _divided(sums: Tensor, weights: Tensor) -> Tensor:
     """Return means; 0 where the weight is."""
     return torch.where(weights[..., None] > 0, sums / weights[..., None], 0.0)
+
+
+def _by_class(batch: Batch) -> list[Batch]:
+    """Return the samples of each class apart, which spares the others' passes, where that goes."""
+    targets = batch.targets
+    if not batch.sliceable or targets.ndim != 1 or targets.is_floating_point():
+        return [batch]
+    return [batch[torch.nonzero(targets == c).flatten()] for c in targets.unique()]
+
+
+def _check_outputs(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.ndim != 2 or targets.shape != outputs.shape[:1] or targets.is_floating_point():
+        raise OperatorError(
+            "expected logits (samples, classes) and one class index a sample, got outputs "
+            f"{tuple(outputs.shape)} and targets {tuple(targets.shape)} of {targets.dtype}"
+        )

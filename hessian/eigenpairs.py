@@ -173,7 +173,7 @@ def top_eigenpairs(
     except NonFiniteProductError as error:
         return _not_finite(operator, k, smallest, str(error), search.basis.products + 1, settings)
     values, residuals, vectors = search.pairs()
-    return _assembled(
+    return assembled(
         k,
         smallest,
         values,
@@ -228,7 +228,7 @@ def _not_finite(
     vectors = torch.full(
         (operator.size, k + smallest), torch.nan, dtype=operator.dtype, device=operator.device
     )
-    return _assembled(
+    return assembled(
         k,
         smallest,
         values,
@@ -242,10 +242,19 @@ def _not_finite(
     )
 
 
-def _assembled(
+def assembled(
     k: int, smallest: int, values: Tensor, residuals: Tensor, vectors: Tensor, **account: Any
 ) -> Eigenpairs:
-    """Return pairs that are listed one after the other, the k largest first, as they are kept."""
+    """Return pairs that are listed one after the other, the k largest first, as they are kept.
+
+    Args:
+        k: Largest pairs.
+        smallest: Smallest pairs, None of which are listed where 0.
+        values: (k + smallest,).
+        residuals: (k + smallest,).
+        vectors: (n, k + smallest) unit columns.
+        account: The other attributes of `Eigenpairs`.
+    """
     asked = smallest > 0
     return Eigenpairs(
         eigenvalues=values[:k],

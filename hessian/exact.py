@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isoloss.hessian.eigenpairs import Eigenpairs
+from isoloss.hessian.eigenpairs import Eigenpairs, assembled
 from isoloss.hessian.operators.protocol import (
     LinearOperator,
     NonFiniteProductError,
@@ -92,14 +92,12 @@ class ExactSpectrum:
         residuals = rest + self.rounding * self.norm
         peaks = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
         vectors = vectors * peaks.sign()
-        asked = smallest > 0
-        return Eigenpairs(
-            eigenvalues=values[:k],
-            residuals=residuals[:k],
-            eigenvectors=vectors[:, :k],
-            smallest_eigenvalues=values[k:] if asked else None,
-            smallest_residuals=residuals[k:] if asked else None,
-            smallest_eigenvectors=vectors[:, k:] if asked else None,
+        return assembled(
+            k,
+            smallest,
+            values,
+            residuals,
+            vectors,
             converged=self.finite,
             reason=self.reason,
             products=self.products,

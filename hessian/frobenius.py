@@ -38,6 +38,7 @@ class FrobeniusNorm:
 def frobenius_norm(
     operator: LinearOperator,
     *,
+    method: str = "xtrace",
     relative_error: float = 0.05,
     budget: int = 200,
     seed: int = 0,
@@ -56,6 +57,7 @@ def frobenius_norm(
 
     Args:
         operator: The symmetric matrix A.
+        method: Of `trace`.
         relative_error: Requested standard error over the value.
         budget: Products with A to spend at most.
         seed: Seed of the test vectors.
@@ -66,11 +68,13 @@ def frobenius_norm(
         where a product was not finite.
 
     Raises:
-        OperatorError: For arguments out of range, such as a budget below 8 and 2 n.
+        OperatorError: For an unknown method, or arguments out of range, such as a budget below 8
+            and 2 n.
     """
     doubled = None if progress is None else lambda done, total: progress(2 * done, 2 * total)
     squared = trace(
         SquaredOperator(operator),
+        method=method,
         relative_error=2 * relative_error,  # of a square: twice that of its root
         budget=budget // 2,
         seed=seed,
@@ -84,5 +88,6 @@ def frobenius_norm(
         products=2 * squared.products,
         converged=squared.converged,
         reason=squared.reason,
-        settings={"relative_error": relative_error, "budget": budget, "seed": seed},
+        settings={"relative_error": relative_error, "budget": budget, "seed": seed}
+        | ({} if method == "xtrace" else {"method": method}),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from isoloss.hessian.asked import Stages
+from isoloss.hessian.asked import Stages, pair_limits, trace_method
 from isoloss.hessian.eigenpairs import top_eigenpairs
 from isoloss.hessian.frobenius import frobenius_norm
 from isoloss.hessian.operators.of_problem import ProblemOperator
@@ -40,7 +40,8 @@ def measure_layer(
 
     Args:
         operator: Restricted to the layer's parameters.
-        wanted: `tol`, `max_products`, `trace_error`, `trace_budget` and `seed`, as for the whole.
+        wanted: `tol`, `max_products`, `trace_error`, `trace_budget`, `basis` and `seed`, as for the
+            whole.
         progress: Called with the products of each of the three in turn.
     """
     pairs = top_eigenpairs(
@@ -50,19 +51,16 @@ def measure_layer(
         max_products=wanted.max_products,
         seed=wanted.seed,
         progress=progress,
+        **pair_limits(wanted, 1),
     )
-    estimate = trace(
-        operator,
-        relative_error=wanted.trace_error,
-        budget=wanted.trace_budget,
-        seed=wanted.seed,
-        progress=progress,
-    )
-    norm = frobenius_norm(
-        operator,
-        relative_error=wanted.trace_error,
-        budget=wanted.trace_budget,
-        seed=wanted.seed,
-        progress=progress,
-    )
+    spent: dict[str, Any] = {
+        "relative_error": wanted.trace_error,
+        "budget": wanted.trace_budget,
+        "seed": wanted.seed,
+        "progress": progress,
+    }
+    budget = wanted.trace_budget
+    estimate = trace(operator, method=trace_method(wanted, budget), **spent)
+    # A product of its squared matrix is two.
+    norm = frobenius_norm(operator, method=trace_method(wanted, budget // 2), **spent)
     return stored_layer(pairs, estimate, norm, operator.shapes)

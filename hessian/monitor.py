@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
+from isoloss.hessian.eigenpairs import Eigenpairs
 from isoloss.hessian.operators.named import named_operator, operator_names
 from isoloss.hessian.operators.protocol import OperatorError
+from isoloss.hessian.over_training import largest_pairs
 from isoloss.hessian.trace import trace as estimate_trace
 from isoloss.landscape.problem import Problem
+from isoloss.records.json_text import to_json
 from isoloss.records.tables import data_frame
 
 if TYPE_CHECKING:
@@ -159,14 +161,7 @@ class CurvatureMonitor:
         # Of one seed, each measurement has random vectors of its own.
         seed = self.seed + len(self.measurements)
         with named_operator(problem, self.operator, self.seed) as operator:
-            pairs = top_eigenpairs(
-                operator,
-                self.top,
-                tol=self.tol,
-                max_products=self.max_products,
-                seed=seed,
-                start=None if self._before is None else warm_start(self._before, seed),
-            )
+            pairs = largest_pairs(operator, self, seed, self._before)
             found = None
             if self.trace:
                 found = estimate_trace(operator, budget=self.trace, seed=seed)
@@ -189,7 +184,7 @@ class CurvatureMonitor:
             path = Path(self.file)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_finite(asdict(found))) + "\n")
+                file.write(json.dumps(to_json(found)) + "\n")
         if self.writer is not None:
             self.writer.add_scalar("curvature/loss", found.loss, found.step)
             self.writer.add_scalar("curvature/lambda_max", found.eigenvalues[0], found.step)
@@ -208,14 +203,3 @@ def _undisturbed() -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace what JSON cannot hold by null."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, list):
-            return [one(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {key: one(value) for key, value in row.items()}

@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
-
+from isoloss.hessian.asked import Measured, Searched
 from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs, warm_start
 from isoloss.hessian.operators.combined import ShiftedOperator
 from isoloss.hessian.operators.named import named_operator
 from isoloss.hessian.operators.protocol import LinearOperator
 from isoloss.hessian.trace import Trace, trace
 from isoloss.landscape.problem import Problem
+from isoloss.landscape.vectors import norm
 from isoloss.records.progress import Progress
 
 # Apart from the seeds of the searches before, which count up from the seed asked for.
 _COLD = 10**6
-
-
-class Wanted(Protocol):
-    """What to compute at each moment, as `isoloss.experiments.OverTrainingSettings` holds it.
-
-    Attributes:
-        operator: Name of the matrix A, of `hessian.operators.named`.
-        top: Largest eigenvalues, 1 or more.
-        tol: Residual asked for, relative to the eigenvalue; None as of `top_eigenpairs`.
-        max_products: Products to spend on eigenvalues at each moment.
-        trace_error: Standard error asked of the trace, relative to it.
-        trace_budget: Products for the trace at each moment; 0 for none.
-        seed: Seed of random vectors.
-    """
-
-    @property
-    def operator(self) -> str: ...  # noqa: D102
-
-    @property
-    def top(self) -> int: ...  # noqa: D102
-
-    @property
-    def tol(self) -> float | None: ...  # noqa: D102
-
-    @property
-    def max_products(self) -> int: ...  # noqa: D102
-
-    @property
-    def trace_error(self) -> float: ...  # noqa: D102
-
-    @property
-    def trace_budget(self) -> int: ...  # noqa: D102
-
-    @property
-    def seed(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -74,7 +38,7 @@ class Moment:
 
 def curvature_at(
     problem: Problem,
-    wanted: Wanted,
+    wanted: Measured,
     *,
     shift: float = 0.0,
     index: int = 0,
@@ -97,11 +61,11 @@ def curvature_at(
     loss = problem.evaluate().loss
     if not math.isfinite(loss):
         return Moment(loss, math.nan, None, None)
-    norms = [part.double().norm() for part in problem.gradient().values()]
+    length = norm(problem.gradient())
     seed = wanted.seed + index
     with named_operator(problem, wanted.operator, wanted.seed) as plain:
         operator = ShiftedOperator(plain, shift) if shift else plain
-        pairs = _largest(operator, wanted, seed, before, progress)
+        pairs = largest_pairs(operator, wanted, seed, before, progress)
         found = None
         if wanted.trace_budget:
             found = trace(
@@ -110,25 +74,37 @@ def curvature_at(
                 budget=wanted.trace_budget,
                 seed=seed,
             )
-    return Moment(loss, float(torch.stack(norms).norm()), pairs, found)
+    return Moment(loss, length, pairs, found)
 
 
 def cold_pairs(
-    problem: Problem, wanted: Wanted, *, shift: float = 0.0, progress: Progress | None = None
+    problem: Problem, wanted: Measured, *, shift: float = 0.0, progress: Progress | None = None
 ) -> Eigenpairs:
     """Compute the eigenpairs of `curvature_at` from a random vector: what a warm start saves."""
     with named_operator(problem, wanted.operator, wanted.seed) as plain:
         operator = ShiftedOperator(plain, shift) if shift else plain
-        return _largest(operator, wanted, wanted.seed + _COLD, None, progress)
+        return largest_pairs(operator, wanted, wanted.seed + _COLD, None, progress)
 
 
-def _largest(
+def largest_pairs(
     operator: LinearOperator,
-    wanted: Wanted,
+    wanted: Searched,
     seed: int,
-    before: Eigenpairs | None,
-    progress: Progress | None,
+    before: Eigenpairs | None = None,
+    progress: Progress | None = None,
 ) -> Eigenpairs:
+    """Compute largest eigenpairs, beginning from those at weights nearby where there are any.
+
+    Args:
+        operator: The matrix.
+        wanted: What to compute, the seed excepted.
+        seed: Of random vectors.
+        before: Eigenpairs nearby; a random start where None.
+        progress: Called as `progress(products, max_products)`.
+
+    Raises:
+        OperatorError: For arguments out of range.
+    """
     return top_eigenpairs(
         operator,
         wanted.top,

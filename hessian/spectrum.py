@@ -144,11 +144,12 @@ class Spectrum:
         if path is not None and path.exists() and not fresh:
             data = read_spectrum(path)
             refuse_other_spectrum(path, data.settings, settings)
-            data = dataclasses.replace(data, settings=self._with_layers(data.settings))
+            data = dataclasses.replace(data, settings=self._with_added(data.settings))
         data = self.problem.group.share(data)
         begun = False
         for name, own in self.operators.items():
-            stages, found = own.stages(), data.operators.get(name, SpectrumData())
+            found = data.operators.get(name, SpectrumData())
+            stages = own.stages(found)
             missing = [stage for stage in stages if stage not in found.finished]
             if missing and not begun:
                 Plan.from_json(data.settings["plan"]).apply()
@@ -174,12 +175,13 @@ class Spectrum:
             write_summary(path.with_suffix(".json"), data)
         return data
 
-    def _with_layers(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """Return settings of a file that layers are added to, which were not asked for at first."""
+    def _with_added(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return settings of a file with what is added to it, which was not asked for at first."""
         asked = stored.get("asked")
-        if not self.wanted.layers or not isinstance(asked, dict):
+        if not isinstance(asked, dict):
             return stored
-        return {**stored, "asked": {**asked, "layers": True}}
+        added = {name: True for name in ("layers", "classes") if getattr(self.wanted, name)}
+        return {**stored, "asked": {**asked, **added}}
 
     def _noted(self, data: SpectrumData) -> SpectrumData:
         """Return the spectra with the plan that was left after running out of memory, if so."""

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from isoloss.hessian.asked import Stages, smallest_of
+from isoloss.hessian.asked import CLASSES_OF, Stages, pair_limits, smallest_of, trace_method
+from isoloss.hessian.class_structure import check_classes, class_structure
 from isoloss.hessian.density import spectral_density
-from isoloss.hessian.eigenpairs import CONFIRM, Eigenpairs, top_eigenpairs
+from isoloss.hessian.eigenpairs import Eigenpairs, top_eigenpairs
 from isoloss.hessian.exact import ExactSpectrum, exact_spectrum
 from isoloss.hessian.gradient_overlap import gradient_overlap
 from isoloss.hessian.layers import layer_parameters, measure_layer
@@ -31,6 +33,8 @@ from isoloss.hessian.sample_error import (
     trace_sample_error,
 )
 from isoloss.hessian.stored import (
+    columns_of,
+    stored_classes,
     stored_density,
     stored_eigenpairs,
     stored_scaled,
@@ -42,6 +46,7 @@ from isoloss.landscape.batches import BatchError
 from isoloss.landscape.determinism import ProblemError
 from isoloss.landscape.terms import Terms
 from isoloss.landscape.vectors import flatten
+from isoloss.records.classes import ClassData
 from isoloss.records.exact_spectra import ExactData
 from isoloss.records.layers import LayerData
 from isoloss.records.progress import Progress
@@ -49,10 +54,13 @@ from isoloss.records.spectra import (
     DensityData,
     EigenpairsData,
     ScaledData,
+    SpectrumData,
     TraceData,
 )
 
 T = TypeVar("T")
+# What computes a stage, telling a callback of its products.
+Computing = Callable[[Progress | None], Any]
 
 
 class OperatorStages:
@@ -79,29 +87,38 @@ class OperatorStages:
         self.population, self.smallest = population, smallest_of(wanted)
         self.operator = named_operator(problem, name, wanted.seed)
         self._whole: ExactSpectrum | None = None
+        self._vectors: Tensor | None = None
         self.products_of_layers = 0
+        if wanted.classes and name == CLASSES_OF:
+            check_classes(problem)
 
-    def stages(self) -> dict[str, Callable[[Progress | None], Any]]:
-        """Return what computes each stage that is asked for."""
-        wanted = self.wanted
-        stages: dict[str, tuple[int, Callable[[Progress | None], Any]]] = {
+    def stages(self, found: SpectrumData | None = None) -> dict[str, Computing]:
+        """Return what computes each stage that is asked for.
+
+        Args:
+            found: What was computed before.
+        """
+        wanted, pairs = self.wanted, None if found is None else found.eigenpairs
+        classes = wanted.classes and self.name == CLASSES_OF
+        stages: dict[str, tuple[int, Computing]] = {
             "exact": (int(wanted.exact), self._all),
             "eigenpairs": (wanted.top, self._eigenpairs),
             "trace": (wanted.trace_budget, self._trace),
             "scaled": (wanted.top + wanted.trace_budget, self._scaled),
             "density": (wanted.probes, self._density),
+            "classes": (int(classes), functools.partial(self._classes, pairs)),
         }
-        found = {stage: compute for stage, (number, compute) in stages.items() if number}
+        asked = {stage: compute for stage, (number, compute) in stages.items() if number}
         layers = layer_parameters(self.operator.shapes) if wanted.layers else {}
         of_layers = {
             f"layers/{layer}": functools.partial(self._layer, names)
             for layer, names in layers.items()
         }
-        return {**found, **of_layers}
+        return {**asked, **of_layers}
 
     def close(self) -> None:
-        """Free the dense matrix."""
-        self._whole = None
+        """Free the dense matrix, and vectors."""
+        self._whole = self._vectors = None
 
     def _exact(self, progress: Progress | None) -> ExactSpectrum:
         """Return the whole spectrum, computed once for all stages."""
@@ -111,15 +128,6 @@ class OperatorStages:
 
     def _all(self, progress: Progress | None) -> ExactData:
         return self._exact(progress).stored()
-
-    def _limits(self, wanted: int) -> dict[str, Any]:
-        """Return the limits of a Lanczos basis for so many pairs.
-
-        A small basis has no room for the search for copies, which would cost a vector besides.
-        """
-        basis = self.wanted.basis
-        room = basis is None or basis >= wanted + CONFIRM
-        return {"max_basis": basis, "confirm": CONFIRM if room else 0}
 
     def _pairs(self, progress: Progress | None) -> Eigenpairs:
         wanted = self.wanted
@@ -133,11 +141,12 @@ class OperatorStages:
             max_products=max(wanted.max_products, wanted.top + self.smallest),
             seed=wanted.seed,
             progress=progress,
-            **self._limits(wanted.top + self.smallest),
+            **pair_limits(wanted, wanted.top + self.smallest),
         )
 
     def _eigenpairs(self, progress: Progress | None) -> EigenpairsData:
         wanted, pairs = self.wanted, self._pairs(progress)
+        self._vectors = pairs.eigenvectors if wanted.classes else None
 
         def errors(population: int | None) -> np.ndarray:
             vectors = pairs.eigenvectors.T
@@ -182,7 +191,7 @@ class OperatorStages:
                 population=self.population,
                 seed=seed,
                 operator_of=lambda part: named_operator(part, self.name, seed),
-                **self._limits(1),
+                **pair_limits(self.wanted, 1),
             )
         except (BatchError, ProblemError):
             return None
@@ -216,11 +225,9 @@ class OperatorStages:
 
     def _trace_of(self, operator: LinearOperator, progress: Progress | None) -> Trace:
         wanted = self.wanted
-        # XTrace holds a basis of half as many vectors as products.
-        large = wanted.basis is not None and wanted.basis < wanted.trace_budget // 2
         return trace(
             operator,
-            method="hutchinson" if large else "xtrace",
+            method=trace_method(wanted, wanted.trace_budget),
             relative_error=wanted.trace_error,
             budget=wanted.trace_budget,
             seed=wanted.seed,
@@ -246,7 +253,7 @@ class OperatorStages:
                 max_products=wanted.max_products,
                 seed=wanted.seed,
                 progress=progress,
-                **self._limits(1),
+                **pair_limits(wanted, 1),
             )
         if wanted.trace_budget:
             estimate = self._trace_of(operator, progress)
@@ -264,6 +271,18 @@ class OperatorStages:
             progress=progress,
         )
         return stored_density(density)
+
+    def _classes(self, before: EigenpairsData | None, progress: Progress | None) -> ClassData:
+        """Return the parts by classes, also along the eigenvectors, found `before` or anew."""
+        vectors = self._vectors
+        if vectors is None and before is not None and before.eigenvectors:
+            vectors = columns_of(before.eigenvectors)
+        if vectors is None and self.wanted.top:
+            vectors = self._pairs(progress).eigenvectors
+        self.operator.close()  # its graphs are not needed beside the gradients'
+        if vectors is None:
+            vectors = torch.zeros(self.operator.size, 0)
+        return stored_classes(class_structure(self.problem, progress), vectors, self.problem.count)
 
     def _layer(self, names: list[str], progress: Progress | None) -> LayerData:
         self.operator.close()  # its graphs are not needed beside the layer's

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from isoloss.hessian.class_structure import ClassStructure, eigenvalues_of
 from isoloss.hessian.density import Density
 from isoloss.hessian.eigenpairs import Eigenpairs
 from isoloss.hessian.frobenius import FrobeniusNorm
 from isoloss.hessian.gradient_overlap import GradientOverlap
 from isoloss.hessian.trace import Trace
+from isoloss.records.classes import ClassData
 from isoloss.records.layers import LayerData
 from isoloss.records.spectra import (
     DENSITY_ARRAYS,
@@ -119,6 +123,32 @@ def stored_layer(
     )
 
 
+def stored_classes(structure: ClassStructure, vectors: Tensor, samples: int) -> ClassData:
+    """Return the parts of G by classes as files keep them.
+
+    Args:
+        structure: Of G.
+        vectors: Eigenvectors of its largest eigenvalues, (n, k).
+        samples: Number of samples.
+    """
+    count = len(structure.weights)
+    of_cross = eigenvalues_of(structure.of_cross)[: max(count * (count - 2), 0)]
+    return ClassData(
+        weights=_array(structure.weights),
+        of_class=_padded(eigenvalues_of(structure.of_class), count),
+        of_cross=_padded(of_cross, max(count * (count - 2), 0)),
+        of_same=_padded(eigenvalues_of(structure.of_same), count),
+        along=_array(structure.parts_along(vectors)),
+        account={"samples": samples},
+    )
+
+
+def columns_of(vectors: Mapping[str, np.ndarray]) -> Tensor:
+    """Return eigenvectors that are stored by parameter, (k, *shape) each, as columns (n, k)."""
+    rows = [array.reshape(len(array), -1) for array in vectors.values()]
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(rows, axis=1).T))
+
+
 def stored_density(density: Density) -> DensityData:
     """Return a density as files keep it."""
     arrays = {name: _array(getattr(density, name)) for name in DENSITY_ARRAYS}
@@ -140,6 +170,11 @@ def _of_gradient(overlap: GradientOverlap) -> dict[str, Any]:
 def _account(result: Any, *names: str) -> dict[str, Any]:
     """Return what a result says of how it was computed."""
     return {name: getattr(result, name) for name in names}
+
+
+def _padded(values: Tensor, count: int) -> np.ndarray:
+    """Return eigenvalues, (count,): a matrix of fewer rows has zeros beside its own."""
+    return np.pad(_array(values), (0, count - len(values)))
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -97,6 +97,15 @@ class OverTrainingData:
         """Return one number of each row by its name in `Row`, (E,), or (E, k)."""
         return np.array([getattr(row, name) for row in self.rows])
 
+    def stored_columns(self) -> dict[str, np.ndarray]:
+        """Return the numbers of all rows by their names in the file, the trace where asked for."""
+        columns = {stored: self.column(name) for stored, name in _COLUMNS.items()}
+        return {
+            name: column
+            for name, column in columns.items()
+            if not (name.startswith("trace") and np.isnan(column).all())
+        }
+
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas data frame, a row for each checkpoint, eigenvalues as `lambda_1`, .."""
         rows = [_flat(row) for row in self.rows]
@@ -113,10 +122,8 @@ def write_over_training(path: Path | str, data: OverTrainingData) -> None:
     def fill(file: h5py.File) -> None:
         checkpoints = {str(row.epoch): row.checkpoint for row in data.rows}
         file.attrs["checkpoints"] = json.dumps(checkpoints)
-        for stored, name in _COLUMNS.items():
-            column = data.column(name)
-            if not (name.startswith("trace") and np.isnan(column).all()):
-                file.create_dataset(stored, data=column)
+        for name, column in data.stored_columns().items():
+            file.create_dataset(name, data=column)
         if data.eigenvectors:
             # Tracked order: the parameters come back in the order of the operator's vectors.
             group = file.create_group("eigenvectors", track_order=True)

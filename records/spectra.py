@@ -9,9 +9,10 @@ Layout: `eigenvalues`, `residuals` (k,), algebraically largest, descending, and
 `density/{nodes,weights}` (probes, steps), `density/{grid,curve,low,high}`; `exact/eigenvalues`
 (n,), all of a dense matrix, descending, which are then the density's nodes, as of one probe;
 `layers/<module>/{parameters,eigenvalue,residual,trace,trace_standard_error,frobenius_norm,
-frobenius_standard_error}`. How a stage was computed (converged, reason, products, method, ..) is
-in the attributes of `eigenvalues`, `trace`, `scaled`, `density` and `exact`. A file may hold any of
-the stages. The same content gives the same bytes.
+frobenius_standard_error}`; `classes/{weights,of_class,of_cross,of_same,along}` of `ggn`. How a
+stage was computed (converged, reason, products, method, ..) is in the attributes of `eigenvalues`,
+`trace`, `scaled`, `density`, `exact` and `classes`. A file may hold any of the stages. The same
+content gives the same bytes.
 
 Of several operators on the same data, the first is laid out so, and each other in the same way
 below `operators/<name>`.
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from isoloss.records.classes import ClassData, read_classes
 from isoloss.records.exact_spectra import ExactData, read_exact
 from isoloss.records.hdf5 import open_hdf5, write_hdf5
 from isoloss.records.json_text import check_entries
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 # What the account of a computation must say of how it ended.
 ENDED: dict[str, tuple[type, ...]] = {"converged": (bool,), "reason": (str,)}
-STAGES = ("exact", "eigenpairs", "trace", "scaled", "density")
+STAGES = ("exact", "eigenpairs", "trace", "scaled", "density", "classes")
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class SpectrumData:
         others: Spectra of further operators on the same data, by name; the settings hold for all.
         exact: All eigenvalues.
         layers: Numbers of single layers' blocks, by the module's name.
+        classes: What means over classes make up, of the Gauss-Newton matrix.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -191,6 +194,7 @@ class SpectrumData:
     others: dict[str, SpectrumData] = field(default_factory=dict)
     exact: ExactData | None = None
     layers: dict[str, LayerData] = field(default_factory=dict)
+    classes: ClassData | None = None
 
     @property
     def operators(self) -> dict[str, SpectrumData]:
@@ -278,7 +282,7 @@ def read_spectrum(path: Path | str) -> SpectrumData:
 def _write_stages(group: h5py.Group, data: SpectrumData) -> None:
     if data.eigenpairs is not None:
         _write_eigenpairs(group, data.eigenpairs)
-    for stage in ("trace", "scaled", "density", "exact"):
+    for stage in ("trace", "scaled", "density", "exact", "classes"):
         found = getattr(data, stage)
         if found is not None:
             _write_stage(group.create_group(stage), found)
@@ -297,6 +301,7 @@ def _read_stages(
         others,
         read_exact(group.group("exact")) if "exact" in group else None,
         read_layers(group),
+        read_classes(group.group("classes")) if "classes" in group else None,
     )
 
 
@@ -350,7 +355,7 @@ def _read_eigenpairs(file: StoredGroup) -> EigenpairsData:
 
 
 def _write_stage(
-    group: h5py.Group, stage: TraceData | ScaledData | DensityData | ExactData
+    group: h5py.Group, stage: TraceData | ScaledData | DensityData | ExactData | ClassData
 ) -> None:
     for name, value in vars(stage).items():
         if name == "account":

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from isoloss.records.bulk import bulk_of, negative_ratio
+from isoloss.records.classes import class_summary
 from isoloss.records.files import write_text
+from isoloss.records.json_text import to_json
 from isoloss.records.layers import layer_rows
 from isoloss.records.spectra import DensityData, SpectrumData
 from isoloss.records.spectral_sums import (
@@ -139,6 +141,10 @@ def summary(data: SpectrumData) -> dict[str, Any]:
         }
     if data.layers:
         result["layers"] = layer_rows(data.layers)
+    if data.classes is not None:
+        eigenvalues = None if pairs is None else pairs.eigenvalues
+        whole = None if trace is None else (trace.estimate, trace.standard_error)
+        result["classes"] = class_summary(data.classes, eigenvalues, whole)
     if derived := derived_figures(data):
         result["derived"] = derived
     if data.others:
@@ -148,7 +154,7 @@ def summary(data: SpectrumData) -> dict[str, Any]:
         }
     # In the order of the stored settings, whoever passes them.
     settings = json.loads(json.dumps(data.settings, sort_keys=True))
-    return _without_nan({**result, "settings": settings})
+    return to_json({**result, "settings": settings})
 
 
 def derived_figures(data: SpectrumData) -> dict[str, dict[str, Any]]:
@@ -197,12 +203,3 @@ def _with_residuals(values: np.ndarray, residuals: np.ndarray) -> list[dict[str,
         {"value": float(value), "residual": float(residual)}
         for value, residual in zip(values, residuals, strict=True)
     ]
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace what JSON cannot hold (NaN, inf) by null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

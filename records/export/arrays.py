@@ -11,6 +11,7 @@ import numpy as np
 
 from isoloss.records.export.contents import StoredSurface
 from isoloss.records.npy import npy_bytes
+from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import SpectrumData
 
 
@@ -45,11 +46,20 @@ def of_spectrum(data: SpectrumData) -> dict[str, np.ndarray]:
         for group in ("eigenvectors", "smallest_eigenvectors"):
             vectors = getattr(pairs, group)
             found |= {f"{group}/{name}": array for name, array in vectors.items()}
-    for stage in ("trace", "scaled", "density"):
+    for stage in ("trace", "scaled", "density", "classes"):
         stored = getattr(data, stage)
         if stored is not None:
             entries = {name: value for name, value in vars(stored).items() if _is_number(value)}
             found |= {f"{stage}/{name}": np.asarray(value) for name, value in entries.items()}
+    return found | _settings(data.settings)
+
+
+def of_training(data: OverTrainingData) -> dict[str, np.ndarray]:
+    """Return the arrays of a curvature over a training, and as JSON text `settings`."""
+    found = data.stored_columns()
+    found |= {f"eigenvectors/{name}": array for name, array in data.eigenvectors.items()}
+    if data.cold is not None:
+        found |= {f"cold/{name}": np.asarray(value) for name, value in vars(data.cold).items()}
     return found | _settings(data.settings)
 
 

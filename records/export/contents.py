@@ -13,6 +13,7 @@ from isoloss.records.files import FileError
 from isoloss.records.hdf5 import open_hdf5
 from isoloss.records.ll.directions import AXES, direction_in
 from isoloss.records.ll.kinds import SURFACE, described, kind_in
+from isoloss.records.over_training import KIND, OverTrainingData, read_over_training
 from isoloss.records.spectra import SpectrumData, read_spectrum
 from isoloss.records.stored_group import StoredGroup
 from isoloss.records.surface_data import SurfaceData
@@ -36,11 +37,11 @@ class StoredSurface:
     ours: bool
 
 
-Content = StoredSurface | SpectrumData
+Content = StoredSurface | SpectrumData | OverTrainingData
 
 
 def read_content(path: Path) -> Content:
-    """Read a surface, ours or of the loss-landscape code, a Hessian file, or a density's pair.
+    """Read a surface, ours or of the loss-landscape code, a curvature, or a density's pair.
 
     Raises:
         FileError: If it is none of them, or damaged.
@@ -54,6 +55,8 @@ def read_content(path: Path) -> Content:
             return StoredSurface(path, surface_in(file), directions, file.ours)
     if kind == "hessian":
         return read_spectrum(path)
+    if kind == KIND:
+        return read_over_training(path)
     raise FileError(f"expected a surface or a spectrum, got {described(path)}")
 
 

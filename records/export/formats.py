@@ -13,6 +13,7 @@ from isoloss.records.export.contents import Content, StoredSurface, read_content
 from isoloss.records.files import FileError, explained, write_together
 from isoloss.records.hdf5 import our_kind
 from isoloss.records.ll.surface import directions_image, surface_image
+from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import SpectrumData
 
 Files = dict[Path, bytes]
@@ -39,11 +40,13 @@ class Format:
         suffix: How its (first) file ends.
         surface: Makes the files and notes of a surface; None where it holds none.
         spectrum: The same of a spectrum.
+        training: The same of a curvature over a training.
     """
 
     suffix: str
     surface: Callable[[StoredSurface, Path], tuple[Files, list[str]]] | None = None
     spectrum: Callable[[SpectrumData, Path], tuple[Files, list[str]]] | None = None
+    training: Callable[[OverTrainingData, Path], tuple[Files, list[str]]] | None = None
 
 
 def _vtk(surface: StoredSurface, out: Path) -> tuple[Files, list[str]]:
@@ -98,6 +101,14 @@ def _npy_of_spectrum(data: SpectrumData, out: Path) -> tuple[Files, list[str]]:
     return dict(zip(pair_of(out), pair_images(data.density), strict=True)), _notes(data)
 
 
+def _csv_of_training(data: OverTrainingData, out: Path) -> tuple[Files, list[str]]:
+    return {out: tables.training_csv(data)}, []
+
+
+def _npz_of_training(data: OverTrainingData, out: Path) -> tuple[Files, list[str]]:
+    return {out: arrays.npz(arrays.of_training(data))}, []
+
+
 def _notes(data: SpectrumData) -> list[str]:
     note = "" if data.density is None else str(data.density.account.get("note", ""))
     return [note] if note else []
@@ -105,8 +116,8 @@ def _notes(data: SpectrumData) -> list[str]:
 
 FORMATS: Mapping[str, Format] = {
     "vtk": Format(".vtp", _vtk),
-    "csv": Format(".csv", _csv, _csv_of_spectrum),
-    "npz": Format(".npz", _npz, _npz_of_spectrum),
+    "csv": Format(".csv", _csv, _csv_of_spectrum, _csv_of_training),
+    "npz": Format(".npz", _npz, _npz_of_spectrum, _npz_of_training),
     "ll": Format(".h5", _ll),
     "npy": Format(NODES, None, _npy_of_spectrum),
 }
@@ -118,8 +129,8 @@ def export(
     """Write a stored result in another format.
 
     Args:
-        path: A surface (ours, or of the loss-landscape code), a Hessian file, or one of the two
-            files of a density (`records.density_pair`).
+        path: A surface (ours, or of the loss-landscape code), a Hessian file, a curvature over a
+            training, or one of the two files of a density (`records.density_pair`).
         to: A key of `FORMATS`.
         out: The file to write, with the format's suffix; where None, beside `path`.
         force: Whether to replace files that are there.
@@ -157,6 +168,10 @@ def _made(
         if form.surface is None:
             raise _misfit(path, to, "surface")
         return form.surface(content, out)
+    if isinstance(content, OverTrainingData):
+        if form.training is None:
+            raise _misfit(path, to, "training")
+        return form.training(content, out)
     if form.spectrum is None:
         raise _misfit(path, to, "spectrum")
     files, notes = form.spectrum(content, out)
@@ -168,11 +183,20 @@ def _made(
     return files, notes
 
 
+# What results are called, by the attribute of `Format` that makes files of them.
+_CALLED = {
+    "surface": "a surface",
+    "spectrum": "a spectrum",
+    "training": "a curvature over a training",
+}
+
+
 def _misfit(path: Path, to: str, kind: str) -> FileError:
     others = [name for name, form in FORMATS.items() if getattr(form, kind) is not None]
-    other = "spectrum" if kind == "surface" else "surface"
+    fits = [called for name, called in _CALLED.items() if getattr(FORMATS[to], name) is not None]
     return FileError(
-        f"expected a {other} for {to}, got a {kind}: {path}\na {kind} goes to {', '.join(others)}"
+        f"expected {' or '.join(fits)} for {to}, got {_CALLED[kind]}: {path}\n"
+        f"{_CALLED[kind]} goes to {', '.join(others)}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isoloss.records.files import csv_bytes
+from isoloss.records.over_training import OverTrainingData
 from isoloss.records.spectra import DensityData, SpectrumData
 from isoloss.records.surface_data import SurfaceData
 
@@ -31,6 +32,12 @@ def surface_csv(data: SurfaceData) -> bytes:
 
 def eigenvalues_csv(data: SpectrumData) -> bytes:
     """Return a row for each eigenvalue: `end`, `eigenvalue`, `residual` and, where known, error."""
+    frame = data.to_dataframe()
+    return csv_bytes(list(frame), frame.itertuples(index=False, name=None))
+
+
+def training_csv(data: OverTrainingData) -> bytes:
+    """Return a row for each checkpoint; what is not known, or was not asked for, is `nan`."""
     frame = data.to_dataframe()
     return csv_bytes(list(frame), frame.itertuples(index=False, name=None))
 

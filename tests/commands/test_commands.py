@@ -58,6 +58,31 @@ def results(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "results")
 
 
+def test_classes_are_printed_stored_and_drawn(trained, tmp_path, capsys):
+    few = ("--samples", 60, "--top", 3, "--smallest", 0, "--probes", 0, "--trace-budget", 16)
+    asked = ("hessian", "digits-sgd", *few, "--classes", "--out", tmp_path / "g.h5")
+    assert run_command(*asked, results=trained) == 2
+    assert "--classes: expected --operator with ggn" in capsys.readouterr().err
+    assert run_command(*asked, "--operator", "ggn", results=trained) == 0
+    said = capsys.readouterr().out
+    assert "of the trace, by classes: class " in said
+    assert (tmp_path / "g-classes.png").is_file()
+    data = read_spectrum(tmp_path / "g.h5")
+    rows = [line.split() for line in said.splitlines() if "%" in line][-3:]
+    for row, value in zip(rows, data.eigenpairs.eigenvalues, strict=True):
+        assert float(row[0]) == pytest.approx(value, rel=1e-5)
+        assert sum(float(share.rstrip("%")) for share in row[1:]) == pytest.approx(100, abs=0.3)
+
+
+def test_spectra_of_different_networks_have_panels(trained, tmp_path, capsys):
+    files = [trained / "runs" / f"digits-{name}" / "hessian.h5" for name in ("sgd", "sam")]
+    out = tmp_path / "both.png"
+    assert cli.main(["plot", *map(str, files), "--panels", "--out", str(out)]) == 0
+    assert out.is_file()
+    assert cli.main(["plot", str(files[0]), "--panels"]) == 2
+    assert "--panels: is for several spectra" in capsys.readouterr().err
+
+
 def test_a_run_describes_itself(trained):
     run = Run(trained / "runs" / "digits-sam")
     config = run.config()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from isoloss import cli
 from isoloss.experiments import Subject, over_training
+from isoloss.landscape import Problem
 from isoloss.records.over_training import read_over_training
 from isoloss.records.runs import Run
 
@@ -197,3 +199,35 @@ def test_full_batch_gradient_descent_sharpens_up_to_2_over_lr_and_stays_there(tm
     late = sharpness[2 * len(sharpness) // 3 :]
     assert np.median(late) == pytest.approx(threshold, rel=0.1)
     assert data.rows[-1].loss < data.rows[above.argmax()].loss  # it goes on learning there
+
+
+def test_a_plan_that_changed_is_noted_and_gone_on_with(results, tmp_path, monkeypatch, capsys):
+    roomy, crowded = tmp_path / "roomy.h5", tmp_path / "crowded.h5"
+    assert hessian(results, "--epochs", "all", "--no-figures", "--out", roomy) == 0
+    most, failed = [10**9], []
+    evaluate, measure = Problem._evaluate, over_training.curvature_at
+
+    def short(self, *args, **kwargs):
+        if self.plan.micro_batch > most[0]:
+            failed.append(self.plan.micro_batch)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluate(self, *args, **kwargs)
+
+    def measured(*args, index=0, **kwargs):
+        most[0] = 50 if index else 10**9  # somebody else takes the memory after the first
+        return measure(*args, index=index, **kwargs)
+
+    monkeypatch.setattr(Problem, "_evaluate", short)
+    monkeypatch.setattr(over_training, "curvature_at", measured)
+    capsys.readouterr()
+    assert hessian(results, "--epochs", "all", "--no-figures", "--out", crowded) == 0
+    assert "memory ran out: went on with" in capsys.readouterr().err
+    assert failed == sorted(set(failed), reverse=True)  # at one checkpoint alone
+    one, other = read_over_training(roomy), read_over_training(crowded)
+    left = other.settings["plan_after_running_out_of_memory"]
+    assert left["micro_batch"] <= 50 < other.settings["plan"]["micro_batch"]
+    assert "plan_after_running_out_of_memory" not in one.settings
+    np.testing.assert_allclose(other.column("eigenvalues"), one.column("eigenvalues"), rtol=1e-4)
+    monkeypatch.undo()
+    assert hessian(results, "--epochs", "all", "--no-figures", "--out", crowded) == 0
+    assert "complete, nothing to do" in capsys.readouterr().out

@@ -6,7 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isoloss.figures.density import density_figure, leading, overlaid_densities
+from isoloss.figures.density import (
+    density_figure,
+    leading,
+    overlaid_densities,
+)
+from isoloss.figures.density_panels import density_panels, linear_width
+from isoloss.figures.scale import Look
 from isoloss.figures.style import FigureError, series_styles
 from isoloss.records.spectra import DensityData, EigenpairsData, SpectrumData, TraceData
 
@@ -114,3 +120,62 @@ def test_incomplete_spectra() -> None:
     density_figure([("SAM", "sam", broken)]).draw_without_rendering()
     with pytest.raises(FigureError, match="expected a stored spectral density"):
         density_figure([("SGD", "sgd", SpectrumData())])
+
+
+def test_a_single_curve_is_solid() -> None:
+    figure = density_figure([("Adam", "adam", spectrum())])
+    assert figure.axes[0].lines[0].get_linestyle() == "-"
+
+
+def test_panels_keep_each_networks_own_axis() -> None:
+    settings = {"parameters": 21538, "samples": 1000, "population": 54000}
+    wide = replace(spectrum(30.0, 0.149), settings=settings)
+    figure = density_panels([("A", "sgd", wide), ("B", "", spectrum(0.6, 0.003))], title="both")
+    first, second = figure.axes
+    for axes, largest in ((first, 30.0), (second, 0.6)):
+        assert axes.get_xscale() == "asinh"
+        low, high = axes.get_xlim()
+        assert low < -2.0 < largest < high
+        # The stored smallest eigenvalue lies beyond all nodes, and has its place.
+        assert sorted(axes.lines[1].get_xdata()) == pytest.approx(sorted([largest, 1.0, -2.0]))
+    assert first.get_title("left") == "A, 21,538 parameters"
+    assert second.get_title("left") == "B"
+    texts = [text.get_text() for text in first.texts]
+    assert texts == ["largest 30\ntrace 12.00 ± 0.50"]
+    note = figure.get_supxlabel().replace("\n", " ")
+    assert "A: 1,000 of 54,000 samples, 3 probes of 2 steps" in note
+    assert "B: 3 probes of 2 steps" in note
+    three = density_panels([("A", "", wide), ("B", "", wide), ("C", "", wide)])
+    assert [axes.get_visible() for axes in three.axes] == [True, True, True, False]
+    with pytest.raises(FigureError, match="expected a stored spectral density"):
+        density_panels([("A", "", SpectrumData())])
+
+
+@pytest.mark.parametrize("size", [{}, {"parameters": 10**6}])
+def test_areas_in_a_panel_are_shares_of_the_eigenvalues(size) -> None:
+    # Twenty nodes from 0 to 30, of which the ends have all of the mass.
+    one, steps = density_of(spectrum(30.0, 0.149)), 20
+    weights = np.zeros((3, steps))
+    weights[:, [0, -1]] = one.weights
+    density = replace(one, nodes=np.tile(np.linspace(0, 30, steps), (3, 1)), weights=weights)
+    data = SpectrumData(size, None, None, density)
+    figure = density_panels([("A", "", data)], look=Look(vmin=1e-30))
+    axes, width = figure.axes[0], linear_width(density)
+    assert f"linear within ±{width:g}" in axes.get_xlabel().replace("\N{MINUS SIGN}", "-")
+    x, y = (np.asarray(values, float) for values in axes.lines[0].get_data())
+    u = np.arcsinh(x / width)
+    # Gaussians of mass 1, cut at 4.5 widths.
+    assert np.trapezoid(y, u) == pytest.approx(1.0, abs=1e-4)
+    beyond = u > np.arcsinh(15.0 / width)
+    assert np.trapezoid(y[beyond], u[beyond]) == pytest.approx(0.02, abs=1e-4)
+    # About what twenty steps tell apart next to an end of a spectrum 30 wide.
+    resolved = 30 * (math.pi / steps) ** 2 / 2
+    assert resolved <= width <= 2.5 * resolved
+
+
+def test_a_panel_of_what_is_not_finite_says_so() -> None:
+    density = density_of(spectrum())
+    broken = replace(density, curve=np.full_like(density.curve, np.nan))
+    figure = density_panels([("A", "", SpectrumData({}, None, None, broken))])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["not finite"]
+    assert "A: density is not finite" in figure.get_supxlabel()

@@ -22,12 +22,14 @@ MADE = (
     f"surface tiny --x=-1:1:3 --y=-1:1:2 --repeat 2 {SMALL}",
     f"trajectory tiny --ydir random --x=-1:1:3 --y=-1:1:2 {SMALL}",
     f"hessian tiny --top 1 --probes 2 --steps 4 --trace-budget 6 {SMALL}",
+    f"hessian tiny --epochs all --top 2 --trace-budget 6 {SMALL}",
 )
 
 
 @functools.cache
 def results() -> Path:
-    """Return a folder of results with two runs, two curves, two surfaces and a spectrum."""
+    """Return a folder of results with two runs, two curves, two surfaces, a spectrum and one
+    curvature over a training."""
     folder = Path(tempfile.mkdtemp(prefix="isoloss-fuzz-results-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for line in MADE:

@@ -35,6 +35,7 @@ from isoloss.records.ll import (
     read_projection,
 )
 from isoloss.records.npy import npy_bytes
+from isoloss.records.over_training import over_training_summary, read_over_training
 from isoloss.records.runs import Run
 from isoloss.records.sharpness import Measured, read_sharpness, sharpness_rows
 from isoloss.records.spectra import read_spectrum
@@ -163,6 +164,11 @@ def whole_surface(path: Path) -> object:
     }
     distances = [path.relative_distance for path in data.trajectories.values()]
     return columns, data.median_loss, data.loss_range, distances
+
+
+def whole_training(path: Path) -> object:
+    data = read_over_training(path)
+    return repr(data), data.to_dataframe(), over_training_summary(data)
 
 
 @functools.cache
@@ -342,15 +348,25 @@ READERS = [
     Reader("foreign surface HDF5", hdf5_files(foreign), hdf5_reader(whole_surface)),
     Reader(
         "spectrum HDF5",
-        hdf5_files(lambda: prepared.stored("hessian*.h5")),
+        hdf5_files(lambda: prepared.stored("hessian.h5")),
         hdf5_reader(read_spectrum),
+    ),
+    Reader(
+        "over-training HDF5",
+        hdf5_files(lambda: prepared.stored("hessian-over-training.h5")),
+        hdf5_reader(whole_training),
     ),
     Reader("direction HDF5", hdf5_files(directions), hdf5_reader(read_directions)),
     Reader("foreign surface continued", hdf5_files(foreign), hdf5_reader(continued)),
     Reader("surface exported", hdf5_files(lambda: prepared.surface(2)), hdf5_reader(exported)),
     Reader(
+        "over-training exported",
+        hdf5_files(lambda: prepared.stored("hessian-over-training.h5")),
+        hdf5_reader(exported),
+    ),
+    Reader(
         "spectrum exported",
-        hdf5_files(lambda: prepared.stored("hessian*.h5")),
+        hdf5_files(lambda: prepared.stored("hessian.h5")),
         hdf5_reader(exported),
     ),
     Reader(

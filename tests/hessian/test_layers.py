@@ -122,6 +122,29 @@ def test_shares_carry_the_errors_of_all_traces():
         assert share_of_trace(noisy, name)[1] == pytest.approx(spread, rel=0.05)
 
 
+def test_a_small_basis_is_kept_to():
+    matrix = dense(named_operator(build("tanh-mlp"), "hessian"))
+    settings = SpectrumSettings(top=1, smallest=0, probes=0, basis=5, layers=True, trace_budget=24,
+                                trace_error=1e-9)  # fmt: skip
+    task = Spectrum(build("tanh-mlp"), settings)
+    layers = task.run().layers
+    shapes = task.operator.shapes
+    ends = np.cumsum([sum(shapes[n].numel() for n in x.account["names"]) for x in layers.values()])
+    for layer, end in zip(layers.values(), ends.tolist(), strict=True):
+        block = matrix[end - layer.parameters : end, end - layer.parameters : end]
+        assert layer.account["eigenvalue"]["settings"]["max_basis"] == 5
+        assert layer.account["eigenvalue"]["copies"] == "not searched"
+        largest = torch.linalg.eigvalsh(block)[-1].item()
+        assert abs(layer.eigenvalue - largest) <= layer.residual + 1e-12
+        # A basis of XTrace would hold 12 vectors, that of the squared matrix 6.
+        if layer.parameters > 24:
+            assert layer.account["trace"]["method"] == "hutchinson"
+            assert layer.account["frobenius_norm"]["settings"]["method"] == "hutchinson"
+        assert abs(layer.trace - block.trace()) <= 4 * layer.trace_standard_error + 1e-12
+        error = 4 * layer.frobenius_standard_error + 1e-12
+        assert abs(layer.frobenius_norm - block.norm()) <= error
+
+
 def test_too_few_products_are_refused():
     with pytest.raises(SpectrumError, match="`trace_budget` of 8 or more"):
         spectrum(trace_budget=7)

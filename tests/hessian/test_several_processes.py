@@ -79,6 +79,7 @@ CASES = ("plain", "weights", "graphs", "train", "recalibrate")
 
 
 def results_of(case: str, group: Group | None) -> dict[str, Tensor]:
+    from isoloss.hessian.class_structure import class_structure
     from isoloss.hessian.operators.named import named_operator
     from isoloss.hessian.sample_error import sample_curvatures, sampling_bias
 
@@ -94,6 +95,7 @@ def results_of(case: str, group: Group | None) -> dict[str, Tensor]:
     if case in ("plain", "weights"):
         found["curvatures"] = sample_curvatures(own, vector).sums
         found["shares"] = operators["ggn"].sample_curvatures(vector).sums
+        found["classes"] = class_structure(own).of_class
         found["bias"] = torch.tensor(sampling_bias(own, 1.0))
     found["own"] = torch.tensor(own._data.count)
     assert own.digest == problem(case, None).digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 
 import h5py
@@ -15,6 +16,7 @@ from isoloss.errors import UsageError
 from isoloss.records.export import FORMATS, export
 from isoloss.records.files import FileError
 from isoloss.records.ll import read_direction
+from isoloss.records.over_training import write_over_training
 from isoloss.records.spectra import (
     DensityData,
     EigenpairsData,
@@ -23,6 +25,7 @@ from isoloss.records.spectra import (
     write_spectrum,
 )
 from isoloss.records.surfaces import StoredDirection, StoredRepeat, SurfaceStore
+from tests.records.test_over_training import stored as over_training
 
 X, Y = np.linspace(-1, 1, 5), np.linspace(0, 2, 3)
 COLUMNS = ["train_loss", "train_acc"]
@@ -59,6 +62,12 @@ def surface(path, y=Y, repeats=0, settings=None, directions=DIRECTIONS, pending=
             store.append(index, (np.inf, values[1]) if flawed else values)
     store.append(store.size, (loss(0.0), accuracy(0.0)))
     store.finish()
+    return path
+
+
+def training(path, trace=False):
+    changes = {"trace": 3.5, "trace_standard_error": 0.25} if trace else {}
+    write_over_training(path, over_training(**changes))
     return path
 
 
@@ -292,9 +301,27 @@ def test_spectra_as_tables_and_arrays(tmp_path):
             np.testing.assert_array_equal(archive[name], f[name][()])
 
 
-@pytest.mark.parametrize("kind", ["surface", "spectrum"])
+@pytest.mark.parametrize("trace", [True, False])
+def test_curvature_over_a_training_as_table_and_arrays(tmp_path, trace):
+    path = training(tmp_path / "t.h5", trace=trace)
+    rows = rows_of(export(path, "csv").files[0])
+    assert [int(row["epoch"]) for row in rows] == [0, 5, 10]
+    assert [float(row["lambda_2"]) for row in rows] == [1.0, 1.25, 1.5]
+    assert [float(row["threshold"]) for row in rows] == [4.0, 8.0, 12.0]
+    assert all(math.isnan(float(row["trace"])) is not trace for row in rows)
+    with np.load(export(path, "npz").files[0], allow_pickle=False) as archive, h5py.File(path) as f:
+        names = []
+        f.visititems(lambda n, e: names.append(n) if isinstance(e, h5py.Dataset) else None)
+        assert set(archive.files) == {*names, "settings"}
+        assert ("trace" in names) is trace
+        for name in names:
+            np.testing.assert_array_equal(archive[name], f[name][()])
+
+
+@pytest.mark.parametrize("kind", ["surface", "spectrum", "training"])
 def test_the_same_result_gives_the_same_bytes(tmp_path, kind):
-    path = {"surface": surface, "spectrum": spectrum}[kind](tmp_path / "a.h5")
+    makes = {"surface": surface, "spectrum": spectrum, "training": training}
+    path = makes[kind](tmp_path / "a.h5")
     for name, form in FORMATS.items():
         if getattr(form, kind) is None:
             continue
@@ -309,6 +336,8 @@ def test_the_same_result_gives_the_same_bytes(tmp_path, kind):
         (surface, "npy", r"expected a spectrum for npy, got a surface: .*\n.*to vtk, csv, npz, ll"),
         (spectrum, "vtk", r"expected a surface for vtk, got a spectrum: .*\n.*to csv, npz, npy"),
         (spectrum, "ll", "expected a surface for ll"),
+        (training, "npy", r"expected a spectrum for npy, got a curvature over a training:"
+         r" .*\n.*to csv, npz"),
         (lambda p: spectrum(p, density=False), "npy", "with a density for npy, .* eigenpairs, tr"),
         (lambda p: spectrum(p, pairs=False, density=False), "csv", "eigenvalues for csv, .* trace"),
     ],
