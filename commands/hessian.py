@@ -71,8 +71,10 @@ def spectrum(settings: SpectrumSettings, selection: Selection, output: Output) -
         if result.data.settings["operator"] != "hessian" or result.data.others:
             console.say(f"{name}:")
         _say(data, console)
-    drawing = output.figures and result.path is not None and console.speaks
-    _finish(result, draw_hessian(result.path) if drawing else [], console)
+    written = []
+    if output.figures and result.path is not None and console.speaks:
+        written = draw_hessian(result.path)
+    _finish(result, written, console)
 
 
 def over_training(given: dict[str, Any], selection: Selection, output: Output) -> None:
