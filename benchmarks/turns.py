@@ -46,7 +46,10 @@ class Contender:
         other.close()
 
     def ask(self, *arguments: Any) -> tuple[float, Any] | str:
-        """Return the seconds of a call and its result, or in words why there is none."""
+        """Return the seconds of a call and its result, or in words why there is none.
+
+        In those of the first call the function is made.
+        """
         self._pipe.send(arguments)
         answer: tuple[float, Any] | str = self._pipe.recv()
         return answer
@@ -79,6 +82,7 @@ def _serve(pipe: Connection, module: str, make: str, arguments: Sequence[Any]) -
             asked = pipe.recv()
         except EOFError:
             return
+        began = time.perf_counter()
         if function is None:
             try:
                 function = getattr(import_module(module), make)(*arguments)
@@ -87,6 +91,5 @@ def _serve(pipe: Connection, module: str, make: str, arguments: Sequence[Any]) -
         if isinstance(function, str):
             pipe.send(function)
             continue
-        began = time.perf_counter()
         result = function(*asked)
         pipe.send((time.perf_counter() - began, result))

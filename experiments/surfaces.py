@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 
 from isoloss.experiments import continuing
 from isoloss.experiments.columns import check_columns, measures_of
-from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.direction_kinds import Start
 from isoloss.experiments.direction_specs import slug
 from isoloss.experiments.directions import Axes, specs_of
@@ -21,7 +23,7 @@ from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SPLITS, SurfaceSettings
 from isoloss.experiments.trained import Trained, parameter_counts
-from isoloss.landscape import Grid, Plan, Surface
+from isoloss.landscape import Grid, Plan, Problem, Surface
 from isoloss.landscape.autotune import autotune
 from isoloss.landscape.batch_norm import check_policy
 from isoloss.landscape.compiling import compile_networks
@@ -126,6 +128,7 @@ class SurfaceExperiment:
             **self.subject.notes_of_result(),
             "split": settings.split,
             "asked": asdict(settings),
+            **self._half_error(problems, stored),
             **({} if self.continue_from is None else continuing.about(self.continue_from)),
         }
         return Surface(
@@ -136,6 +139,24 @@ class SurfaceExperiment:
             measures=measures_of(settings),
             about=about,
         )
+
+    def _half_error(
+        self, problems: Mapping[str, Problem], stored: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return by split how far bfloat16 is off float64 at theta0, |L - L64| / |L64|."""
+        settings = self.settings
+        if settings.dtype != "bfloat16" or resolve_device(settings.device).type == "mps":
+            return {}  # Apple's GPUs have no float64
+        if stored is not None and "half_error" in stored:
+            return {"half_error": stored["half_error"]}
+        found = {}
+        for split, problem in problems.items():
+            double = self.subject.problem(split, settings, replace(settings, dtype="float64"))
+            exact = double.evaluate().loss
+            error = abs(problem.evaluate().loss - exact) / max(abs(exact), 1e-300)
+            if math.isfinite(error):
+                found[split] = error
+        return {"half_error": found}
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.

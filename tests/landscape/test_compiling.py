@@ -14,6 +14,7 @@ from isoloss.experiments import Subject
 from isoloss.experiments.reporting import Reporter
 from isoloss.experiments.settings import SurfaceSettings
 from isoloss.experiments.surfaces import SurfaceExperiment
+from isoloss.figures.fields import field
 from isoloss.landscape import Grid, Problem, Surface, compiled
 from isoloss.landscape.autotune import autotune
 from isoloss.landscape.compiled import NoCompilationError
@@ -225,6 +226,18 @@ def test_trials_choose_among_sizes_and_the_plan_is_stored(tmp_path, monkeypatch,
     before = path.read_bytes()
     subject().surface(path, x="-1:1:3", autotune=True)
     assert path.read_bytes() == before
+
+
+def test_how_far_bfloat16_is_off_is_stored_and_drawn(tmp_path):
+    data = subject().surface(tmp_path / "a.h5", x="-1:1:3", dtype="bfloat16")
+    exact = problem(dtype=F64).evaluate().loss
+    error = abs(data.origin["train_loss"] - exact) / exact
+    assert 1e-6 < error < 1e-2  # 8 bits of mantissa
+    assert data.settings["half_error"]["train"] == pytest.approx(error, rel=1e-6)
+    (note,) = field(data, "train_loss").notes()[:1]
+    assert note == f"bfloat16: {error:.1g} of the loss off float64 at the origin"
+    subject().surface(tmp_path / "a.h5", x="-1:1:3", dtype="bfloat16")  # it goes on as it was
+    assert "half_error" not in subject().surface(x="-1:1:3").settings
 
 
 @pytest.mark.parametrize(
