@@ -151,8 +151,9 @@ def of_commands(
         cli = [sys.executable, "-m", "isoloss.cli"]
         data = ["--dataset", "mnist"] if plane.of_mnist else ["--dataset", "digits"]
         run = ["--results", folder]
+        # A surface is of what its run was trained on: of the whole split.
         train = ["train", "--run", "a", "--model", "fashion-cnn", *data, "--epochs", "1",
-                 "--fraction", "0.02", "--no-figures", *run]  # fmt: skip
+                 "--no-figures", *run]  # fmt: skip
         _timed([*cli, *train], environment)
         axis = f"=-1:1:{side}"
         asked = ["surface", "a", f"--x{axis}", f"--y{axis}", "--samples", str(len(plane.data[0])),
