@@ -107,8 +107,9 @@ class Console(Reporter):
         """Print what some work would take."""
         each = 1000 * cost.seconds / cost.units
         file = f"; file {cost.file_bytes / 2**20:.1f} MiB" if cost.file_bytes else ""
+        first = f"{cost.compile_seconds:.0f} s to compile, " if cost.compile_seconds else ""
         self.say(
-            f"about {cost.seconds:.0f} s for {cost.units} {cost.unit} of {each:.3g} ms; "
+            f"{first}about {cost.seconds:.0f} s for {cost.units} {cost.unit} of {each:.3g} ms; "
             f"peak memory {cost.memory_bytes / 2**20:.0f} MiB{file}"
         )
         self.result(
@@ -117,6 +118,7 @@ class Console(Reporter):
                 cost.unit: cost.units,
                 "peak_memory_bytes": cost.memory_bytes,
                 "file_bytes": cost.file_bytes,
+                **({"compile_seconds": cost.compile_seconds} if cost.compile_seconds else {}),
             }
         )
 

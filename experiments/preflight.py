@@ -12,7 +12,8 @@ from torch.nn.parameter import is_lazy
 from isoloss.errors import IsolossError
 from isoloss.evaluation.networks import placement
 from isoloss.experiments.errors import ExperimentError
-from isoloss.landscape.memory import explaining, outputs_held, require, size_of
+from isoloss.landscape.activations import size_of
+from isoloss.landscape.memory import explaining, outputs_held, require
 from isoloss.landscape.objective import objective
 from isoloss.trainers.stepper import as_stepper
 from isoloss.trainers.trainer import Trainer

@@ -140,6 +140,7 @@ class Cost:
         unit: What they are called.
         file_bytes: Size of the file it leaves.
         memory_bytes: The most memory this process has held so far.
+        compile_seconds: What compiling takes apart from that.
     """
 
     seconds: float
@@ -147,3 +148,4 @@ class Cost:
     unit: str
     file_bytes: int
     memory_bytes: int
+    compile_seconds: float = 0.0

@@ -244,6 +244,17 @@ class SurfaceSettings(SampleSettings, Numerics):
         "Samples to measure on; both is train and test.",
         choices=tuple(SPLITS),
     )
+    compile: bool | None = option(
+        None,
+        "Compute the losses by torch.compile; needs a C++ compiler.",
+        otherwise="of networks with convolutions on a CPU, where the points are many enough",
+        off="no-compile",
+    )
+    autotune: bool = option(
+        False,
+        "Choose the micro-batch, and whether to compile, by short trials instead of by sizes: two "
+        "trials may differ, and the last digits with them.",
+    )
 
     @property
     def normalisation(self) -> tuple[str | None, str | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 
 from isoloss.experiments import continuing
 from isoloss.experiments.columns import check_columns, measures_of
-from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.direction_kinds import Start
 from isoloss.experiments.direction_specs import slug
 from isoloss.experiments.directions import Axes, specs_of
@@ -21,8 +23,10 @@ from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
 from isoloss.experiments.settings import SPLITS, SurfaceSettings
 from isoloss.experiments.trained import Trained, parameter_counts
-from isoloss.landscape import Grid, Plan, Surface
+from isoloss.landscape import Grid, Plan, Problem, Surface
+from isoloss.landscape.autotune import autotune
 from isoloss.landscape.batch_norm import check_policy
+from isoloss.landscape.compiling import compile_networks
 from isoloss.landscape.grid import LARGEST_GRID, GridError
 from isoloss.landscape.normalisation import check_rules
 from isoloss.landscape.repeats import Draws, repeat_seeds
@@ -39,8 +43,9 @@ class SurfaceResult:
         data: The surface.
         path: Its file; None where it is in memory only.
         computed: Points that this call evaluated, theta0 included.
-        seconds: How long that took.
+        seconds: How long that took, compiling left out.
         plans: By split, how the work was done in the end where memory ran out.
+        compile_seconds: How long compiling the networks took; 0 where they were not.
     """
 
     data: SurfaceData
@@ -48,12 +53,16 @@ class SurfaceResult:
     computed: int
     seconds: float
     plans: dict[str, Any] = field(default_factory=dict)
+    compile_seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         """Return origin, extremes, and what is not finite, JSON-able."""
         summary = summarise(self.data) | {"file": self.path, "points_computed": self.computed}
         changed = {"plan_after_running_out_of_memory": self.plans} if self.plans else {}
-        return summary | changed | ({"seconds": self.seconds} if self.computed else {})
+        times = {"seconds": self.seconds} if self.computed else {}
+        if self.compile_seconds:
+            times["compile_seconds"] = self.compile_seconds
+        return summary | changed | times
 
 
 class SurfaceExperiment:
@@ -83,6 +92,7 @@ class SurfaceExperiment:
         if continue_from is not None:
             settings = continuing.with_its_directions(settings, continue_from)
         check_surface(settings)
+        self.not_compiled: str | None = None
         self.subject, self.settings, self.continue_from = subject, settings, continue_from
         self.path = subject.file(default_name(settings)) if path is None else Path(path)
         self.fresh = fresh
@@ -104,6 +114,13 @@ class SurfaceExperiment:
             problem = self.subject.problem(split, settings, settings, plan)
             problems[split], plan = problem, problem.plan
         grid = Grid.parse(settings.x, settings.y)
+        every, points = list(problems.values()), grid.size * settings.repeat + 1
+        if stored is None:
+            choose = autotune if settings.autotune else compile_networks
+            self.not_compiled = choose(every, points, settings.compile)
+        elif settings.compile is False:  # one that was begun compiled is refused
+            for problem in every:
+                problem.plan = replace(problem.plan, compile=False)
         start = Start(self.subject, next(iter(problems.values())), settings)
         draw = Axes(specs_of(settings), start).draw
         first, *others = repeat_seeds(settings.seed, settings.repeat)
@@ -111,6 +128,7 @@ class SurfaceExperiment:
             **self.subject.notes_of_result(),
             "split": settings.split,
             "asked": asdict(settings),
+            **self._half_error(problems, stored),
             **({} if self.continue_from is None else continuing.about(self.continue_from)),
         }
         return Surface(
@@ -121,6 +139,24 @@ class SurfaceExperiment:
             measures=measures_of(settings),
             about=about,
         )
+
+    def _half_error(
+        self, problems: Mapping[str, Problem], stored: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return by split how far bfloat16 is off float64 at theta0, |L - L64| / |L64|."""
+        settings = self.settings
+        if settings.dtype != "bfloat16" or resolve_device(settings.device).type == "mps":
+            return {}  # Apple's GPUs have no float64
+        if stored is not None and "half_error" in stored:
+            return {"half_error": stored["half_error"]}
+        found = {}
+        for split, problem in problems.items():
+            double = self.subject.problem(split, settings, replace(settings, dtype="float64"))
+            exact = double.evaluate().loss
+            error = abs(problem.evaluate().loss - exact) / max(abs(exact), 1e-300)
+            if math.isfinite(error):
+                found[split] = error
+        return {"half_error": found}
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
@@ -140,6 +176,8 @@ class SurfaceExperiment:
             f"surface of {self.subject.label}: {parameter_counts(self.subject.model, moved)}, "
             f"{samples} samples, {task.points:,} points"
         )
+        if self.not_compiled is not None:
+            reporter.warn(f"went on without compiling: {self.not_compiled}")
         store = task.store(self.path, fresh=self.fresh)
         finished, total = len(store.load()), task.points + 1
         if store.complete:
@@ -150,7 +188,7 @@ class SurfaceExperiment:
         if self.continue_from is not None and not finished:
             known = continuing.taken_over(task, self.continue_from)
             reporter.say(f"{self.continue_from}: {len(known)} of {task.points} points taken over")
-        began = time.monotonic()
+        began, compiled_before = time.monotonic(), self._compile_seconds()
         try:
             with reporter.progress(f"surface of {self.subject.label}") as shown:
                 advice = "fewer with `samples` or a coarser grid"
@@ -164,18 +202,23 @@ class SurfaceExperiment:
                 f"interrupted after {finished} of {total} points, which are kept in {self.path}\n"
                 f"{again} goes on from there"
             ) from None
-        seconds = time.monotonic() - began
+        compile_seconds = self._compile_seconds()
+        seconds = time.monotonic() - began - (compile_seconds - compiled_before)
         plans = {name: p.plan.to_json() for name, p in task.problems.items()}
         plans = {name: plan for name, plan in plans.items() if plan != task.settings["plan"]}
         for name, plan in plans.items():
             size = plan["micro_batch"]
             reporter.warn(f"memory ran out: went on with {size} samples of {name} at a time")
-        result = SurfaceResult(data, self.path, total - finished - len(known), seconds, plans)
+        computed = total - finished - len(known)
+        result = SurfaceResult(data, self.path, computed, seconds, plans, compile_seconds)
         if self.path is not None:
             beside = self.path.with_suffix(".json")
             if result.computed or not beside.exists():
                 write_json(beside, result.summary())
         return result
+
+    def _compile_seconds(self) -> float:
+        return sum(problem.compile_seconds for problem in self.task.problems.values())
 
     def cost(self) -> Cost:
         """Time a few points and scale up."""
@@ -187,7 +230,8 @@ class SurfaceExperiment:
             task.evaluate_at(*zero)
         point = (time.perf_counter() - began) / repeats
         units = task.points + 1
-        return Cost(point * units, units, "points", task.stored_bytes, peak_memory())
+        cost = Cost(point * units, units, "points", task.stored_bytes, peak_memory())
+        return replace(cost, compile_seconds=self._compile_seconds())
 
 
 def default_name(settings: SurfaceSettings) -> str:

@@ -237,8 +237,12 @@ def field(data: SurfaceData, key: str | None = None) -> Field:
 
 
 def _remarks(data: SurfaceData, key: str) -> tuple[str, ...]:
-    """Return what eigenvalues and their ratio do not say by themselves."""
+    """Return what losses of bfloat16, eigenvalues and their ratio do not say by themselves."""
     remarks = []
+    split, _, rest = key.partition("_")
+    error = data.settings.get("half_error", {}).get(split)
+    if rest == "loss" and error is not None:
+        remarks.append(f"bfloat16: {error:.1g} of the loss off float64 at the origin")
     parts = ("min_eig", "max_eig") if key == RATIO else (key,)
     for part in parts:
         residual = data.values.get(f"{part}_residual")

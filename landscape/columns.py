@@ -28,6 +28,7 @@ class Measure(Protocol):
 
     A value depends on the point alone, never on the points before it: a surface that is resumed
     then has the same bytes. Where a value cannot be had because the loss is not finite it is NaN.
+    The point's tensors become those of the next point: what keeps them copies them.
     """
 
     def names(self, problems: Problems) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from isoloss.errors import IsolossError, is_out_of_memory
+from isoloss.landscape.activations import size_of
 from isoloss.landscape.batches import FixedData, Samples
 
 P = ParamSpec("P")
@@ -306,8 +307,3 @@ def outputs_held(module: nn.Module) -> Iterator[dict[int, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def size_of(tensor: Tensor) -> int:
-    """Return the bytes of a tensor's entries."""
-    return tensor.numel() * tensor.element_size()

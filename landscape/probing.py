@@ -73,7 +73,7 @@ def check_second_point(
         overwrite(lent, point)
         everywhere = afresh()(point, batch)
         refuse_outer_weights(given, everywhere, dtype)
-        if _gap(losses(parameters, batch).weights, given.weights) > PROBE_TOLERANCE[dtype]:
+        if gap(losses(parameters, batch).weights, given.weights) > PROBE_TOLERANCE[dtype]:
             raise LossShapeError(
                 "expected a pair (sums, weights), the weights constant, got others where the "
                 "network's parameters are moved\nlet them depend on the data alone, or multiply "
@@ -135,7 +135,7 @@ def refuse_outer_weights(given: Terms, everywhere: Terms, dtype: torch.dtype) ->
         everywhere: Of the same, the caller's network at theta', too.
         dtype: What was computed in.
     """
-    if max(map(_gap, given, everywhere)) > PROBE_TOLERANCE[dtype]:
+    if max(map(gap, given, everywhere)) > PROBE_TOLERANCE[dtype]:
         values = (float(terms.sums.double().mean()) for terms in (given, everywhere))
         raise OuterWeightsError(
             "expected a loss of the weights it is given, got {:.6g} near theta0 and {:.6g} where "
@@ -155,7 +155,7 @@ def refuse_coupled(whole: Terms, parts: list[Terms], dtype: torch.dtype) -> None
         dtype: What was computed in.
     """
     apart = [torch.cat(each) for each in zip(*parts, strict=True)]
-    if max(map(_gap, whole, apart)) > CUT_TOLERANCE[dtype]:
+    if max(map(gap, whole, apart)) > CUT_TOLERANCE[dtype]:
         raise CoupledSamplesError(
             f"expected losses of single samples, got others in a batch of {len(whole.sums)} than "
             f"in {len(parts)} parts of it (mean {float(whole.sums.mean()):.6g} and "
@@ -165,7 +165,7 @@ def refuse_coupled(whole: Terms, parts: list[Terms], dtype: torch.dtype) -> None
         )
 
 
-def _gap(first: Tensor, second: Tensor) -> float:
+def gap(first: Tensor, second: Tensor) -> float:
     """Return sum |a - b| / sum max(|a|, |b|); equal infinities and two NaN differ by 0."""
     a, b = first.cpu().double(), second.cpu().double()
     same = (a == b) | (a.isnan() & b.isnan())

@@ -21,11 +21,12 @@ from isoloss.landscape.batch_norm import (
     use_batch_statistics,
 )
 from isoloss.landscape.batches import FixedData, Samples
+from isoloss.landscape.compiled import CompiledNetwork
 from isoloss.landscape.determinism import ProblemError, check_same_again, check_same_loss
 from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.gradients import mean_gradient
 from isoloss.landscape.memory import in_smaller_batches
-from isoloss.landscape.objective import Counted, Loss, Metric, Objective, objective, one_of
+from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
@@ -102,6 +103,7 @@ class Problem:
         group: The processes that hold the samples; one alone by default.
         recalibration: s(theta) under `"recalibrate"`, otherwise None.
         buffers_digest: SHA-256 of all that is held constant: buffers and other parameters.
+        compiled: What values are computed by where the plan says so (`landscape.compiling`).
 
     Raises:
         ProblemError: If model, data, dtype and policy do not fit together.
@@ -174,6 +176,7 @@ class Problem:
             use_batch_statistics(self._model)
         self._begin_at(names)
         self._total_weight: float | None = None
+        self.compiled: CompiledNetwork | None = None
         if check:
             with keeping(model):
                 self._check_points(model, put_together)
@@ -207,12 +210,24 @@ class Problem:
         Raises:
             ProblemError: If names or shapes differ.
         """
-        twin = copy.copy(self)
+        twin = self.uncompiled()
         twin._model = copy_with(self._model, weights)
         twin.objective = self.objective.over(twin._model)
         twin._about = {k: v for k, v in self._about.items() if k != "checkpoint_sha256"}
         twin._begin_at(self.parameters)
         return twin
+
+    def uncompiled(self) -> Problem:
+        """Return the same function, computed by the network as it is."""
+        twin = copy.copy(self)
+        if self.plan.compile:
+            twin.plan, twin.compiled = replace(self.plan, compile=False), None
+        return twin
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long compiling took; 0 where nothing was compiled."""
+        return 0.0 if self.compiled is None else self.compiled.seconds or 0.0
 
     @property
     def buffers(self) -> dict[str, Tensor]:
@@ -230,7 +245,7 @@ class Problem:
             metrics: Further metrics to average in the same pass.
         """
         point = self.parameters if point is None else point
-        evaluation = self._evaluate(point, self.micro_batches(), metrics)
+        evaluation = self._evaluate(point, self.micro_batches(), metrics, self.network())
         self._total_weight = evaluation.weight
         return evaluation
 
@@ -304,7 +319,11 @@ class Problem:
         buffers: Mapping[str, Tensor] | None = None,
     ) -> Terms:
         """Loss and weight of each sample of a batch, (batch,), as `loss_sum` adds them up."""
-        return self._run(parameters, batch, buffers)[0]
+        state = {**(buffers or {}), **parameters}
+        moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
+        statistics = differentiable_statistics(self._model) if moving else nullcontext()
+        with explaining_single_samples(), statistics:
+            return self.objective.at(state, batch)
 
     def buffers_at(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the buffers at a point, without a graph.
@@ -353,42 +372,38 @@ class Problem:
         """Return the same function over the samples at some positions (indices), under `eval`."""
         if self.bn != "eval":
             raise ProblemError(f"expected batch norm under 'eval' for a part, got {self.bn!r}")
-        part = copy.copy(self)
+        part = self.uncompiled()
         part._data, part._total_weight = self._share.choose(self._data, samples), None
         alone = self.group.size == 1
         part.count = len(samples)
         part.digest = part._data.digest() if alone else digest({f"of {self.digest}": samples})
         return part
 
-    def _run(
-        self,
-        parameters: Mapping[str, Tensor],
-        batch: Samples,
-        buffers: Mapping[str, Tensor] | None = None,
-        *,
-        metric: bool = False,
-        others: Sequence[Metric] = (),
-    ) -> Counted:
-        state = {**(buffers or {}), **parameters}
-        moving = any(tensor.requires_grad for tensor in (buffers or {}).values())
-        statistics = differentiable_statistics(self._model) if moving else nullcontext()
-        with explaining_single_samples(), statistics:
-            return self.objective.at(state, batch, metric=metric, others=others)
-
     def _evaluate(
         self,
         point: Mapping[str, Tensor],
         batches: Iterable[Samples],
         metrics: Sequence[Metric] = (),
+        compiled: CompiledNetwork | None = None,
     ) -> Evaluation:
-        columns: list[Tensor] = []
-        with torch.no_grad():
-            theta, buffers = {n: point[n] for n in self.parameters}, self.buffers_at(point)
-            for batch in batches:
-                every = self._run(theta, batch, buffers, metric=True, others=metrics)
+        with torch.no_grad(), explaining_single_samples():
+            state = {**self.buffers_at(point), **{name: point[name] for name in self.parameters}}
+            network = None if compiled is None else compiled.at(state)
+            columns = []
+            for every in self.objective.passed(state, batches, metrics, network):
                 parts = [part.to(self._sums).double() for terms in every if terms for part in terms]
                 columns.append(torch.stack(parts))
         return Evaluation.of(self.group.side_by_side(torch.cat(columns, dim=1)), self.sample)
+
+    def network(self) -> CompiledNetwork | None:
+        """Return the compiled network where the plan has one, made when it is first needed."""
+        if not self.plan.compile:
+            return None
+        whole = self._data.batches[0]
+        size = min(self.plan.micro_batch, whole.count)
+        if self.compiled is None or self.compiled.size != size:
+            self.compiled = CompiledNetwork(self.objective, self._model, whole, size)
+        return self.compiled
 
     @in_smaller_batches
     def _check_points(self, lent: nn.Module, put_together: Callable[[], Objective]) -> None:

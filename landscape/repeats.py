@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from isoloss.landscape.activations import size_of
 from isoloss.landscape.directions import Direction
 from isoloss.records.surfaces import LARGEST_STORED_DIRECTION
 
@@ -51,7 +52,7 @@ class Draws(Sequence[Sequence[Direction]]):
         seed = self.seeds[index]
         if seed not in self._kept:
             directions = self._draw(seed)
-            if len(self) * size_of(directions) > LARGEST_STORED_DIRECTION:
+            if len(self) * bytes_of(directions) > LARGEST_STORED_DIRECTION:
                 self._kept.clear()
             self._kept[seed] = directions
         return self._kept[seed]
@@ -60,6 +61,6 @@ class Draws(Sequence[Sequence[Direction]]):
         return (self[index] for index in range(len(self)))
 
 
-def size_of(directions: Sequence[Direction]) -> int:
+def bytes_of(directions: Sequence[Direction]) -> int:
     """Return the bytes of some directions together."""
-    return sum(t.numel() * t.element_size() for d in directions for t in d.like.values())
+    return sum(size_of(t) for d in directions for t in d.like.values())

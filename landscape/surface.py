@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError
@@ -14,7 +15,7 @@ from isoloss.landscape.directions import Direction, cosine, random_directions
 from isoloss.landscape.grid import Grid
 from isoloss.landscape.memory import require_for_evaluation
 from isoloss.landscape.problem import Problem
-from isoloss.landscape.repeats import size_of
+from isoloss.landscape.repeats import bytes_of
 from isoloss.landscape.variances import refuse_negative_variances
 from isoloss.records.identity import refuse_other_function
 from isoloss.records.progress import Progress, shown
@@ -93,6 +94,7 @@ class Surface:
         moved = {name for direction in self.directions for name in direction.tensors}
         self.origin = first.parameters | {n: t for n, t in first.buffers.items() if n in moved}
         self._check(self.directions, shapes)
+        self._point: dict[str, Tensor] = {}
         self.cosine = _cosine(self.directions)
         self._recipes = [[direction.recipe() for direction in self.directions]]
         self._cosines: list[float | None] = []
@@ -131,32 +133,47 @@ class Surface:
     @property
     def stored_bytes(self) -> int:
         """About the size of the file: directions and values."""
-        sizes = [size_of([direction]) for direction in self.directions]
+        sizes = [bytes_of([direction]) for direction in self.directions]
         arrays = sum(size for size in sizes if size <= LARGEST_STORED_DIRECTION)
         copies = self.points + (self.grid.size if self.repeats else 0)
         if self._repeats_are_small:
-            arrays += len(self.repeats) * size_of(self.directions)
+            arrays += len(self.repeats) * bytes_of(self.directions)
         return arrays + 8 * len(self.columns) * copies
 
     @property
     def _repeats_are_small(self) -> bool:
-        return len(self.repeats) * size_of(self.directions) <= LARGEST_STORED_DIRECTION
+        return len(self.repeats) * bytes_of(self.directions) <= LARGEST_STORED_DIRECTION
 
     def point_at(self, *coordinates: float, repeat: int = 0) -> dict[str, Tensor]:
         """Return theta0 + sum_k c_k d_k, with the directions of a repeat (0 is the first).
 
         Buffers that directions move are among it (see `Problem`).
         """
-        point = dict(self.origin)
+        return self._write({}, coordinates, repeat)
+
+    def _write(
+        self, point: dict[str, Tensor], coordinates: Sequence[float], repeat: int
+    ) -> dict[str, Tensor]:
+        """Form a point in the tensors that are there, and in new ones where there are none."""
         directions = self.directions if repeat == 0 else self.repeats[repeat - 1]
-        for c, direction in zip(coordinates, directions, strict=True):
-            for name, tensor in direction.tensors.items():
-                point[name] = point[name].add(tensor, alpha=c)
+        steps = list(zip(coordinates, directions, strict=True))
+        for name, origin in self.origin.items():
+            if name not in point:
+                point[name] = torch.empty_like(origin)
+            here = origin
+            for c, direction in steps:
+                if name in direction.tensors:
+                    here = torch.add(here, direction.tensors[name], alpha=c, out=point[name])
+            if here is origin:
+                point[name].copy_(origin)
         return point
 
     def evaluate_at(self, *coordinates: float, repeat: int = 0) -> tuple[float, ...]:
-        """Return the values of `columns` at a point of a repeat; accuracies in percent."""
-        point = self.point_at(*coordinates, repeat=repeat)
+        """Return the values of `columns` at a point of a repeat; accuracies in percent.
+
+        All points are formed in the same tensors.
+        """
+        point = self._write(self._point, coordinates, repeat)
         return tuple(v for measure in self.measures for v in measure.values(self.problems, point))
 
     def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
@@ -216,7 +233,8 @@ class Surface:
         origin, zero = self.points, (0.0,) * len(self.directions)
         if origin in store.records:
             # The cheapest columns, as a rule: what is changed shows in the loss.
-            found = self.measures[0].values(self.problems, self.point_at(*zero))
+            plain = {split: problem.uncompiled() for split, problem in self.problems.items()}
+            found = self.measures[0].values(plain, self.point_at(*zero))
             stored = store.records[origin][: len(found)]
             refuse_other_function(store.path, self.columns[0], stored, found)
         if store.complete:

@@ -87,6 +87,42 @@ def test_times_and_errors_of_products_are_appended(tmp_path, monkeypatch):
     assert all(row["ratio"] == row["cpu"] == [1, 1, 1] for row in run["rows"][::2])
 
 
+@pytest.mark.slow
+def test_points_memory_and_commands_are_appended(tmp_path, monkeypatch):
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)  # on digits, which are small
+    file = tmp_path / "surface.json"
+    done = benchmarks(
+        "surface", "--images", "30", "--rounds", "1", "--threads", "1", "--side", "2",
+        "--contenders", "isoloss, not compiled/loss-landscape/loop, by trial", "--no-compile",
+        "--peers", "--out", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(file.read_text())
+    assert [row["contender"] for row in run["points"]] == [
+        "isoloss", "isoloss, not compiled", "loop, by trial", "loss-landscape",
+    ]  # fmt: skip
+    # float32 losses of a small network against float64; images through 256 grey levels and back.
+    assert all(0 <= row["error"] < 1e-5 for row in run["points"])
+    assert run["points"][0]["ratio"] == [1, 1, 1]
+    assert run["memory"]["rise"] > 0
+    assert set(run["commands"]) == {"isoloss", "loss-landscape"}
+    assert all(seconds > 0 for seconds in run["small"].values())
+
+
+def test_points_of_other_code_are_those_of_the_plane(module, monkeypatch):
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)
+    plane = module("surface.subject").Plane(images=40, threads=1)
+    peers = "surface.peers"
+    losses = [
+        module(f"{peers}.isoloss").Losses(plane, False),
+        module(f"{peers}.loss_landscape").as_run(plane),
+        module(f"{peers}.loss_landscape").of_tensors(plane),
+    ]
+    for at in (module("surface.subject").point(i) for i in range(2)):
+        exact = plane.loss_in_double(*at)
+        assert [loss(*at) for loss in losses] == pytest.approx([exact] * 3, rel=1e-5)
+
+
 def test_power_iteration_finds_the_largest_eigenvalues(module):
     subject = module("hessian.subject")
     settings = subject.Settings(images=10, threads=1)
