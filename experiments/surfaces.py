@@ -26,7 +26,7 @@ from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.landscape import Grid, Plan, Problem, Surface
 from isoloss.landscape.autotune import autotune
 from isoloss.landscape.batch_norm import check_policy
-from isoloss.landscape.compiling import compile_networks
+from isoloss.landscape.compiling import compile_networks, compile_seconds
 from isoloss.landscape.grid import LARGEST_GRID, GridError
 from isoloss.landscape.normalisation import check_rules
 from isoloss.landscape.repeats import Draws, repeat_seeds
@@ -218,7 +218,7 @@ class SurfaceExperiment:
         return result
 
     def _compile_seconds(self) -> float:
-        return sum(problem.compile_seconds for problem in self.task.problems.values())
+        return sum(map(compile_seconds, self.task.problems.values()))
 
     def cost(self) -> Cost:
         """Time a few points and scale up."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from isoloss.landscape.compiling import compile_networks, obstacle
+from isoloss.landscape.compiling import compile_networks, compile_seconds, obstacle
 from isoloss.landscape.plan import LARGEST_MICRO_BATCH
 from isoloss.landscape.problem import Problem
 
@@ -66,7 +66,7 @@ def _won_back(problems: Sequence[Problem], points: int) -> bool:
         min(_seconds(plain) for _ in range(ROUNDS)) - min(_seconds(one) for _ in range(ROUNDS))
         for one, plain in pairs
     )
-    return saved * points > sum(problem.compile_seconds for problem in problems)
+    return saved * points > sum(map(compile_seconds, problems))
 
 
 def _seconds(problem: Problem) -> float:

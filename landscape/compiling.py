@@ -50,6 +50,11 @@ def obstacle(problem: Problem) -> str | None:
     return None
 
 
+def compile_seconds(problem: Problem) -> float:
+    """Return how long compiling a problem's network took; 0 where it was not compiled."""
+    return 0.0 if problem.compiled is None else problem.compiled.seconds or 0.0
+
+
 def compile_networks(
     problems: Sequence[Problem], points: int, asked: bool | None = None
 ) -> str | None:

@@ -225,11 +225,6 @@ class Problem:
         return twin
 
     @property
-    def compile_seconds(self) -> float:
-        """How long compiling took; 0 where nothing was compiled."""
-        return 0.0 if self.compiled is None else self.compiled.seconds or 0.0
-
-    @property
     def buffers(self) -> dict[str, Tensor]:
         """The network's buffers that a point may give, by name (see `movable_buffers`)."""
         return movable_buffers(self._model, self.bn)
@@ -374,8 +369,7 @@ class Problem:
             raise ProblemError(f"expected batch norm under 'eval' for a part, got {self.bn!r}")
         part = self.uncompiled()
         part._data, part._total_weight = self._share.choose(self._data, samples), None
-        alone = self.group.size == 1
-        part.count = len(samples)
+        part.count, alone = len(samples), self.group.size == 1
         part.digest = part._data.digest() if alone else digest({f"of {self.digest}": samples})
         return part
 

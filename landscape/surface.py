@@ -91,7 +91,7 @@ class Surface:
                     f"expected problems over the same parameters, those of {split!r} are others"
                 )
         # theta0, and the buffers that a direction moves.
-        moved = {name for direction in self.directions for name in direction.tensors}
+        moved = {name for direction in self.directions for name in direction.like}
         self.origin = first.parameters | {n: t for n, t in first.buffers.items() if n in moved}
         self._check(self.directions, shapes)
         self._point: dict[str, Tensor] = {}
@@ -162,7 +162,7 @@ class Surface:
                 point[name] = torch.empty_like(origin)
             here = origin
             for c, direction in steps:
-                if name in direction.tensors:
+                if name in direction.like:
                     here = torch.add(here, direction.tensors[name], alpha=c, out=point[name])
             if here is origin:
                 point[name].copy_(origin)
