@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import numpy as np
 
 from isoloss.experiments import continuing
 from isoloss.experiments.columns import check_columns, measures_of
-from isoloss.experiments.devices import peak_memory
+from isoloss.experiments.devices import peak_memory, resolve_device
 from isoloss.experiments.direction_kinds import Start
 from isoloss.experiments.direction_specs import slug
 from isoloss.experiments.directions import Axes, specs_of
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
-from isoloss.experiments.settings import SPLITS, SurfaceSettings
+from isoloss.experiments.selection import again
+from isoloss.experiments.settings import SPLITS, Selection, Spreading, SurfaceSettings
+from isoloss.experiments.spreading import Spread, computing_with, spread
 from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.landscape import Grid, Plan, Surface
 from isoloss.landscape.batch_norm import check_policy
@@ -66,6 +68,7 @@ class SurfaceExperiment:
         fresh: Whether to start over where a surface is there already.
         continue_from: A surface file of the loss-landscape code, half-done perhaps: what is
             finished there is taken over, along its directions.
+        spreading: Who evaluates the points; this process where None.
 
     Raises:
         UsageError: For settings that describe no surface.
@@ -79,48 +82,38 @@ class SurfaceExperiment:
         *,
         fresh: bool = False,
         continue_from: Path | None = None,
+        spreading: Spreading | None = None,
     ) -> None:
         if continue_from is not None:
             settings = continuing.with_its_directions(settings, continue_from)
         check_surface(settings)
         self.subject, self.settings, self.continue_from = subject, settings, continue_from
         self.path = subject.file(default_name(settings)) if path is None else Path(path)
-        self.fresh = fresh
+        self.fresh, self.spreading = fresh, spreading or Spreading()
 
     @cached_property
     def task(self) -> Surface:
         """The surface with its problems, built once."""
         return self.build()
 
+    @cached_property
+    def spread(self) -> Spread:
+        """Who evaluates the points, with how many threads each."""
+        plan = self._stored_plan()
+        device = resolve_device(self.settings.device)
+        return spread(self.spreading, device, None if plan is None else plan.threads)
+
+    def _stored_plan(self) -> Plan | None:
+        if self.path is None or self.fresh:
+            return None
+        stored = stored_settings(self.path)
+        return None if stored is None else Plan.from_json(stored["plan"])
+
     def build(self) -> Surface:
         """Assemble problems, directions and grid; a surface that was begun lends its plan."""
-        settings = self.settings
-        stored = None
-        if self.path is not None and not self.fresh:
-            stored = stored_settings(self.path)
-        plan = None if stored is None else Plan.from_json(stored["plan"])
-        problems = {}
-        for split in SPLITS[settings.split]:
-            problem = self.subject.problem(split, settings, settings, plan)
-            problems[split], plan = problem, problem.plan
-        grid = Grid.parse(settings.x, settings.y)
-        start = Start(self.subject, next(iter(problems.values())), settings)
-        draw = Axes(specs_of(settings), start).draw
-        first, *others = repeat_seeds(settings.seed, settings.repeat)
-        about = {
-            **self.subject.notes_of_result(),
-            "split": settings.split,
-            "asked": asdict(settings),
-            **({} if self.continue_from is None else continuing.about(self.continue_from)),
-        }
-        return Surface(
-            problems,
-            grid,
-            draw(first),
-            repeats=Draws(draw, others),
-            measures=measures_of(settings),
-            about=about,
-        )
+        with computing_with(self.spread.threads):
+            plan = self._stored_plan()
+            return surface_of(self.subject, self.settings, plan, self.continue_from)
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
@@ -139,6 +132,7 @@ class SurfaceExperiment:
         reporter.say(
             f"surface of {self.subject.label}: {parameter_counts(self.subject.model, moved)}, "
             f"{samples} samples, {task.points:,} points"
+            + (f", {self.spread.text}" if self.spread.text else "")
         )
         store = task.store(self.path, fresh=self.fresh)
         finished, total = len(store.load()), task.points + 1
@@ -155,7 +149,15 @@ class SurfaceExperiment:
             with reporter.progress(f"surface of {self.subject.label}") as shown:
                 advice = "fewer with `samples` or a coarser grid"
                 report = announcing(reporter, shown, "points", advice)
-                data = task.run(self.path, report, fresh=self.fresh, known=known)
+                with computing_with(self.spread.threads):
+                    data = task.run(
+                        self.path,
+                        report,
+                        fresh=self.fresh,
+                        known=known,
+                        executor=self.spread.executor,
+                        build=None if self.spread.executor is None else self._recipe(),
+                    )
         except KeyboardInterrupt:
             with contextlib.suppress(SettingsDifferError):  # before a point replaced an old file
                 finished = len(task.store(self.path).load())
@@ -177,8 +179,18 @@ class SurfaceExperiment:
                 write_json(beside, result.summary())
         return result
 
+    def _recipe(self) -> SurfaceRecipe:
+        """Return what makes the surface in a worker: on the same kind of device, by its plan."""
+        problem = next(iter(self.task.problems.values()))
+        return SurfaceRecipe(
+            self.subject.selection or self.subject,
+            replace(self.settings, device=str(problem.device)),
+            Plan.from_json(self.task.settings["plan"]),
+            self.continue_from,
+        )
+
     def cost(self) -> Cost:
-        """Time a few points and scale up."""
+        """Time a few points and scale up, for this process alone."""
         task = self.task
         zero = (0.0,) * len(task.directions)
         task.evaluate_at(*zero)  # the first pass sets buffers up
@@ -188,6 +200,67 @@ class SurfaceExperiment:
         point = (time.perf_counter() - began) / repeats
         units = task.points + 1
         return Cost(point * units, units, "points", task.stored_bytes, peak_memory())
+
+
+@dataclass(frozen=True)
+class SurfaceRecipe:
+    """What a worker makes the surface from.
+
+    Attributes:
+        subject: What selects it, or the subject itself.
+        settings: What to evaluate, on which device.
+        plan: How.
+        continue_from: As of `SurfaceExperiment`.
+    """
+
+    subject: Selection | Trained
+    settings: SurfaceSettings
+    plan: Plan
+    continue_from: Path | None = None
+
+    def __call__(self) -> Surface:
+        """Make it."""
+        subject = self.subject
+        subject = again(subject) if isinstance(subject, Selection) else subject
+        return surface_of(subject, self.settings, self.plan, self.continue_from)
+
+
+def surface_of(
+    subject: Trained,
+    settings: SurfaceSettings,
+    plan: Plan | None = None,
+    continue_from: Path | None = None,
+) -> Surface:
+    """Assemble problems, directions and grid of a surface.
+
+    Args:
+        subject: The network with its data and loss.
+        settings: What to evaluate.
+        plan: How; chosen where None.
+        continue_from: As of `SurfaceExperiment`.
+    """
+    problems = {}
+    for split in SPLITS[settings.split]:
+        problem = subject.problem(split, settings, settings, plan)
+        problems[split], plan = problem, problem.plan
+    grid = Grid.parse(settings.x, settings.y)
+    start = Start(subject, next(iter(problems.values())), settings)
+    draw = Axes(specs_of(settings), start).draw
+    first, *others = repeat_seeds(settings.seed, settings.repeat)
+    about = {
+        **subject.notes_of_result(),
+        "split": settings.split,
+        "asked": asdict(settings),
+        **({} if continue_from is None else continuing.about(continue_from)),
+    }
+    return Surface(
+        problems,
+        grid,
+        draw(first),
+        repeats=Draws(draw, others),
+        measures=measures_of(settings),
+        about=about,
+    )
 
 
 def default_name(settings: SurfaceSettings) -> str:

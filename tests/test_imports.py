@@ -20,7 +20,8 @@ ALLOWED = {
     "registry": {"plugins", "specs"},
     "records": set(),
     "structure": set(),
-    "landscape": {"records", "structure"},
+    "parallel": set(),
+    "landscape": {"records", "structure", "parallel"},
     "hessian": {"landscape", "records"},
     "models": {"registry"},
     "split": set(),
@@ -29,7 +30,7 @@ ALLOWED = {
     "trainers": {"registry", "landscape", "records", "evaluation", "split", "structure"},
     "figures": {"records"},
     "experiments": {"registry", "plugins", "records", "landscape", "hessian", "models", "datasets",
-                    "split", "structure", "trainers", "evaluation", "figures"},
+                    "parallel", "split", "structure", "trainers", "evaluation", "figures"},
     "commands": {"experiments", "figures", "records"},
     "cli": {"commands", "records"},
 }  # fmt: skip
