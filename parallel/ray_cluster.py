@@ -97,7 +97,7 @@ def _connected(address: str, resources: dict[str, int]) -> Iterator[Any]:
     asked: dict[str, Any] = {"address": address} if joins else {"address": "local", **resources}
     if not joins:
         asked |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    with _handler_kept(signal.SIGTERM):
+    with _handler_kept():
         try:
             ray.init(**asked, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -120,14 +120,14 @@ def _named_by_environment() -> bool:
 
 
 @contextmanager
-def _handler_kept(number: int) -> Iterator[None]:
-    """Put a signal's handler back, which Ray replaces by one that leaves the process."""
-    before = signal.getsignal(number)
+def _handler_kept() -> Iterator[None]:
+    """Keep a handler of SIGTERM, which Ray replaces by one that leaves the process."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(number, before)
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Actors:

@@ -15,7 +15,7 @@ import pytest
 
 from isoloss.parallel import InProcess, Processes, WorkError
 from isoloss.parallel import code as code_of_workers
-from isoloss.parallel.chunks import CHUNK_SECONDS, SHARES, chunk_size
+from isoloss.parallel.chunks import CHUNK_SECONDS, MESSAGE_SECONDS, chunk_size
 from isoloss.records.files import FileError
 
 HERE = Path(__file__).parent
@@ -180,10 +180,15 @@ def test_chunks_are_long_enough_and_shrink_to_the_end():
             while left:
                 sizes.append(chunk_size(left, workers, seconds))
                 left -= sizes[-1]
-            assert max(sizes) * seconds <= max(CHUNK_SECONDS, seconds)
+            longest = max(CHUNK_SECONDS, MESSAGE_SECONDS * workers + seconds, seconds)
+            assert max(sizes) * seconds <= longest
             assert sizes == sorted(sizes, reverse=True)
-            assert sizes[-1] == 1
-            # No chunk is larger than the share of a worker of what is left.
-            assert sizes[0] <= max(1, 40_401 / (SHARES * workers))
+            assert sizes[-1] <= max(1, np.ceil(MESSAGE_SECONDS * workers / seconds))
+            # Each worker gets some, and no chunk is more than its share of what is left.
+            assert sizes[0] <= -(-40_401 // workers)
+            assert len(sizes) >= workers
+            # Who sends them is not busier than the workers, where there is enough to do.
+            if 40_401 * seconds > 20 * workers * max(CHUNK_SECONDS, longest):
+                assert len(sizes) * MESSAGE_SECONDS <= 40_401 * seconds / workers
     assert chunk_size(1000, 2, None) == 1
     assert np.isfinite(chunk_size(1000, 2, 0.0))
