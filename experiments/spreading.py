@@ -32,8 +32,9 @@ def spread(asked: Spreading, device: torch.device, threads: int | None = None) -
     """Choose workers and their threads.
 
     On a CPU `auto` is a worker for each processor, or for as many as the threads of the plan fit
-    into; on GPUs it is one for each. What is not given by a plan is one thread with `auto` and on
-    a cluster, or as many as OMP_NUM_THREADS says, and the processors divided by N for N workers.
+    into; of NVIDIA's GPUs it is one for each, and one of any other accelerator. What is not given
+    by a plan is one thread with `auto` and on a cluster, or as many as OMP_NUM_THREADS says, and
+    the processors divided by N for N workers.
 
     Args:
         asked: What was asked for.
@@ -44,6 +45,7 @@ def spread(asked: Spreading, device: torch.device, threads: int | None = None) -
     if asked.workers is None and asked.cluster is None:
         return Spread(None, threads or own)
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    devices = gpus or int(device.type != "cpu")
     count = None if asked.workers in (None, "auto") else int(asked.workers)
     if threads is None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
@@ -55,7 +57,7 @@ def spread(asked: Spreading, device: torch.device, threads: int | None = None) -
         many = "as many workers as the cluster holds" if count is None else f"{count} workers"
         return Spread(cluster, threads, f"{many}, by Ray")
     if count is None:
-        count = gpus or max(1, here // threads)
+        count = devices or max(1, here // threads)
     if count == 1:
         return Spread(None, threads)
     one = device.index is None  # not a certain one

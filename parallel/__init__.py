@@ -9,7 +9,7 @@ is built is the same everywhere, so that a value does not depend on who computed
 """
 
 from isoloss.parallel.executor import Executor, InProcess, WorkError
-from isoloss.parallel.processes import Processes
+from isoloss.parallel.processes import Processes, end_with_parent
 from isoloss.parallel.ray_cluster import RayCluster
 
-__all__ = ["Executor", "InProcess", "Processes", "RayCluster", "WorkError"]
+__all__ = ["Executor", "InProcess", "Processes", "RayCluster", "WorkError", "end_with_parent"]

@@ -82,7 +82,8 @@ class _Process:
     def __init__(self, process: SpawnProcess, pipe: Connection, start: bytes) -> None:
         self.process, self.pipe = process, pipe
         # It reads this once it has imported what it needs: other processes start meanwhile.
-        threading.Thread(target=self._hand_over, args=(start,), daemon=True).start()
+        self._starting = threading.Thread(target=self._hand_over, args=(start,), daemon=True)
+        self._starting.start()
 
     def _hand_over(self, start: bytes) -> None:
         with suppress(OSError):
@@ -106,6 +107,7 @@ class _Process:
     def end(self) -> None:
         self.process.kill()  # it holds nothing that is not to be computed again
         self.process.join()
+        self._starting.join()
         self.pipe.close()
 
 
@@ -124,7 +126,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 def _serve(pipe: Connection, gpu: int | None) -> None:
     """Answer until the other end closes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.flush()
     os.dup2(2, 1)  # standard output is for results, which others write
@@ -139,8 +141,17 @@ def _serve(pipe: Connection, gpu: int | None) -> None:
             pipe.send(worker.compute(pipe.recv()))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process, one that multiprocessing started, end when the one that started it ends.
+
+    Also where that one is killed by SIGKILL, which none of its own code can answer.
+    """
     parent = multiprocessing.parent_process()
-    if parent is not None:
+
+    def watch() -> None:
+        assert parent is not None
         parent.join()
         os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()

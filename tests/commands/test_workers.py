@@ -158,6 +158,7 @@ def test_a_network_in_memory_is_sent_to_workers():
         ({"workers": "auto"}, "2", None, 0, (4, 2)),
         ({"workers": "auto"}, None, 8, 0, (None, 8)),
         ({"workers": "auto"}, None, None, 2, (2, 1)),
+        ({"workers": "auto"}, None, None, -1, (None, 1)),
         ({"workers": 1}, None, None, 0, (None, 8)),
         ({"cluster": "auto"}, None, None, 0, ("ray", 1)),
     ],
@@ -169,7 +170,7 @@ def test_workers_and_their_threads(monkeypatch, asked, omp, stored, gpus, expect
     monkeypatch.delenv("OMP_NUM_THREADS")
     if omp:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
-    device = torch.device("cuda" if gpus else "cpu")
+    device = torch.device(("xpu", "cpu", "cuda", "cuda")[gpus + 1])
     found = spreading.spread(Spreading(**asked), device, stored)
     executor = found.executor
     workers = executor.workers if isinstance(executor, Processes) else None
@@ -184,3 +185,71 @@ def test_without_ray_it_says_what_to_install(results, whole, capfd, monkeypatch)
     assert capfd.readouterr().err.startswith("error: --cluster: expected Ray, which is not")
     assert cli.main(surface(results, "--workers", "0")) == 2
     assert cli.main(surface(results, "--workers", "many")) == 2
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+
+from isoloss.experiments.train_options import TrainOptions
+from isoloss.experiments.trial_runs import Place, run_trials
+
+if __name__ == "__main__":
+    options = [TrainOptions(run=name, epochs=10_000, model=sys.argv[2]) for name in "ab"]
+    numbered = iter(enumerate(options))
+    list(run_trials(lambda: next(numbered, None), Place(Path(sys.argv[1])), 2))
+"""
+NOTING = """
+import os
+from torch import nn
+
+
+def make(num_classes):
+    open(os.path.join(os.path.dirname(__file__), f"{os.getpid()}.pid"), "w").close()
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_trials_of_a_search_that_was_killed_end(tmp_path):
+    (tmp_path / "search.py").write_text(SEARCH)
+    (tmp_path / "net.py").write_text(NOTING)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "search.py", tmp_path, f"{tmp_path}/net.py:make"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while len(trials := [int(p.stem) for p in tmp_path.glob("*.pid")]) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while any(map(runs, trials)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(runs, trials))
+
+
+def runs(process):
+    """Whether a process runs; one that has ended and was not asked for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_plane_of_paths_by_two_workers(tmp_path):
+    place = ("--results", str(tmp_path))
+    small = ("--model", "mlp", "--model-arg", "width=4", "--fraction", "0.1", "--no-figures")
+    train = ("train", "--run", "a", "--epochs", "3", "--checkpoint-every", "1", *small, *place)
+    assert cli.main([*train]) == 0
+    command = ("trajectory", "a", "--x=-1:1:4", "--y=-1:1:3", "--no-figures", *place)
+    file = tmp_path / "runs" / "a" / "trajectory.h5"
+    assert cli.main([*command]) == 0
+    one = file.read_bytes()
+    file.unlink()
+    assert cli.main([*command, "--workers", "2"]) == 0
+    assert file.read_bytes() == one
