@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -21,12 +23,12 @@ def surface() -> Surface:
     return Surface(problem, Grid.parse("-1:1:201", "-1:1:201"))
 
 
-def points():
+def points() -> Callable[[int], tuple[float, ...]]:
     """Return what evaluates a point of the surface."""
     return surface().evaluate_number
 
 
-def squares():
+def squares() -> Callable[[int], int]:
     """Return what takes no time."""
     return square
 
