@@ -81,8 +81,8 @@ def simulate(name: str, rule: Rule, workers: int, point: float, seed: int = 0) -
     with patch.object(sharing, "chunk_size", rule):
         values = list(sharing.share_out(crew, workers, range(POINTS), str))
     assert sorted(values) == [(n, None) for n in range(POINTS)]
-    needed = float(crew.times.sum())
-    efficiency = needed / (crew.now * sum(crew.speeds[:workers]))
+    had = sum(hand.speed * (min(hand.gone, crew.now) - hand.born) for hand in crew.hands)
+    efficiency = float(crew.times.sum()) / had
     again = crew.computed / POINTS - 1
     return Row(name, point, workers, crew.now, efficiency, crew.lost, again)
 
@@ -94,22 +94,23 @@ class _Simulated:
         self.random, self.workers, self.now = random, workers, 0.0
         sigma = math.log1p(SPREAD)
         self.times = point * np.exp(sigma * random.standard_normal(POINTS) - sigma**2 / 2)
-        self.speeds: list[float] = []
+        self.hands: list[_Hand] = []
         self.lost = self.computed = 0
         self.events: list[tuple[float, int, _Hand, Answer]] = []
 
     def start(self) -> Hand:
         """Begin a worker: those of the beginning are there, as start-up is quoted apart."""
-        late = START if len(self.speeds) >= self.workers else 0.0
+        late = START if len(self.hands) >= self.workers else 0.0
         slow = self.random.random() < SLOW_SHARE
-        self.speeds.append(SLOW if slow else 1.0)
-        hand = _Hand(self, self.speeds[-1], self.now + late + self.random.exponential(LIFE))
+        end = self.now + late + self.random.exponential(LIFE)
+        hand = _Hand(self, SLOW if slow else 1.0, 0.0 if not late else self.now, end)
+        self.hands.append(hand)
         self.happen(self.now + late, hand, Answer())
         return hand
 
     def happen(self, when: float, hand: _Hand, answer: Answer) -> None:
         """Let an answer arrive at a time."""
-        heapq.heappush(self.events, (when, len(self.speeds) + self.computed, hand, answer))
+        heapq.heappush(self.events, (when, len(self.hands) + self.computed, hand, answer))
 
     def answers(self, hands: Sequence[Hand]) -> Sequence[tuple[Hand, Answer]]:
         """Return the next answer, at its time or when the driver is free, whichever is later."""
@@ -121,8 +122,9 @@ class _Simulated:
 class _Hand:
     """One of them."""
 
-    def __init__(self, crew: _Simulated, speed: float, end: float) -> None:
-        self.crew, self.speed, self.last = crew, speed, end
+    def __init__(self, crew: _Simulated, speed: float, born: float, last: float) -> None:
+        self.crew, self.speed, self.born, self.last = crew, speed, born, last
+        self.gone = math.inf  # when it is noticed that it is lost
 
     def __lt__(self, other: _Hand) -> bool:
         return id(self) < id(other)
@@ -135,6 +137,7 @@ class _Hand:
         crew.computed += len(numbers)
         if done > self.last:
             crew.lost += 1
+            self.gone = max(self.last, crew.now)
             crew.happen(self.last, self, Answer(lost="its machine was lost"))
         else:
             crew.happen(done, self, Answer([(n, None) for n in numbers], taken))
