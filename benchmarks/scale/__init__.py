@@ -7,7 +7,7 @@ Of the network `fashion-cnn` in float32 on 1,000 random images, one thread a wor
 - `point`: seconds of a point, in one process that computes alone;
 - `speed-up`: seconds of one process alone, over those of two workers that share the same points,
   in turns, start-up left out; beside it that of two processes which have a half each from the
-  beginning, which is what the machine allows.
+  beginning, which is what the machine allows; `fastest` is of the shortest time of each.
 
 The simulation runs the very code that shares items out, with workers in simulated time on a surface
 of 201 x 201 points: `efficiency` is the time that all points take, over the time that the workers
