@@ -12,6 +12,7 @@ from isoloss.commands.flags import command
 from isoloss.commands.options import Output, check_out
 from isoloss.experiments.options import Options, option
 from isoloss.experiments.settings import Selection, SurfaceSettings
+from isoloss.experiments.spreading_settings import Spreading
 from isoloss.records.surfaces import SurfaceData
 
 
@@ -28,9 +29,13 @@ class Continuing(Options):
     )
 
 
-@command(SurfaceSettings, Selection, Continuing, Output)
+@command(SurfaceSettings, Selection, Continuing, Spreading, Output)
 def surface(
-    settings: SurfaceSettings, selection: Selection, continuing: Continuing, output: Output
+    settings: SurfaceSettings,
+    selection: Selection,
+    continuing: Continuing,
+    spreading: Spreading,
+    output: Output,
 ) -> None:
     """Evaluate the loss on a line or plane through the weights, and draw it.
 
@@ -40,6 +45,8 @@ def surface(
 
     With the extreme eigenvalues of the Hessian at each point: surface mnist-sam --x=-1:1:11
     --y=-1:1:11 --samples 500 --also eigenvalues
+
+    On all processors: surface mnist-sam --x=-1:1:101 --y=-1:1:101 --workers auto
     """
     from isoloss.experiments.drawing import draw_surface, png_files
     from isoloss.experiments.selection import select
@@ -55,6 +62,7 @@ def surface(
         output.out,
         fresh=output.force or output.estimate,
         continue_from=continuing.continue_from,
+        spreading=spreading,
     )
     if output.estimate:
         console.cost(experiment.cost())

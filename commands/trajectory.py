@@ -11,7 +11,13 @@ from isoloss.commands.console import Console
 from isoloss.commands.flags import Given, command
 from isoloss.commands.options import Output, check_out
 from isoloss.experiments.options import OptionError, make, option
-from isoloss.experiments.settings import Folders, Selection, SurfaceSettings, TrajectorySettings
+from isoloss.experiments.settings import (
+    Folders,
+    Selection,
+    Spreading,
+    SurfaceSettings,
+    TrajectorySettings,
+)
 from isoloss.records.runs import find_run, newest_run
 
 
@@ -37,8 +43,8 @@ class Paths(Output):
     )
 
 
-@command(Given(TrajectorySettings), Paths, Folders)
-def trajectory(given: dict[str, Any], paths: Paths, folders: Folders) -> None:
+@command(Given(TrajectorySettings), Paths, Folders, Spreading)
+def trajectory(given: dict[str, Any], paths: Paths, folders: Folders, spreading: Spreading) -> None:
     """Draw the paths of trainings on one plane: the principal components of their epochs.
 
     The surface of the plane, and each run's path in its file: where its epochs are projected to,
@@ -63,8 +69,9 @@ def trajectory(given: dict[str, Any], paths: Paths, folders: Folders) -> None:
         _refuse_with_file(given, paths)
         out = paths.on
         subject, settings = stored_surface(out, folders, console)
+    fresh = paths.force or paths.estimate
     experiment = TrajectoryExperiment(
-        subject, epochs, settings, out, fresh=paths.force or paths.estimate
+        subject, epochs, settings, out, fresh=fresh, spreading=spreading
     )
     if paths.estimate:
         console.cost(experiment.cost())

@@ -81,6 +81,33 @@ def select(selection: Selection, reporter: Reporter | None = None) -> Trained:
     return _trained(run, run.checkpoint(which), selection)[0]
 
 
+def again(selection: Selection) -> Trained:
+    """Load a run as `select` did once, from `Trained.selection`, and touch nothing in its folder.
+
+    Raises:
+        RunError: For a run that is missing or damaged.
+        CheckpointError: For weights that cannot be read or do not fit the network.
+        ExperimentError: For data or files of the user's that changed.
+    """
+    assert selection.run is not None
+    run = find_run(selection.results, selection.run)
+    return _trained(run, run.checkpoint(selection.checkpoint or "last"), selection)[0]
+
+
+def _again(run: Run, checkpoint: Path, selection: Selection) -> Selection:
+    """Return what selects the same from any folder; weights from elsewhere are a run by now."""
+    folder = selection.data_dir
+    return Selection(
+        run=run.name,
+        results=run.path.parent.parent.resolve(),
+        checkpoint=checkpoint.stem,
+        data_dir=None if folder is None else folder.resolve(),
+        loss=selection.loss,
+        closure=selection.closure,
+        loss_arg=selection.loss_arg,
+    )
+
+
 def _chosen_run(selection: Selection, reporter: Reporter) -> Run:
     if selection.run is not None:
         return find_run(selection.results, selection.run)
@@ -147,6 +174,7 @@ def _trained(
             "checkpoint": str(checkpoint.relative_to(run.path)),
             **({"caveat": doubt} if doubt else {}),
         },
+        selection=_again(run, checkpoint, selection),
     )
     return trained, fit, form
 
@@ -271,7 +299,8 @@ def _import_checkpoint(file: Path, selection: Selection, reporter: Reporter) -> 
         reporter.warn(
             f"{file}: NaN or infinite values in {len(bad)} tensors, first {shown(bad[0])}"
         )
-    return dataclasses.replace(trained, run=run)
+    where = _again(run, run.checkpoint(), selection)
+    return dataclasses.replace(trained, run=run, selection=where)
 
 
 def _classes(selection: Selection) -> AbstractContextManager[None]:

@@ -17,6 +17,7 @@ from isoloss.experiments.settings import (
     OverTrainingSettings,
     Selection,
     SpectrumSettings,
+    Spreading,
     SurfaceSettings,
 )
 from isoloss.experiments.spectra import SpectrumExperiment
@@ -97,6 +98,8 @@ class Subject(Trained):
         reporter: Reporter | None = None,
         *,
         progress: bool = False,
+        workers: int | str | None = None,
+        cluster: str | None = None,
         **settings: Any,
     ) -> SurfaceData:
         """Evaluate the loss on a line or plane through the weights.
@@ -106,9 +109,13 @@ class Subject(Trained):
                 in memory only where there is no run.
             reporter: Told what happens.
             progress: Whether to show a bar where there is no reporter.
+            workers: Processes that share the points, or "auto"; this one alone where None. A
+                network that is no run is sent to them: it has to be of a module's class.
+            cluster: Address of a Ray cluster, or "auto", in place of processes.
             **settings: Options of `SurfaceSettings`, such as `x="-1:1:51"`, `y` and `samples`.
         """
-        experiment = SurfaceExperiment(self, SurfaceSettings(**settings), path)
+        spreading = Spreading(workers=workers, cluster=cluster)
+        experiment = SurfaceExperiment(self, SurfaceSettings(**settings), path, spreading=spreading)
         return experiment.run(reporter, progress=progress).data
 
     def spectrum(

@@ -21,7 +21,10 @@ from isoloss.experiments.direction_specs import slug
 from isoloss.experiments.directions import Axes, specs_of
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.reporting import Cost, Reporter, announcing, heard_by
-from isoloss.experiments.settings import SPLITS, SurfaceSettings
+from isoloss.experiments.selection import again
+from isoloss.experiments.settings import SPLITS, Selection, SurfaceSettings
+from isoloss.experiments.spreading import Spread, computing_with, spread
+from isoloss.experiments.spreading_settings import Spreading
 from isoloss.experiments.trained import Trained, parameter_counts
 from isoloss.landscape import Grid, Plan, Problem, Surface
 from isoloss.landscape.autotune import autotune
@@ -33,6 +36,9 @@ from isoloss.landscape.repeats import Draws, repeat_seeds
 from isoloss.records.identity import SettingsDifferError
 from isoloss.records.runs import write_json
 from isoloss.records.surfaces import SurfaceData, stored_settings
+
+# What the settings of a surface that was begun lend to whoever goes on with it.
+LENT = ("plan", "half_error")
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class SurfaceExperiment:
         fresh: Whether to start over where a surface is there already.
         continue_from: A surface file of the loss-landscape code, half-done perhaps: what is
             finished there is taken over, along its directions.
+        spreading: Who evaluates the points; this process where None.
 
     Raises:
         UsageError: For settings that describe no surface.
@@ -88,6 +95,7 @@ class SurfaceExperiment:
         *,
         fresh: bool = False,
         continue_from: Path | None = None,
+        spreading: Spreading | None = None,
     ) -> None:
         if continue_from is not None:
             settings = continuing.with_its_directions(settings, continue_from)
@@ -95,68 +103,30 @@ class SurfaceExperiment:
         self.not_compiled: str | None = None
         self.subject, self.settings, self.continue_from = subject, settings, continue_from
         self.path = subject.file(default_name(settings)) if path is None else Path(path)
-        self.fresh = fresh
+        self.fresh, self.spreading = fresh, spreading or Spreading()
 
     @cached_property
     def task(self) -> Surface:
         """The surface with its problems, built once."""
         return self.build()
 
+    @cached_property
+    def spread(self) -> Spread:
+        """Who evaluates the points, with how many threads each."""
+        stored, device = self._stored(), resolve_device(self.settings.device)
+        threads = None if stored is None else Plan.from_json(stored["plan"]).threads
+        return spread(self.spreading, device, threads)
+
+    def _stored(self) -> dict[str, Any] | None:
+        return None if self.path is None or self.fresh else stored_settings(self.path)
+
     def build(self) -> Surface:
         """Assemble problems, directions and grid; a surface that was begun lends its plan."""
-        settings = self.settings
-        stored = None
-        if self.path is not None and not self.fresh:
-            stored = stored_settings(self.path)
-        plan = None if stored is None else Plan.from_json(stored["plan"])
-        problems = {}
-        for split in SPLITS[settings.split]:
-            problem = self.subject.problem(split, settings, settings, plan)
-            problems[split], plan = problem, problem.plan
-        grid = Grid.parse(settings.x, settings.y)
-        every, points = list(problems.values()), grid.size * settings.repeat + 1
-        if stored is None:
-            choose = autotune if settings.autotune else compile_networks
-            self.not_compiled = choose(every, points, settings.compile)
-        elif settings.compile is False:  # one that was begun compiled is refused
-            for problem in every:
-                problem.plan = replace(problem.plan, compile=False)
-        start = Start(self.subject, next(iter(problems.values())), settings)
-        draw = Axes(specs_of(settings), start).draw
-        first, *others = repeat_seeds(settings.seed, settings.repeat)
-        about = {
-            **self.subject.notes_of_result(),
-            "split": settings.split,
-            "asked": asdict(settings),
-            **self._half_error(problems, stored),
-            **({} if self.continue_from is None else continuing.about(self.continue_from)),
-        }
-        return Surface(
-            problems,
-            grid,
-            draw(first),
-            repeats=Draws(draw, others),
-            measures=measures_of(settings),
-            about=about,
-        )
-
-    def _half_error(
-        self, problems: Mapping[str, Problem], stored: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        """Return by split how far bfloat16 is off float64 at theta0, |L - L64| / |L64|."""
-        settings = self.settings
-        if settings.dtype != "bfloat16" or resolve_device(settings.device).type == "mps":
-            return {}  # Apple's GPUs have no float64
-        if stored is not None and "half_error" in stored:
-            return {"half_error": stored["half_error"]}
-        found = {}
-        for split, problem in problems.items():
-            double = self.subject.problem(split, settings, replace(settings, dtype="float64"))
-            exact = double.evaluate().loss
-            error = abs(problem.evaluate().loss - exact) / max(abs(exact), 1e-300)
-            if math.isfinite(error):
-                found[split] = error
-        return {"half_error": found}
+        with computing_with(self.spread.threads):
+            task, self.not_compiled = surface_of(
+                self.subject, self.settings, self._stored(), self.continue_from
+            )
+        return task
 
     def run(self, reporter: Reporter | None = None, *, progress: bool = False) -> SurfaceResult:
         """Evaluate every point that is not finished yet.
@@ -175,6 +145,7 @@ class SurfaceExperiment:
         reporter.say(
             f"surface of {self.subject.label}: {parameter_counts(self.subject.model, moved)}, "
             f"{samples} samples, {task.points:,} points"
+            + (f", {self.spread.text}" if self.spread.text else "")
         )
         if self.not_compiled is not None:
             reporter.warn(f"went on without compiling: {self.not_compiled}")
@@ -193,7 +164,15 @@ class SurfaceExperiment:
             with reporter.progress(f"surface of {self.subject.label}") as shown:
                 advice = "fewer with `samples` or a coarser grid"
                 report = announcing(reporter, shown, "points", advice)
-                data = task.run(self.path, report, fresh=self.fresh, known=known)
+                with computing_with(self.spread.threads):
+                    data = task.run(
+                        self.path,
+                        report,
+                        fresh=self.fresh,
+                        known=known,
+                        executor=self.spread.executor,
+                        build=None if self.spread.executor is None else self._recipe(),
+                    )
         except KeyboardInterrupt:
             with contextlib.suppress(SettingsDifferError):  # before a point replaced an old file
                 finished = len(task.store(self.path).load())
@@ -220,8 +199,18 @@ class SurfaceExperiment:
     def _compile_seconds(self) -> float:
         return sum(map(compile_seconds, self.task.problems.values()))
 
+    def _recipe(self) -> SurfaceRecipe:
+        """Return what makes the surface in a worker: on the same kind of device, by its plan."""
+        problem = next(iter(self.task.problems.values()))
+        return SurfaceRecipe(
+            self.subject.selection or self.subject,
+            replace(self.settings, device=str(problem.device)),
+            {name: self.task.settings[name] for name in LENT if name in self.task.settings},
+            self.continue_from,
+        )
+
     def cost(self) -> Cost:
-        """Time a few points and scale up."""
+        """Time a few points and scale up, for this process alone."""
         task = self.task
         zero = (0.0,) * len(task.directions)
         task.evaluate_at(*zero)  # the first pass sets buffers up
@@ -232,6 +221,101 @@ class SurfaceExperiment:
         units = task.points + 1
         cost = Cost(point * units, units, "points", task.stored_bytes, peak_memory())
         return replace(cost, compile_seconds=self._compile_seconds())
+
+
+@dataclass(frozen=True)
+class SurfaceRecipe:
+    """What a worker makes the surface from.
+
+    Attributes:
+        subject: What selects it, or the subject itself.
+        settings: What to evaluate, on which device.
+        stored: How: `LENT` of the surface's settings.
+        continue_from: As of `SurfaceExperiment`.
+    """
+
+    subject: Selection | Trained
+    settings: SurfaceSettings
+    stored: Mapping[str, Any]
+    continue_from: Path | None = None
+
+    def __call__(self) -> Surface:
+        """Make it."""
+        subject = self.subject
+        subject = again(subject) if isinstance(subject, Selection) else subject
+        return surface_of(subject, self.settings, self.stored, self.continue_from)[0]
+
+
+def surface_of(
+    subject: Trained,
+    settings: SurfaceSettings,
+    stored: Mapping[str, Any] | None = None,
+    continue_from: Path | None = None,
+) -> tuple[Surface, str | None]:
+    """Assemble problems, directions and grid of a surface.
+
+    Args:
+        subject: The network with its data and loss.
+        settings: What to evaluate.
+        stored: Settings of one that was begun, which lends `LENT`; None for a new one.
+        continue_from: As of `SurfaceExperiment`.
+
+    Returns:
+        The surface, and why its networks are not compiled where that was meant to be.
+    """
+    plan = None if stored is None else Plan.from_json(stored["plan"])
+    problems: dict[str, Problem] = {}
+    for split in SPLITS[settings.split]:
+        problem = subject.problem(split, settings, settings, plan)
+        problems[split], plan = problem, problem.plan
+    grid, not_compiled = Grid.parse(settings.x, settings.y), None
+    every, points = list(problems.values()), grid.size * settings.repeat + 1
+    if stored is None:
+        choose = autotune if settings.autotune else compile_networks
+        not_compiled = choose(every, points, settings.compile)
+    elif settings.compile is False:  # one that was begun compiled is refused
+        for problem in every:
+            problem.plan = replace(problem.plan, compile=False)
+    start = Start(subject, every[0], settings)
+    draw = Axes(specs_of(settings), start).draw
+    first, *others = repeat_seeds(settings.seed, settings.repeat)
+    about = {
+        **subject.notes_of_result(),
+        "split": settings.split,
+        "asked": asdict(settings),
+        **half_error(subject, settings, problems, stored),
+        **({} if continue_from is None else continuing.about(continue_from)),
+    }
+    surface = Surface(
+        problems,
+        grid,
+        draw(first),
+        repeats=Draws(draw, others),
+        measures=measures_of(settings),
+        about=about,
+    )
+    return surface, not_compiled
+
+
+def half_error(
+    subject: Trained,
+    settings: SurfaceSettings,
+    problems: Mapping[str, Problem],
+    stored: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return by split how far bfloat16 is off float64 at theta0, |L - L64| / |L64|."""
+    if settings.dtype != "bfloat16" or resolve_device(settings.device).type == "mps":
+        return {}  # Apple's GPUs have no float64
+    if stored is not None and "half_error" in stored:
+        return {"half_error": stored["half_error"]}
+    found = {}
+    for split, problem in problems.items():
+        double = subject.problem(split, settings, replace(settings, dtype="float64"))
+        exact = double.evaluate().loss
+        error = abs(problem.evaluate().loss - exact) / max(abs(exact), 1e-300)
+        if math.isfinite(error):
+            found[split] = error
+    return {"half_error": found}
 
 
 def default_name(settings: SurfaceSettings) -> str:

@@ -12,7 +12,13 @@ from torch import nn
 from isoloss.datasets import Data, DataInfo, Split, load_data
 from isoloss.experiments.devices import DTYPES, resolve_device
 from isoloss.experiments.options import OptionError
-from isoloss.experiments.settings import LARGEST_SAMPLE, SAMPLE_SEED, Numerics, SampleSettings
+from isoloss.experiments.settings import (
+    LARGEST_SAMPLE,
+    SAMPLE_SEED,
+    Numerics,
+    SampleSettings,
+    Selection,
+)
 from isoloss.experiments.train_options import TrainOptions
 from isoloss.landscape import Plan, Problem, Sample
 from isoloss.parallel.ranks import Group, local_device
@@ -34,6 +40,7 @@ class Trained:
         about: What identifies weights, network, data and loss, JSON-able.
         optimizer: Name of the optimizer that trained it; empty where not known.
         notes: What else to store with results, JSON-able.
+        selection: What loads it again in another process; None of one that is in memory.
     """
 
     model: nn.Module = field(repr=False)
@@ -45,6 +52,7 @@ class Trained:
     optimizer: str = ""
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    selection: Selection | None = field(default=None, repr=False)
 
     def split(self, name: str) -> Split:
         """Return a split by name.

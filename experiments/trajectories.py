@@ -26,6 +26,7 @@ from isoloss.experiments.settings import (
     SPLITS,
     Folders,
     Selection,
+    Spreading,
     SurfaceSettings,
     TrajectorySettings,
 )
@@ -116,6 +117,7 @@ class TrajectoryExperiment:
             which, and of the subject's where other settings do not.
         path: An .h5 file; in the subject's run where None.
         fresh: Whether to start over where one is there already.
+        spreading: Who evaluates the plane; this process where None.
 
     Raises:
         UsageError: For settings that describe no plane.
@@ -130,6 +132,7 @@ class TrajectoryExperiment:
         path: Path | str | None = None,
         *,
         fresh: bool = False,
+        spreading: Spreading | None = None,
     ) -> None:
         run = subject.run
         assert run is not None
@@ -142,6 +145,7 @@ class TrajectoryExperiment:
         refuse_other_networks(subject.model, run.name, paths)
         refuse_other_functions(run, [one.run for one in paths])
         self.subject, self.paths, self.fresh = subject, paths, fresh
+        self.spreading = spreading
         names = [one.run.name for one in paths]
         self.path = run.path / default_name(run, names) if path is None else Path(path)
         self.settings = settings
@@ -177,7 +181,10 @@ class TrajectoryExperiment:
             progress: Whether to show a bar where there is no reporter.
         """
         reporter = heard_by(reporter, progress)
-        experiment = SurfaceExperiment(self.subject, self.placed(), self.path, fresh=self.fresh)
+        placed = self.placed()
+        experiment = SurfaceExperiment(
+            self.subject, placed, self.path, fresh=self.fresh, spreading=self.spreading
+        )
         surface = experiment.run(reporter)
         computed = self._follow(experiment.task, reporter)
         store = experiment.task.store(self.path)

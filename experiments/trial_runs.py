@@ -16,6 +16,7 @@ from isoloss.errors import UsageError
 from isoloss.experiments.errors import ExperimentError
 from isoloss.experiments.train_options import TrainOptions
 from isoloss.experiments.training import train
+from isoloss.parallel import end_with_parent
 from isoloss.records.runs import Run
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ def _receive(receiver: Connection, process: SpawnProcess) -> TrialResult:
 
 def _work(sender: Connection, options: TrainOptions, place: Place, threads: int) -> None:
     """Run one trial in a process of its own."""
+    end_with_parent()
     torch.set_num_threads(threads)
     try:
         result = run_trial(options, place)

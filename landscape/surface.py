@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from isoloss.landscape.memory import require_for_evaluation
 from isoloss.landscape.problem import Problem
 from isoloss.landscape.repeats import bytes_of
 from isoloss.landscape.variances import refuse_negative_variances
-from isoloss.records.identity import refuse_other_function
+from isoloss.parallel import Executor, InProcess
+from isoloss.records.identity import differing, refuse_other_function
 from isoloss.records.progress import Progress, shown
 from isoloss.records.surfaces import (
     LARGEST_STORED_DIRECTION,
@@ -176,6 +180,21 @@ class Surface:
         point = self._write(self._point, coordinates, repeat)
         return tuple(v for measure in self.measures for v in measure.values(self.problems, point))
 
+    def evaluate_number(self, number: int) -> tuple[float, ...]:
+        """Return the values of `columns` at a point by its number, as of `place_of`."""
+        at, repeat = self.place_of(number)
+        return self.evaluate_at(*at, repeat=repeat)
+
+    def place_of(self, number: int) -> tuple[tuple[float, ...], int]:
+        """Return coordinates and repeat of a point by its number.
+
+        Points are numbered row-major, repeat after repeat; the number `points` is theta0.
+        """
+        if number == self.points:
+            return (0.0,) * len(self.directions), 0
+        repeat, place = divmod(number, self.grid.size)
+        return self.grid.coordinates(place), repeat
+
     def store(self, path: Path | str | None, *, fresh: bool = False) -> SurfaceStore:
         """Return the store of this surface at a path; `load` it to see what is done already."""
         x, y = self.grid.x.points, None if self.grid.y is None else self.grid.y.points
@@ -208,8 +227,14 @@ class Surface:
         *,
         fresh: bool = False,
         known: Mapping[int, Sequence[float]] | None = None,
+        executor: Executor | None = None,
+        build: Callable[[], Surface] | None = None,
     ) -> SurfaceData:
         """Evaluate every point that is not finished yet.
+
+        With several workers (`executor=Processes(4), build=f`) each makes the surface once by `f`,
+        a function of a module without arguments; this process alone writes the file, whose bytes
+        are those of one process with the same plan.
 
         Args:
             path: An .h5 file to stream to and to resume from; kept in memory only where None.
@@ -218,6 +243,8 @@ class Surface:
                 one are written, and is as it was until then.
             known: Values of `columns` that were computed elsewhere, by the point's number
                 iy nx + ix: they are kept as they are.
+            executor: What evaluates the points; this process where None.
+            build: Makes this surface in another process, of the same weights, data and settings.
 
         Returns:
             The surface. What was finished when an exception (Ctrl-C too) ended the work is on
@@ -227,14 +254,21 @@ class Surface:
             SettingsDifferError: If the file holds another computation.
             LockedError: If another process writes the file.
             FileError: If the file is no surface of ours.
+            SurfaceError: If there is an executor and no `build`, or it makes another surface.
+            WorkError: As `Executor.map`, of workers.
         """
+        if (executor is None) != (build is None):
+            raise SurfaceError(
+                "expected an executor together with `build`, a function of a module that makes "
+                "this surface in each worker, got one of them"
+            )
         store = self.store(path, fresh=fresh)
         store.load()
-        origin, zero = self.points, (0.0,) * len(self.directions)
+        origin = self.points
         if origin in store.records:
             # The cheapest columns, as a rule: what is changed shows in the loss.
             plain = {split: problem.uncompiled() for split, problem in self.problems.items()}
-            found = self.measures[0].values(plain, self.point_at(*zero))
+            found = self.measures[0].values(plain, self.point_at(*self.place_of(origin)[0]))
             stored = store.records[origin][: len(found)]
             refuse_other_function(store.path, self.columns[0], stored, found)
         if store.complete:
@@ -249,20 +283,25 @@ class Surface:
                 store.append(index, tuple(elsewhere))
         # theta0 first: it is stored also where the grid misses 0.
         pending = [i for i in (origin, *range(origin)) if i not in store.records]
+        executor = executor or InProcess()
+        recipe = (lambda: self.evaluate_number) if build is None else PointsOf(build, self.settings)
         try:
-            with shown(progress, "surface") as report:
-                for index in pending:
-                    repeat, place = divmod(index, self.grid.size)
-                    if index == origin:
-                        values = self.evaluate_at(*zero)
-                    else:
-                        values = self.evaluate_at(*self.grid.coordinates(place), repeat=repeat)
-                    store.append(index, values)
+            with (
+                shown(progress, "surface") as report,
+                closing(executor.map(recipe, pending, self._named)) as values,
+            ):
+                for index, found in values:
+                    store.append(index, found)
                     if report is not None:
                         report(len(store.records), origin + 1)
         finally:
             store.finish()
         return store.data()
+
+    def _named(self, number: int) -> str:
+        at, repeat = self.place_of(number)
+        place = ", ".join(f"{axis} = {c:g}" for axis, c in zip("xy", at, strict=False))
+        return f"the point {place}" + (f" of repeat {repeat}" if self.repeats else "")
 
     def _own_settings(self) -> dict[str, Any]:
         first = next(iter(self.problems.values()))
@@ -297,6 +336,48 @@ class Surface:
                 "digests": [[recipe["digest"] for recipe in recipes] for recipes in self._recipes],
             },
         }
+
+
+@dataclass(frozen=True)
+class PointsOf:
+    """What a worker evaluates points of a surface with, and is sent.
+
+    Attributes:
+        build: Makes the surface.
+        settings: Of the surface that it has to be.
+    """
+
+    build: Callable[[], Surface]
+    settings: Mapping[str, Any]
+
+    def __call__(self) -> Callable[[int], tuple[float, ...]]:
+        """Make the surface and return its `evaluate_number`.
+
+        Raises:
+            SurfaceError: If it is another one than was asked for.
+        """
+        torch.set_num_threads(self.settings["plan"]["threads"])
+        surface = self.build()
+        if others := differing(self.settings, surface.settings):
+            raise SurfaceError(
+                "expected workers to make the surface that they are to evaluate, theirs differs in "
+                f"{'; '.join(others[:4])}\n`build` has to make the same one wherever it is called"
+            )
+        next(iter(surface.problems.values())).plan.apply()
+        plans = {split: problem.plan for split, problem in surface.problems.items()}
+        for problem in surface.problems.values():
+            require_for_evaluation(problem)
+
+        def evaluate(number: int) -> tuple[float, ...]:
+            found = surface.evaluate_number(number)
+            for split, problem in surface.problems.items():
+                if problem.plan is not plans[split]:
+                    size, plans[split] = problem.plan.micro_batch, problem.plan
+                    text = f"memory ran out: a worker went on with {size} samples of {split}"
+                    warnings.warn(f"{text} at a time", stacklevel=2)
+            return found
+
+        return evaluate
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

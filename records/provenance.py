@@ -14,12 +14,24 @@ from pathlib import Path
 HOUSE = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "numpy", "h5py")
 
+# Options that say who does the work, and nothing of what comes of it: equal work, equal files.
+_SPREADING = ("--workers", "--cluster")
+
 _command: ContextVar[str] = ContextVar("command", default="")
 
 
 def remember_command(arguments: Sequence[str]) -> None:
-    """Keep the command line for the files that are written from now on."""
-    _command.set(as_unicode(shlex.join(["python", "cli.py", *arguments])))
+    """Keep the command line for the files that are written from now on.
+
+    Without `--workers` and `--cluster`, which are no part of what is computed.
+    """
+    kept = [
+        argument
+        for index, argument in enumerate(arguments)
+        if argument.partition("=")[0] not in _SPREADING
+        and (index == 0 or arguments[index - 1] not in _SPREADING)
+    ]
+    _command.set(as_unicode(shlex.join(["python", "cli.py", *kept])))
 
 
 def as_unicode(text: str) -> str:

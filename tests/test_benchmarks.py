@@ -191,3 +191,41 @@ def test_traces_of_single_samples_are_those_of_their_hessians(module):
         one = split.inputs[i : i + 1].double(), split.targets[i : i + 1]
         hessian = torch.func.hessian(lambda vector, one=one: loss(vector, *one))(point)
         assert found == pytest.approx(float(hessian.trace()), rel=1e-10)
+
+
+@pytest.mark.slow
+def test_workers_are_timed_and_simulated(tmp_path):
+    file = tmp_path / "scale.json"
+    done = benchmarks(
+        "scale", "--points", "4", "--rounds", "1", "--largest", "16", "--out", str(file)
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(file.read_text())
+    ways = {(row["what"], row["way"]) for row in run["measured"]}
+    assert ("speed-up", "two by processes") in ways
+    assert ("of what is possible", "processes") in ways
+    assert [row["workers"] for row in run["simulated"]] == [1, 4, 16] * 2
+
+
+def test_simulated_workers_do_what_arithmetic_says(module, monkeypatch):
+    simulated = module("scale.simulated")
+    for name, value in {
+        "MESSAGE": 0.0, "LATENCY": 0.0, "SLOW_SHARE": 0.0, "SPREAD": 0.0, "LIFE": math.inf,
+        "POINTS": 400,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(simulated, name, value)
+    one = simulated.simulate("a", lambda left, workers, seconds: 1, 1, 2.0)
+    assert (one.seconds, one.efficiency, one.lost, one.again) == (800.0, 1.0, 0, 0.0)
+    four = simulated.simulate("a", lambda left, workers, seconds: 1, 4, 2.0)
+    assert (four.seconds, four.efficiency) == (200.0, 1.0)
+    # Three workers share 400 points: one of them has 134.
+    three = simulated.simulate("a", lambda left, workers, seconds: 1, 3, 2.0)
+    assert three.seconds == 268.0
+    # A driver that needs as long for a message as a worker for a point feeds two of four.
+    monkeypatch.setattr(simulated, "MESSAGE", 1.0)
+    fed = simulated.simulate("a", lambda left, workers, seconds: 1, 4, 2.0)
+    assert fed.seconds == pytest.approx(400.0, rel=0.03)
+    monkeypatch.setattr(simulated, "LIFE", 500.0)
+    lost = simulated.simulate("a", lambda left, workers, seconds: 1, 4, 2.0)
+    assert lost.lost > 0
+    assert lost.again == pytest.approx(lost.lost / 400)
