@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -151,7 +151,7 @@ class _Answer(NamedTuple):
 
     seconds: Seconds
     result: Any
-    memory: int
+    memory: int | None
 
 
 class _Worker:
@@ -212,11 +212,23 @@ def _serve(pipe: Connection, name: str, settings: Settings) -> None:
             else:
                 result = getattr(module, kind)(settings) if hasattr(module, kind) else None
             seconds = time.perf_counter() - start, time.process_time() - spent
+            result = result.detach() if isinstance(result, torch.Tensor) else result
         except Exception as error:  # a peer that does not run is told of, whatever the reason
             pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        pipe.send("has none" if result is None else _Answer(seconds, result, memory))
+        pipe.send("has none" if result is None else _Answer(seconds, result, _largest_memory()))
+
+
+def _largest_memory() -> int | None:
+    """Return the most that this process has held, in bytes; None where Linux does not tell.
+
+    Not `getrusage`, whose value a process begins with is that of the one which started it.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None
 
 
 def _times(own: Sequence[Seconds], ours: Sequence[Seconds]) -> Sequence[tuple[float, float, float]]:
