@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--eigen-images", type=int, default=1000)
     parser.add_argument("--density-images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5, help="of the later products")
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which no further round "
+                        "of products is begun")  # fmt: skip
     parser.add_argument("--long-rounds", type=int, default=1, help="of eigenvalues and densities")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=FILE, help="the JSON file, a list of runs")
@@ -70,10 +72,11 @@ def main(arguments: Sequence[str]) -> None:
     found: list[rounds.Row] = []
     if "products" in parts:
         found += rounds.of_products(contenders, Settings(asked.images, asked.threads),
-                                    asked.rounds, kinds)  # fmt: skip
+                                    asked.rounds, kinds, asked.seconds)  # fmt: skip
     if "resnet" in parts:
         residual = Settings(asked.resnet_images, asked.threads, "resnet20")
-        found += rounds.of_products(contenders, residual, asked.rounds, ["hessian"])
+        found += rounds.of_products(contenders, residual, asked.rounds, ["hessian"],
+                                    asked.seconds)  # fmt: skip
     for kind, images, count in (
         ("eigenvalues", asked.eigen_images, COUNT),
         ("density", asked.density_images, 1),
@@ -90,5 +93,6 @@ def main(arguments: Sequence[str]) -> None:
         "load": load, "cores": os.cpu_count(),
         "git": git_commit(), "versions": {**versions(), **rounds.peer_versions()},
     }  # fmt: skip
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else []
     write_text(asked.out, json.dumps([*known, run], indent=1, sort_keys=True) + "\n")

@@ -56,18 +56,24 @@ class Row:
 
 
 def of_products(
-    contenders: Sequence[str], settings: Settings, rounds: int, kinds: Sequence[str] = KINDS
+    contenders: Sequence[str], settings: Settings, rounds: int, kinds: Sequence[str], seconds: float
 ) -> list[Row]:
-    """Print and return a row a kind and contender: one first product, then one each round."""
+    """Print and return a row a kind and contender: one first product, then one each round.
+
+    After so many seconds no further round is begun.
+    """
     size, name = _size(settings), f"{settings.source()}, {_fingerprint(settings)}, {kinds}"
     exact = stored(name, lambda: references(settings, vector(size), kinds))
+    began = time.perf_counter()
     found = []
     with _workers(contenders, settings) as workers:
         for kind in kinds:
-            print(f"\n{kind}: {settings.source()}\n{_head()}")
+            print(f"\n{kind}: {settings.source()}\n{_head()}", flush=True)
             first = {name: worker.ask(kind, 0) for name, worker in workers.items()}
             times: dict[str, list[Seconds]] = {name: [] for name in workers}
             for index in range(1, rounds + 1):
+                if index > 1 and time.perf_counter() - began > seconds:
+                    break
                 for name, worker in workers.items():
                     if not isinstance(first[name], str):
                         times[name].append(worker.ask(kind, index).seconds)

@@ -83,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         "threads": asked.threads, "rounds": asked.rounds, "cores": os.cpu_count(),
         "git": git_commit(), "versions": versions(),
     }  # fmt: skip
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else []
     write_text(asked.out, json.dumps([*known, run], indent=1, sort_keys=True) + "\n")
 
