@@ -14,10 +14,10 @@ from isoloss.experiments.options import OptionError, make, option
 from isoloss.experiments.settings import (
     Folders,
     Selection,
-    Spreading,
     SurfaceSettings,
     TrajectorySettings,
 )
+from isoloss.experiments.spreading_settings import Spreading
 from isoloss.records.runs import find_run, newest_run
 
 

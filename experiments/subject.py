@@ -17,10 +17,10 @@ from isoloss.experiments.settings import (
     OverTrainingSettings,
     Selection,
     SpectrumSettings,
-    Spreading,
     SurfaceSettings,
 )
 from isoloss.experiments.spectra import SpectrumExperiment
+from isoloss.experiments.spreading_settings import Spreading
 from isoloss.experiments.surfaces import SurfaceExperiment
 from isoloss.experiments.trained import Trained
 from isoloss.landscape.objective import one_of

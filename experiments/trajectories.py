@@ -26,10 +26,10 @@ from isoloss.experiments.settings import (
     SPLITS,
     Folders,
     Selection,
-    Spreading,
     SurfaceSettings,
     TrajectorySettings,
 )
+from isoloss.experiments.spreading_settings import Spreading
 from isoloss.experiments.surfaces import SurfaceExperiment, SurfaceResult
 from isoloss.experiments.trained import Trained
 from isoloss.landscape import Surface

@@ -71,20 +71,26 @@ def test_times_and_errors_of_products_are_appended(tmp_path, monkeypatch):
     file = tmp_path / "hessian.json"
     file.write_text("[{}]")
     done = benchmarks(
-        "hessian", "--images", "30", "--eigen-images", "0", "--rounds", "2", "--out", str(file)
+        "hessian", "--only", "products,density", "--images", "30", "--density-images", "30",
+        "--rounds", "2", "--threads", "1", "--out", str(file),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "30 images of scikit-learn's digits" in done.stdout
     earlier, run = json.loads(file.read_text())
     assert earlier == {}
-    assert [(row["kind"], row["contender"]) for row in run["rows"]] == [
+    *products, kept, anew = run["rows"]
+    assert [(row["kind"].split(":")[0], row["contender"]) for row in products] == [
         (kind, contender)
         for kind in ("hessian", "ggn", "empirical-fisher")
         for contender in ("isoloss", "isoloss_recompute")
     ]
     # float32 products of a small network against its definition in float64.
-    assert all(0 < row["error"] < 1e-5 and row["first"] > 0 for row in run["rows"])
-    assert all(row["ratio"] == row["cpu"] == [1, 1, 1] for row in run["rows"][::2])
+    assert all(0 < row["error"] < 1e-5 and row["first"] > 0 for row in products)
+    assert all(row["ratio"] == row["cpu"] == [1, 1, 1] for row in products[::2])
+    # The largest node of 100 Lanczos steps is the largest eigenvalue, to float32.
+    assert kept["error"] < 1e-4
+    assert anew["error"] < 1e-4
+    assert (kept["products"], anew["products"]) == (100, 100)
 
 
 @pytest.mark.slow
@@ -123,13 +129,76 @@ def test_points_of_other_code_are_those_of_the_plane(module, monkeypatch):
         assert [loss(*at) for loss in losses] == pytest.approx([exact] * 3, rel=1e-5)
 
 
-def test_power_iteration_finds_the_largest_eigenvalues(module):
+PEERS = {
+    "curvlinops": ("hessian", "ggn", "empirical-fisher"),
+    "hessian_eigenthings": ("hessian", "ggn", "empirical-fisher"),
+    "pyhessian": ("hessian",),
+}
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_peers_compute_what_the_references_are(module, monkeypatch, peer):
+    pytest.importorskip(peer)
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)
     subject = module("hessian.subject")
-    settings = subject.Settings(images=10, threads=1)
-    values, products = module("hessian.peers.pyhessian").eigenvalues(settings)
+    # Two batches of one size: hessian-eigenthings averages batches, not samples.
+    monkeypatch.setattr(subject, "BATCH", 10)
+    settings = subject.Settings(images=20, threads=1)
+    size = sum(p.numel() for p in settings.network().parameters())
+    v = subject.vector(size)
+    exact = subject.references(settings, v, PEERS[peer])
+    products = module(f"hessian.peers.{peer}").products(settings)
+    assert set(products) == set(exact)
+    for kind, product in products.items():
+        error = product(v).detach().double() - exact[kind]
+        assert float(error.norm() / exact[kind].norm()) < 1e-5  # float32
+
+
+@pytest.mark.parametrize("peer", ["curvlinops", "hessian_eigenthings", "pyhessian"])
+def test_peers_find_the_largest_eigenvalues(module, monkeypatch, peer):
+    pytest.importorskip(peer)
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)
+    settings = module("hessian.subject").Settings(images=10, threads=1)
     exact = module("hessian.peers.isoloss").exact_eigenvalues(settings)
+    contender = module(f"hessian.peers.{peer}")
+    values, products = contender.eigenvalues(settings)
     assert max(values) == pytest.approx(exact[0], rel=1e-2)
     assert 5 * 2 <= products <= 5 * 100
+    if hasattr(contender, "density"):
+        nodes, products = contender.density(settings)
+        assert max(nodes) == pytest.approx(exact[0], rel=1e-2)
+        assert products == 100
+
+
+def test_a_peer_that_cannot_run_is_told_of(module, monkeypatch):
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)
+    settings = module("hessian.subject").Settings(images=4, threads=1)
+    rounds = module("hessian.rounds")
+    rows = rounds.of_products(["isoloss", "isoloss_recompute"], settings, 1, ["hessian"], 60)
+    assert [row.note for row in rows] == ["", ""]
+    (row,) = rounds.of_numbers("eigenvalues", ["isoloss_recompute"], settings, 1, [0.0])
+    assert "has none" in row.text()
+
+
+@pytest.mark.slow
+def test_training_takes_the_steps_of_the_loops_by_hand(tmp_path, monkeypatch):
+    monkeypatch.delenv("ISOLOSS_DATA", raising=False)
+    file = tmp_path / "train.json"
+    done = benchmarks(
+        "train", "--images", "300", "--rounds", "1", "--threads", "1", "--peers",
+        "--out", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(file.read_text())
+    names = ["by hand, sgd", "isoloss, sgd", "by hand, sam", "isoloss, sam", "DataLoader, sgd"]
+    assert [row["contender"] for row in run["rows"]] == 2 * names
+    for row in run["rows"]:
+        if row["contender"].startswith("isoloss"):
+            # Three steps in float64; in float32 a SAM step enlarges roundings.
+            assert row["difference_float64"] < 1e-12
+            assert row["difference"] < 1e-2
+        else:
+            assert row["difference"] is None
 
 
 def test_coverage_of_networks_and_of_draws_from_their_samples(module):

@@ -135,9 +135,10 @@ class OutputsOperator(ProblemOperator[_Graph]):
             if not outputs.requires_grad:
                 continue
             cotangent = torch.zeros_like(outputs, requires_grad=True)
-            found = torch.autograd.grad(
-                outputs, variables, cotangent, create_graph=True, allow_unused=True
-            )
+            with self._kernels.linear_in_cotangents():
+                found = torch.autograd.grad(
+                    outputs, variables, cotangent, create_graph=True, allow_unused=True
+                )
             used = {
                 position: part
                 for position, part in enumerate(found)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from isoloss.errors import IsolossError, is_out_of_memory
+from isoloss.hessian.operators.kernels import ProductKernels
 from isoloss.hessian.operators.protocol import OperatorError, check_matrix, check_vector
 from isoloss.hessian.operators.vectors import pieces
 from isoloss.landscape.finite import where_not_finite
@@ -81,6 +82,7 @@ class ProblemOperator(ABC, Generic[G]):
         self._keep = problem.plan.product_strategy == "kept-graph"
         self._kept: list[G] | None = None
         self._cudnn = True
+        self._kernels = ProductKernels()
         self.shapes = {name: tensor.shape for name, tensor in self._leaves.items()}
         self.size = sum(tensor.numel() for tensor in self._leaves.values())
         self.dtype = problem.dtype
@@ -183,6 +185,7 @@ class ProblemOperator(ABC, Generic[G]):
             stack.enter_context(torch.enable_grad())
             stack.enter_context(second_derivatives())
             stack.enter_context(no_checkpointing())
+            stack.enter_context(self._kernels)
             if not self._cudnn:
                 stack.enter_context(without_cudnn())
             yield

@@ -7,11 +7,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from benchmarks.hessian.subject import Product, Settings
+from benchmarks.hessian.subject import COUNT, LANCZOS_STEPS, TOLERANCE, Product, Settings
 from isoloss.hessian import (
     EmpiricalFisherOperator,
     GGNOperator,
     HessianOperator,
+    spectral_density,
     top_eigenpairs,
 )
 from isoloss.landscape import Problem
@@ -39,15 +40,22 @@ def products(settings: Settings, strategy: str | None = None) -> dict[str, Produ
     return {kind: make(problem).matvec for kind, make in OPERATORS.items()}
 
 
-def eigenvalues(settings: Settings) -> tuple[list[float], int]:
+def eigenvalues(settings: Settings, strategy: str | None = None) -> tuple[list[float], int]:
     """Return the five largest eigenvalues as `top_eigenpairs` finds them, and its products."""
-    with HessianOperator(problem_of(settings)) as operator:
-        pairs = top_eigenpairs(operator, 5)
+    with HessianOperator(problem_of(settings, strategy)) as operator:
+        pairs = top_eigenpairs(operator, COUNT, tol=TOLERANCE)
     return pairs.eigenvalues.tolist(), pairs.products
 
 
-def exact_eigenvalues(settings: Settings) -> list[float]:
-    """Return the five largest eigenvalues of float64 products, to a tolerance of 1e-8."""
+def density(settings: Settings, strategy: str | None = None) -> tuple[list[float], int]:
+    """Return the largest node of one probe's quadrature, and its products."""
+    with HessianOperator(problem_of(settings, strategy)) as operator:
+        found = spectral_density(operator, probes=1, steps=LANCZOS_STEPS)
+    return [float(found.nodes.max())], found.products
+
+
+def exact_eigenvalues(settings: Settings, count: int = COUNT) -> list[float]:
+    """Return the largest eigenvalues of float64 products, to a tolerance of 1e-8."""
     with HessianOperator(problem_of(settings, dtype=torch.float64)) as operator:
-        found: list[float] = top_eigenpairs(operator, 5, tol=1e-8).eigenvalues.tolist()
+        found: list[float] = top_eigenpairs(operator, count, tol=1e-8).eigenvalues.tolist()
     return found

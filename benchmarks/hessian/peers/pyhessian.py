@@ -1,66 +1,86 @@
-"""Products and power iteration with deflation as PyHessian (amirgholami/PyHessian) has them.
+"""PyHessian's release 0.1 itself (Yao et al. 2020).
 
-Written anew from its description (Yao et al. 2020, section III.A): a fresh gradient's graph for
-each batch of each product; each eigenvector by power iteration from a random vector, made
-orthogonal to those before it, at most 100 steps, until the Rayleigh quotient changes by less than
-1e-3 of itself, which are its defaults. It finds the eigenvalues of largest magnitude.
+Its density asks for `torch.eig`, which torch has removed: the function below stands in for it, of
+its symmetric matrix. A single batch is given as `data`, of which PyHessian keeps the gradient's
+graph, several as a data loader, as its documentation does.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from benchmarks.hessian.subject import Product, Settings
+from benchmarks.hessian.subject import COUNT, LANCZOS_STEPS, TOLERANCE, Product, Settings
 
-STEPS, TOLERANCE, COUNT = 100, 1e-3, 5
+
+def _eig(matrix: Tensor, eigenvectors: bool = False) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues as rows (real, imaginary part) and eigenvectors as columns."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return torch.stack([values, torch.zeros_like(values)], 1), vectors
 
 
 def products(settings: Settings) -> dict[str, Product]:
     """Return the product with the Hessian, the only kind there is."""
-    model, batches = settings.network(), settings.batches
-    parameters = list(model.parameters())
-    total = sum(len(targets) for _, targets in batches)
+    whole = _hessian(settings)
+    shapes = [p.shape for p in whole.params]
 
     def product(v: Tensor) -> Tensor:
-        parts = v.split([p.numel() for p in parameters])
-        vectors = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
-        found = torch.zeros_like(v)
-        for images, targets in batches:
-            loss = F.cross_entropy(model(images), targets)
-            gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-            moved = torch.autograd.grad(gradients, parameters, vectors)
-            found += torch.cat([part.reshape(-1) for part in moved]) * len(targets) / total
-        return found
+        sizes = [shape.numel() for shape in shapes]
+        parts = [part.view(shape) for part, shape in zip(v.split(sizes), shapes, strict=True)]
+        if whole.full_dataset:
+            _, found = whole.dataloader_hv_product(parts)
+        else:
+            own = sys.modules["pyhessian.hessian"].hessian_vector_product
+            found = own(whole.gradsH, whole.params, parts)
+        return torch.cat([part.reshape(-1) for part in found])
 
     return {"hessian": product}
 
 
 def eigenvalues(settings: Settings) -> tuple[list[float], int]:
-    """Return five eigenvalues and the products that they took."""
-    product = products(settings)["hessian"]
-    size = sum(p.numel() for p in settings.network().parameters())
-    generator = torch.Generator().manual_seed(0)
-    values: list[float] = []
-    vectors: list[Tensor] = []
-    spent = 0
-    while len(values) < COUNT:
-        v, value = torch.randn(size, generator=generator), None
-        for _ in range(STEPS):
-            v = _unit(v, vectors)
-            moved = product(v)
-            spent += 1
-            before, value = value, float(moved @ v)
-            v = _unit(moved, [])
-            if before is not None and abs(value - before) / (abs(before) + 1e-6) < TOLERANCE:
-                break
-        values.append(value)
-        vectors.append(v)
-    return values, spent
+    """Return five eigenvalues by its power iteration, and the products that they took."""
+    torch.manual_seed(0)
+    whole = _hessian(settings)
+    spent = _count(whole)
+    values, _ = whole.eigenvalues(top_n=COUNT, tol=TOLERANCE)
+    return values, spent()
 
 
-def _unit(v: Tensor, others: list[Tensor]) -> Tensor:
-    for other in others:
-        v = v - (v @ other) * other
-    return v / (v.norm() + 1e-6)
+def density(settings: Settings) -> tuple[list[float], int]:
+    """Return the largest node of one probe's quadrature, and its products."""
+    torch.eig = _eig
+    torch.manual_seed(0)
+    whole = _hessian(settings)
+    spent = _count(whole)
+    (nodes,), _ = whole.density(iter=LANCZOS_STEPS, n_v=1)
+    return [float(max(nodes))], spent()
+
+
+def _hessian(settings: Settings) -> Any:
+    import pyhessian
+
+    batches = settings.batches
+    data = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
+    return pyhessian.hessian(settings.network(), nn.CrossEntropyLoss(), cuda=False, **data)
+
+
+def _count(whole: Any) -> Callable[[], int]:
+    """Count the products of both kinds from now on."""
+    module, spent = sys.modules["pyhessian.hessian"], [0]
+
+    def counted(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            spent[0] += 1
+            return function(*arguments)
+
+        return call
+
+    if not hasattr(module, "original"):
+        module.original = module.hessian_vector_product
+    module.hessian_vector_product = counted(module.original)
+    whole.dataloader_hv_product = counted(whole.dataloader_hv_product)
+    return lambda: spent[0]
