@@ -49,10 +49,8 @@ def activations(objective: nn.Module, batch: Samples) -> Activations:
     with torch.no_grad(), _Looking() as seen:
         objective(batch)
     largest = max([*seen.sizes, *map(size_of, batch.tensors().values())])
-    total = sum(seen.sizes)
-    return Activations(
-        *(-(-size // batch.count) for size in (total, largest)), len(seen.sizes), seen.convolutions
-    )
+    each, one = (-(-size // batch.count) for size in (sum(seen.sizes), largest))
+    return Activations(each, one, len(seen.sizes), seen.convolutions)
 
 
 class _Looking(TorchDispatchMode):

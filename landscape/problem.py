@@ -26,7 +26,7 @@ from isoloss.landscape.determinism import ProblemError, check_same_again, check_
 from isoloss.landscape.evaluation import Evaluation
 from isoloss.landscape.gradients import mean_gradient
 from isoloss.landscape.memory import in_smaller_batches
-from isoloss.landscape.objective import Loss, Metric, Objective, objective, one_of
+from isoloss.landscape.objective import Loss, Metric, Objective, OfOutputs, objective, one_of
 from isoloss.landscape.plan import Plan
 from isoloss.landscape.probing import check_second_point, few_of, keeping
 from isoloss.landscape.recalibration import Recalibration
@@ -391,7 +391,7 @@ class Problem:
 
     def network(self) -> CompiledNetwork | None:
         """Return the compiled network where the plan has one, made when it is first needed."""
-        if not self.plan.compile:
+        if not (self.plan.compile and isinstance(self.objective, OfOutputs)):
             return None
         whole = self._data.batches[0]
         size = min(self.plan.micro_batch, whole.count)
