@@ -115,6 +115,7 @@ def test_points_memory_and_commands_are_appended(tmp_path, monkeypatch):
     assert all(seconds > 0 for seconds in run["small"].values())
 
 
+@pytest.mark.slow
 def test_points_of_other_code_are_those_of_the_plane(module, monkeypatch):
     monkeypatch.delenv("ISOLOSS_DATA", raising=False)
     plane = module("surface.subject").Plane(images=40, threads=1)
@@ -170,6 +171,7 @@ def test_peers_find_the_largest_eigenvalues(module, monkeypatch, peer):
         assert products == 100
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_run_is_told_of(module, monkeypatch):
     monkeypatch.delenv("ISOLOSS_DATA", raising=False)
     settings = module("hessian.subject").Settings(images=4, threads=1)

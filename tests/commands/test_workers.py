@@ -86,6 +86,7 @@ def whole(results, capfd):
     return (results / "kept.h5").read_bytes()
 
 
+@pytest.mark.slow
 def test_other_peoples_code_by_two_workers(results, whole, capfd):
     assert cli.main(surface(results, "--workers", "2")) == 0
     printed = json.loads(capfd.readouterr().out)  # what workers print is no part of it
@@ -94,6 +95,7 @@ def test_other_peoples_code_by_two_workers(results, whole, capfd):
     assert "workers" not in str(read_surface(results / "s.h5").settings)
 
 
+@pytest.mark.slow
 def test_what_a_network_raises_names_the_point_and_keeps_the_rest(
     results, whole, capfd, monkeypatch
 ):

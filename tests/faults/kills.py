@@ -166,6 +166,8 @@ SCENARIOS = (
              ("runs/a/hessian.h5", "runs/a/hessian.json", "runs/a/hessian.png"), None, _products,
              _products_saved),
     EVALUATE,
+    Scenario("sharpness", ("sharpness", "a", "--samples", "200", "--starts", "2", "--probes", "10"),
+             ("runs/a/sharpness.json", "runs/a/sharpness.csv", "runs/a/sharpness.png")),
     Scenario("compare", ("compare", "old", "other"), ("comparisons/*/table.*",
              "comparisons/*/comparison.png")),
     Scenario("tune", ("tune", "--name", "t", "--search", "lr=loguniform:0.01:0.1", "--trials", "2",

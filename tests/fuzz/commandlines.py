@@ -163,7 +163,7 @@ def run_line(drawn: tuple[list[str], list[tuple[str, int]]], folder: Path) -> ob
     run = results / "runs" / "tiny"
     drawable = {
         "surface": run / prepared.surface(2).name, "curve": run / prepared.surface(1).name,
-        "hessian": run / prepared.stored("hessian*.h5").name, "missing": run / "missing.h5",
+        "hessian": run / prepared.stored("hessian.h5").name, "missing": run / "missing.h5",
         "config": run / "config.json", "run": run,
     }  # fmt: skip
     argv = [str(drawable[chosen]) if a == "FILE" else a for a in argv]

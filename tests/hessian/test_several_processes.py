@@ -123,7 +123,7 @@ def worker(rank: int, size: int, port: int, folder: str) -> None:
     torch.save(results, Path(folder) / f"{rank}.pt")
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
 def several(request, tmp_path_factory) -> tuple[Path, list[dict]]:
     size, folder = request.param, tmp_path_factory.mktemp("ranks")
     (folder / "rank0").mkdir()
