@@ -21,6 +21,7 @@ def script(cli, *arguments, cwd, code=0, **options):
     return done
 
 
+@pytest.mark.slow
 def test_from_another_folder_and_through_a_link(tmp_path):
     link = tmp_path / "isoloss-command"
     link.symlink_to(HOUSE / "cli.py")
@@ -45,6 +46,7 @@ def test_a_clone_runs_its_own_code(tmp_path, name):
     assert script(clone / "cli.py", "x", cwd=tmp_path).stdout == "of the clone\n"
 
 
+@pytest.mark.slow
 def test_a_plug_in_gets_the_packages_of_others_by_their_names(tmp_path):
     (tmp_path / "datasets.py").write_text("NAME = 'theirs'")
     text = """

@@ -66,6 +66,7 @@ def test_broken_installation_says_what_to_do(site: Path) -> None:
         forget()
 
 
+@pytest.mark.slow
 def test_the_real_one_does_without_it(tmp_path: Path) -> None:
     # In a process of its own: here torch_geometric may be loaded already.
     (tmp_path / "intel_extension_for_pytorch.py").write_text(EXTENSION)

@@ -39,7 +39,15 @@ def source(spec: str, arguments: dict[str, Any]) -> str:
     return f"{spec} {json.dumps(arguments)}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+# The others of these networks differ from the first in the optimizer alone.
+SLOW = ("ecg-attention-asam", "ecg-attention-sam", "wide-resnet-asam", "wide-resnet-sam")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(f, marks=pytest.mark.slow if f.stem in SLOW else ()) for f in FILES],
+    ids=lambda file: file.stem,
+)
 def test_recipe_trains(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, arguments = STANDS_FOR[options(file).dataset]
     pairs = [

@@ -129,6 +129,7 @@ def test_compare_writes_one_figure_and_one_table(results, capsys):
         assert row["accuracy"] == Run(run).evaluation()["splits"]["test"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_runs_are_compared_by_a_setting_of_their_training(results, capsys):
     shutil.copytree(results / "runs" / "digits-sam", results / "runs" / "digits-sam-1")
     path = results / "runs" / "digits-sam-1" / "config.json"

@@ -100,6 +100,7 @@ def test_files_are_imported_evaluated_measured_and_drawn(compare, tmp_path):
     assert (folder / "comparison.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_measured_again(compare, request):
     assert compare(compare.sgd, compare.sam)[0] == 0
     kept = {p: p.read_bytes() for p in compare.runs.rglob("*") if p.name in KINDS}
@@ -114,6 +115,7 @@ def test_what_is_there_is_not_measured_again(compare, request):
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_goes_on(compare, monkeypatch):
     from isoloss.landscape.surface import Surface
 
@@ -137,6 +139,7 @@ def test_an_interrupted_measurement_goes_on(compare, monkeypatch):
     assert "going on after 5 of 10 points" in out
 
 
+@pytest.mark.slow
 def test_other_options_are_refused_and_measured_in_place_when_asked(compare):
     assert compare(compare.sgd, compare.sam)[0] == 0
     other = ("--samples", "60")
@@ -169,6 +172,7 @@ def test_runs_without_measurements_are_measured_when_asked(compare):
     assert all((compare.runs / run / kind).exists() for run in runs for kind in KINDS)
 
 
+@pytest.mark.slow
 def test_a_file_is_named_where_its_own_name_will_not_do(compare):
     shutil.copy(compare.sgd, compare.sgd.parent / "epoch=3 (best).ckpt")
     odd = compare.sgd.parent / "epoch=3 (best).ckpt"

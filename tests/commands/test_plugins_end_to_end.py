@@ -92,6 +92,7 @@ def test_train_surface_and_hessian_of_a_plug_in(repository, tmp_path):
     assert cli.main(["evaluate", "foreign", "--results", str(results)]) == 0
 
 
+@pytest.mark.slow
 def test_network_and_data_of_two_repositories_with_a_models_folder_each(repository, tmp_path):
     other = tmp_path / "other"
     (other / "models").mkdir(parents=True)

@@ -46,7 +46,8 @@ def start(*arguments: object, results: Path, **environment: str) -> subprocess.P
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_training_that_is_ended_says_how_to_go_on(tmp_path: Path, name: str) -> None:
     (tmp_path / "net.py").write_text(SLOW)
     train = ("train", "--run", "a", "--model", f"{tmp_path}/net.py:Net", "--fraction", "0.2",

@@ -101,6 +101,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_second_training_is_refused_until_the_first_has_ended(results, tmp_path, capsys):
     (tmp_path / "net.py").write_text(HANGING)

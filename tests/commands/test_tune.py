@@ -64,6 +64,7 @@ def without_time(folder):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder)]
 
 
+@pytest.mark.slow
 def test_the_best_on_validation_is_tested_once_and_trains_again(tune, capsys, tmp_path):
     folder = tune.folder / "a"
     search = (LR, "optimizer=choice:sgd,adam", "model-arg.width=int:2:6:2")

@@ -142,6 +142,7 @@ def test_ended_with_workers_it_goes_on_alone_and_leaves_none(results, whole, nam
     assert (results / "s.h5").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_network_in_memory_is_sent_to_workers():
     x, y = torch.randn(30, 4), torch.arange(30) % 3
     subject = Subject(torch.nn.Linear(4, 3), torch.nn.CrossEntropyLoss(), train=(x, y))

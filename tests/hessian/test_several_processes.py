@@ -123,7 +123,7 @@ def worker(rank: int, size: int, port: int, folder: str) -> None:
     torch.save(results, Path(folder) / f"{rank}.pt")
 
 
-@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.fixture(scope="module", params=[2, 3])
 def several(request, tmp_path_factory) -> tuple[Path, list[dict]]:
     size, folder = request.param, tmp_path_factory.mktemp("ranks")
     (folder / "rank0").mkdir()
@@ -138,6 +138,7 @@ def several(request, tmp_path_factory) -> tuple[Path, list[dict]]:
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_processes_equal_one(several, case):
     ranks = [results[case] for results in several[1]]
@@ -152,6 +153,7 @@ def test_processes_equal_one(several, case):
         assert all(torch.equal(rank[name], ranks[0][name]) for rank in ranks)
 
 
+@pytest.mark.slow
 def test_a_spectrum_is_that_of_one_process_and_written_once(several, tmp_path):
     from isoloss.records.spectra import read_spectrum
 

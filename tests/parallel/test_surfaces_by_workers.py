@@ -78,6 +78,7 @@ class NoneWanted:
         raise AssertionError
 
 
+@pytest.mark.slow
 def test_a_build_that_makes_another_surface_is_refused(small, tmp_path):
     surface = small()()
     with pytest.raises(SurfaceError, match=r"differs in directions\.x\.digest"):

@@ -135,6 +135,7 @@ def pair(tmp_path_factory) -> tuple[Path, list[dict]]:
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(pair, case):
     first, second = (results[case] for results in pair[1])
@@ -151,18 +152,21 @@ def test_two_processes_equal_one(pair, case):
         assert ours == pytest.approx(theirs, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_the_stopping_case_stops_and_drops_the_rate(pair):
     result = pair[1][0]["plateau and early stopping"]
     assert len(result["losses"]) < 30
     assert len(set(result["lrs"])) > 1
 
 
+@pytest.mark.slow
 def test_only_rank_0_writes(pair):
     folder, _ = pair
     assert (folder / "rank0" / "state.pt").is_file()
     assert not (folder / "rank1").exists()
 
 
+@pytest.mark.slow
 def test_running_statistics_are_averaged(pair):
     assert [results["buffers"] for results in pair[1]] == [[0.5, 0.5]] * 2
 
