@@ -9,9 +9,11 @@ that folder off the path, where `models` or `datasets` would hide other people's
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,10 +135,34 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
     except ValueError:  # not the main thread: signals are somebody else's
         pass
     try:
-        yield
+        with _not_lost(next(iter(before), signal.SIGINT)):
+            yield
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+@contextmanager
+def _not_lost(number: int) -> Iterator[None]:
+    """Send a signal where the exception of one came where Python drops any.
+
+    That is in callbacks of weak references and in `__del__`.
+    """
+    hook, main = sys.unraisablehook, threading.main_thread()
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            hook(dropped)
+        elif hasattr(signal, "pthread_kill"):
+            threading.Timer(0.05, signal.pthread_kill, (main.ident, number)).start()
+        else:  # Windows
+            threading.Timer(0.05, _thread.interrupt_main).start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def entry_point() -> None:

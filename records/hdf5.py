@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 
 from isoloss.records.files import FileError, explained, write_atomically, write_bytes
+from isoloss.records.interrupts import waiting
 from isoloss.records.stored_group import Budget, StoredGroup, first_line, shown_bytes
 
 FORMAT = 1
@@ -48,7 +49,8 @@ def write_hdf5(
         fill(file)
 
     if size <= LARGEST_IMAGE:
-        write_bytes(path, hdf5_image(make))
+        with waiting():
+            write_bytes(path, hdf5_image(make))
         return
     with explained(path):
         free = shutil.disk_usage(path.parent).free
@@ -60,7 +62,7 @@ def write_hdf5(
 
     def write(temporary: Path) -> None:
         # A draft is locked already, which HDF5 would take for somebody else's lock.
-        with h5py.File(temporary, "w", locking=False) as file:
+        with waiting(), h5py.File(temporary, "w", locking=False) as file:
             make(file)
 
     write_atomically(path, write)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+
+from isoloss import cli
 
 HOUSE = Path(__file__).resolve().parent.parent
 
@@ -72,3 +77,29 @@ def test_without_what_it_needs_it_says_how_in_one_line(tmp_path):
     done = script(HOUSE / "cli.py", "list", cwd=tmp_path, code=1, python=["-S"])
     assert done.stderr.count("\n") == 1
     assert "pip install -e" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_comes_where_exceptions_are_dropped_is_not_lost(monkeypatch, capsys, name):
+    """In `__del__` Python prints what is raised, and goes on."""
+
+    class Dying:
+        def __del__(self):
+            os.kill(os.getpid(), getattr(signal, name))
+            for _ in range(1000):  # bytecode, between which signals are answered
+                pass
+
+    def run(*arguments, **named):
+        Dying()
+        time.sleep(5)
+        return 0
+
+    class Command:
+        main = staticmethod(run)
+
+    monkeypatch.setattr(cli.typer.main, "get_command", lambda app: Command)
+    began = time.monotonic()
+    assert cli.main(["list", "runs"]) == 1
+    assert time.monotonic() - began < 4
+    assert "interrupted" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_ended_with_workers_it_goes_on_alone_and_leaves_none(results, whole, nam
         time.sleep(0.01)
     os.killpg(process.pid, getattr(signal, name))  # as a terminal, and Slurm, do it: to all
     _, error = process.communicate(timeout=300)
-    assert process.returncode == 1
+    assert process.returncode == 1, error
     assert re.fullmatch(
         r"error: interrupted after \d of 6 points, which are kept in .*s\.h5\n"
         r"the same command goes on from there\n", "\n".join(error.splitlines()[-2:]) + "\n"
